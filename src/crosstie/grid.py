@@ -81,7 +81,8 @@ def window(grid: GeoBox, *, row: int, col: int, shape: tuple[int, int]) -> GeoBo
 
 def px_to_m(grid: GeoBox, xy_px: FloatArray) -> FloatArray:
     """Positions (N, 2) in pixels of the grid -> map coordinates, metres."""
-    return px_to_m_vector(grid, xy_px) + np.array([grid.affine.c, grid.affine.f])
+    moved: FloatArray = px_to_m_vector(grid, xy_px) + np.array([grid.affine.c, grid.affine.f])
+    return moved
 
 
 def px_to_m_vector(grid: GeoBox, d_px: FloatArray) -> FloatArray:
@@ -95,8 +96,8 @@ def common_grid(reference: GeoBox, overlap: Geometry, *, resolution_m: float) ->
     """Choose the grid on which two rasters are compared.
 
     The reference's own pixel grid where that is projected, north-up and within 20 % of `resolution_m` (its
-    pixels are then not resampled); else a grid of `resolution_m` in the reference's CRS, or in the UTM zone of
-    the overlap where that is in degrees, with edges at whole multiples of the resolution.
+    pixels are then not resampled); else a grid of `resolution_m` in the reference's CRS, or in the UTM zone
+    of the overlap where that is in degrees, with edges at whole multiples of the resolution.
 
     Parameters
     ----------
