@@ -1,0 +1,64 @@
+# Every target installs what it needs: a fresh machine has Python 3.11, make, and an index of packages.
+# torch comes with CUDA (several GB) from the plain index; for the CPU build
+#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+REAL_CATALOGUE := ../shared/data/scenes/catalog.json
+DEMO_CATALOGUE := demo-catalogue/catalog.json
+DEMO_PRODUCTS := demo-products
+
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := 1
+
+.PHONY: help install demo test check format clean
+
+help:
+	@echo "make install   a virtual environment in .venv with everything in it"
+	@echo "make demo      register scene pairs, end to end; products in $(DEMO_PRODUCTS)/"
+	@echo "make test      the tests"
+	@echo "make check     format, lint, types, import rules, sdist and wheel"
+	@echo "make format    mend what ruff can mend"
+	@echo "make clean     remove what the targets above have made, .venv apart"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	@set -e; \
+	if [ -f $(REAL_CATALOGUE) ]; then \
+	    catalogue=$(REAL_CATALOGUE); echo "Demo over the real scenes of $$catalogue"; \
+	else \
+	    catalogue=$(DEMO_CATALOGUE); \
+	    echo "Demo over SIMULATED scenes: $(REAL_CATALOGUE) is not there."; \
+	    test -f $$catalogue || $(BIN)/crosstie simulate demo-catalogue; \
+	fi; \
+	$(BIN)/crosstie nightly --catalog $$catalogue --out $(DEMO_PRODUCTS) && code=0 || code=$$?; \
+	if [ $$code -ne 0 ] && [ $$code -ne 3 ]; then exit $$code; fi; \
+	echo; echo "Look at the pictures and reports:"; \
+	find $(DEMO_PRODUCTS) -name overview.png -o -name report.html | sort | sed 's/^/  /'; \
+	echo "Run 'make demo' again: nothing is computed twice."
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	cd src && ../$(BIN)/mypy
+	$(BIN)/lint-imports
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(DEMO_PRODUCTS) demo-catalogue dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache src/*.egg-info
