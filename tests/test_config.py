@@ -1,0 +1,112 @@
+"""Settings: every source counts, in order; a slip is one line that names it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from crosstie.config import Settings, commented_yaml, load_settings, walk
+from crosstie.errors import SettingsError
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("CROSSTIE_"):
+            monkeypatch.delenv(name)
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "settings.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_later_sources_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, "tiles:\n  size_px: 96\n  stride_px: 48\n  search_px: 16\n")
+    monkeypatch.setenv("CROSSTIE_TILES__SIZE_PX", "128")
+    monkeypatch.setenv("CROSSTIE_TILES__STRIDE_PX", "24")
+    tiles = load_settings(path, options={"tiles.size_px": 160, "tiles.stride_px": None}).tiles
+    assert (tiles.size_px, tiles.stride_px, tiles.search_px) == (160, 24, 16)
+
+
+def test_what_config_prints_reads_back_as_the_same_settings(tmp_path: Path) -> None:
+    changed = load_settings(
+        options={"tiles.size_px": 96, "weights": "a b/#1.safetensors", "compute.scheduler": "tcp://h:1"}
+    )
+    for settings in (Settings(), changed):
+        text = commented_yaml(settings)
+        assert load_settings(write(tmp_path, text)) == settings
+        assert yaml.safe_load(text).keys() == Settings.model_fields.keys()
+
+
+def test_every_setting_is_described() -> None:
+    assert [name for name, description, _ in walk(Settings()) if len(description) < 20] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("tiles:\n  size_px: 12\n", ("tiles.size_px", "12", "32..1024", "settings.yaml")),
+        ("tiles:\n  size_px: big\n", ("tiles.size_px", "'big'", "32..1024")),
+        ("tiles:\n  size: 128\n", ("tiles.size", "size_px", "settings.yaml")),
+        ("tyles:\n  size_px: 128\n", ("tyles", "known there: grid, tiles", "settings.yaml")),
+        ("tiles: 3\n", ("tiles", "3")),
+        ("compute:\n  device: tpu\n", ("compute.device", "'tpu'")),
+        ("- 1\n", ("[1]", "crosstie config")),
+        ("a: [\n", ("settings.yaml", "crosstie config")),
+    ],
+)
+def test_a_slip_in_the_file_is_one_line_that_names_it(
+    tmp_path: Path, text: str, names: tuple[str, ...]
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(write(tmp_path, text))
+    message = str(caught.value)
+    assert "\n" not in message
+    for name in names:
+        assert name in message
+
+
+@pytest.mark.parametrize("variable", ["CROSSTIE_TYLES__SIZE_PX", "CROSSTIE_TILES__SIZE"])
+def test_a_slip_in_the_environment_is_not_passed_over(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "128")
+    with pytest.raises(SettingsError, match=r"environment.*t[yi]les"):
+        load_settings()
+
+
+def test_a_missing_file_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"absent\.yaml"):
+        load_settings(tmp_path / "absent.yaml")
+
+
+def test_the_hash_knows_what_changes_results() -> None:
+    default = Settings().hash
+    assert load_settings(options={"compute.device": "cpu", "compute.readers": 7}).hash == default
+    assert load_settings(options={"pairing.max_days": 1}).hash == default
+    assert load_settings(options={"tiles.search_px": 31}).hash != default
+    assert load_settings(options={"grid.resolution_m": 20}).hash != default
+
+
+@pytest.mark.parametrize(
+    ("shape", "tiling"),
+    [
+        ((2048, 2048), (192, 64)),
+        ((11264, 12288), (192, 128)),
+        ((1024, 4096), (192, 64)),
+        ((1024, 4097), (192, 128)),
+        ((1023, 5000), (128, 32)),
+        ((256, 256), (128, 32)),
+    ],
+)
+def test_automatic_tiles_follow_the_grid(shape: tuple[int, int], tiling: tuple[int, int]) -> None:
+    assert Settings().tiles.resolved(shape) == tiling
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().tiles.search_px = 3  # type: ignore[misc]
