@@ -1,0 +1,184 @@
+"""Object storage: one folder or bucket prefix, five operations, the same on a disk and on S3."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
+from obstore.store import LocalStore, S3Store
+
+from crosstie.errors import StoreError
+from crosstie.io.href import local_path, public_href
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Seconds, not obstore's three minutes: a wrong endpoint is to be told while its user still looks.
+_PATIENCE = timedelta(seconds=30)
+
+_MISSING = (NotFoundError, FileNotFoundError)
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A root under which products live; keys are relative, with `/` between their parts."""
+
+    url: str
+    """The root as it may be shown: absolute, without secrets, without a slash at its end."""
+    _folder: Path | None = field(repr=False)
+    _bucket: S3Store | None = field(repr=False)
+
+    def url_of(self, key: str) -> str:
+        """Address of one object or of a prefix."""
+        return f"{self.url}/{key}"
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write an object whole or not at all (a reader never sees half of it); replaces an older one.
+
+        Raises
+        ------
+        StoreError : the root cannot be written
+        """
+        with self._told(f"write {key}"):
+            obstore.put(self._objects(make=True), key, data, use_multipart=False)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object that must not exist yet; of many who try at once exactly one gets True.
+
+        Raises
+        ------
+        StoreError : the root cannot be written
+        """
+        with self._told(f"create {key}"):
+            try:
+                obstore.put(self._objects(make=True), key, data, mode="create")
+            except AlreadyExistsError:
+                return False
+        return True
+
+    def get(self, key: str) -> bytes | None:
+        """Read an object; None where there is none.
+
+        Raises
+        ------
+        StoreError : the root cannot be read
+        """
+        if self._is_unborn():
+            return None
+        with self._told(f"read {key}"):
+            try:
+                return bytes(obstore.get(self._objects(), key).bytes())
+            except _MISSING as error:
+                if "NoSuchBucket" in str(error):
+                    raise
+                return None
+
+    def exists(self, key: str) -> bool:
+        """Whether there is an object of this key."""
+        if self._is_unborn():
+            return False
+        with self._told(f"look for {key}"):
+            try:
+                obstore.head(self._objects(), key)
+            except _MISSING:
+                return False
+        return True
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """Keys of all objects below `prefix` (whole path parts), sorted; nothing where there are none."""
+        if self._is_unborn():
+            return
+        with self._told(f"list {prefix or 'everything'}"):
+            pages = obstore.list(self._objects(), prefix or None)
+            keys = sorted(entry["path"] for page in pages for entry in page)
+        yield from keys
+
+    def _is_unborn(self) -> bool:
+        return self._folder is not None and not self._folder.exists()
+
+    def _objects(self, *, make: bool = False) -> LocalStore | S3Store:
+        if self._bucket is not None:
+            return self._bucket
+        # Opened at use: the folder appears with the first product, not with a dry run.
+        return LocalStore(self._folder, mkdir=make)
+
+    @contextmanager
+    def _told(self, action: str) -> Iterator[None]:
+        try:
+            yield
+        except (BaseError, OSError) as error:
+            raise StoreError(
+                f"cannot {action} in {self.url}: {_first_line(error)}; {self._next_step()}"
+            ) from None
+
+    def _next_step(self) -> str:
+        if self._folder is not None:
+            return "check that this folder may be written, or choose another root"
+        return (
+            "check that the bucket exists and may be written, and AWS_ENDPOINT_URL, AWS_REGION, "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+
+
+def open_store(url: str) -> Store:
+    """Open a product root; nothing is read, written or made yet.
+
+    Parameters
+    ----------
+    url : a path, `file://...` or `s3://bucket[/prefix]`. Endpoint, region and credentials of S3 come from
+        the environment (`AWS_ENDPOINT_URL`, `AWS_REGION`, `AWS_ACCESS_KEY_ID`, ...); plain http is spoken
+        only to an endpoint that says `http://`
+
+    Raises
+    ------
+    StoreError : another scheme, or a URL without a bucket
+    """
+    folder = local_path(url)
+    if folder is not None:
+        return Store(url=folder.as_uri(), _folder=folder, _bucket=None)
+    shown = public_href(url).rstrip("/")
+    parts = urlsplit(shown)
+    if parts.scheme != "s3":
+        raise StoreError(f"cannot store products in {shown}: use a path, file://FOLDER or s3://BUCKET/PREFIX")
+    if not parts.netloc:
+        raise StoreError(f"{shown} names no bucket: write s3://BUCKET/PREFIX")
+    with _s3_environment(shown):
+        bucket = S3Store(
+            parts.netloc,
+            prefix=parts.path.strip("/") or None,
+            client_options={"allow_http": _speaks_http(), "connect_timeout": "10s", "timeout": "120s"},
+            retry_config={"max_retries": 5, "retry_timeout": _PATIENCE},
+        )
+    return Store(url=shown, _folder=None, _bucket=bucket)
+
+
+def _speaks_http() -> bool:
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+    return endpoint.lower().startswith("http://")
+
+
+@contextmanager
+def _s3_environment(shown: str) -> Iterator[None]:
+    try:
+        yield
+    except (BaseError, ValueError) as error:
+        raise StoreError(
+            f"cannot open {shown}: {_first_line(error)}; check the AWS_... variables of the environment"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    """Say what went wrong, without obstore's debug dump and without any secret of the environment."""
+    text = str(error).split("\n", 1)[0].strip()
+    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID"):
+        secret = os.environ.get(name)
+        if secret:
+            text = text.replace(secret, "***")
+    return text[:300]
