@@ -1,0 +1,119 @@
+"""Which addresses a catalogue may send us to. A catalogue is written by others: its hrefs are not trusted."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
+
+from crosstie.errors import CatalogueError
+
+SCHEME = re.compile(r"^([A-Za-z0-9_+.-]+):")
+"""What stands before the first colon: a URL scheme, or a GDAL driver's prefix (`NETCDF:`, `GTIFF_RAW:`)."""
+
+REMOTE = frozenset({"https", "http", "s3"})
+
+
+def resolve_href(
+    href: str, *, catalogue_href: str, base_href: str | None = None, allow: Sequence[Path] = ()
+) -> str:
+    """Make an href of a catalogue absolute, or refuse it.
+
+    Allowed are `https` and `s3`; `http` to this machine, from a catalogue that lies on it; and local files
+    under the catalogue's own folder (links followed) or under a folder of `allow`, from a local catalogue.
+    Everything else could make the reader open what its user never meant to: other files, other services of
+    this machine, or a GDAL driver that does so in turn.
+
+    Parameters
+    ----------
+    href : as it stands in the catalogue, relative or absolute
+    catalogue_href : path or URL of the catalogue's root file: what the user trusted by naming it
+    base_href : path or URL of the file that `href` stands in, where that is not the root
+    allow : further folders whose files a local catalogue may name
+
+    Returns
+    -------
+    An absolute path without links or `..`, or a URL.
+
+    Raises
+    ------
+    CatalogueError : says which rule forbids the href
+    """
+    text = href.strip()
+    _refuse_driver_syntax(href, text)
+    base = base_href or catalogue_href
+    if is_url(text) or (is_url(base) and not text.startswith("file:")):
+        return _remote(href, urljoin(base, text) if is_url(base) else text, catalogue_href)
+    path = Path(unquote(urlsplit(text).path) if text.startswith("file:") else text)
+    return _local(href, path, base, catalogue_href, allow)
+
+
+def is_url(href: str) -> bool:
+    """Say whether `href` is https, http or s3; else it is a path."""
+    return urlsplit(href).scheme.lower() in REMOTE and "://" in href
+
+
+def _refuse_driver_syntax(href: str, text: str) -> None:
+    if not text or any(ord(char) < 32 for char in text):
+        raise CatalogueError(f"href {href!r} is empty or holds control characters; mend the catalogue")
+    if text.startswith(("<", "{", "[")) or "/vsi" in text.lower():
+        raise CatalogueError(
+            f"href {_short(href)!r} is GDAL syntax, not an address; a catalogue may name https, s3 and"
+            " its own files only"
+        )
+    scheme = SCHEME.match(text)
+    if scheme and scheme[1].lower() not in REMOTE | {"file"}:
+        raise CatalogueError(
+            f"href {_short(href)!r} begins with {scheme[1]!r}; a catalogue may name https, s3 and its own"
+            " files only"
+        )
+
+
+def _remote(href: str, url: str, catalogue_href: str) -> str:
+    parts = urlsplit(url)
+    if not parts.hostname:
+        raise CatalogueError(f"href {_short(href)!r} names no host; write it as {parts.scheme}://host/path")
+    if parts.scheme.lower() != "http":
+        return url
+    if not _is_loopback(parts.hostname):
+        raise CatalogueError(
+            f"href {_short(href)!r} is plain http to {parts.hostname}; serve it by https"
+            " (http is for this machine only)"
+        )
+    if is_url(catalogue_href) and not _is_loopback(urlsplit(catalogue_href).hostname or ""):
+        raise CatalogueError(
+            f"href {_short(href)!r} points from a catalogue on another machine into this one; refused"
+        )
+    return url
+
+
+def _local(href: str, path: Path, base: str, catalogue_href: str, allow: Sequence[Path]) -> str:
+    if is_url(catalogue_href):
+        raise CatalogueError(
+            f"href {_short(href)!r} is a file of this machine, named by a catalogue at"
+            f" {urlsplit(catalogue_href).hostname}; refused: a remote catalogue may name https and s3 only"
+        )
+    full = (Path(base).parent / path).resolve()
+    home = Path(catalogue_href).resolve().parent
+    if not any(full.is_relative_to(folder) for folder in (home, *(Path(f).resolve() for f in allow))):
+        raise CatalogueError(
+            f"href {_short(href)!r} leads to {full}, outside the catalogue's folder {home};"
+            " move it there or allow its folder explicitly"
+        )
+    return str(full)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _short(href: str) -> str:
+    """Without the query, which may hold a signature, and never a screenful."""
+    return href.split("?", 1)[0][:200]
