@@ -7,6 +7,7 @@ import json
 import os
 import textwrap
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,8 +15,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from crosstie.errors import SettingsError
+from crosstie.estimation.settings import EstimationSettings
+from crosstie.io.catalog import SceneQuery
+from crosstie.io.pairing import PairingRules
 
 ENV_PREFIX = "CROSSTIE_"
+
+FOLLOWERS = {"estimation.search_radius_px": "tiles.search_px"}
+"""Settings of a part that are taken from another setting: one number, one home."""
 
 LARGE_GRID_PX = 1024
 """From this side on a scene has room for large tiles, which are matched more surely than small ones."""
@@ -27,7 +34,7 @@ PositivePx = Annotated[int, Field(gt=0)]
 
 
 class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class GridSettings(_Group):
@@ -78,28 +85,6 @@ class TileSettings(_Group):
         return size, 128 if max(shape) > HUGE_GRID_PX else 64
 
 
-class PairingSettings(_Group):
-    max_days: float = Field(
-        default=15.0, ge=0, le=3660, description="Longest time between the two acquisitions, days (0..3660)."
-    )
-    min_overlap: float = Field(
-        default=0.1,
-        ge=0,
-        le=1,
-        description="Smallest share of the smaller footprint that both must cover (0..1).",
-    )
-    max_cloud_cover_pct: float = Field(
-        default=60.0,
-        ge=0,
-        le=100,
-        description="Optical scenes with more cloud are left out, per cent (0..100).",
-    )
-
-
-class EstimationSettings(_Group):
-    """Placeholder until the estimation part lands."""
-
-
 class ComputeSettings(_Group):
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where the matcher runs: auto takes CUDA where there is one."
@@ -134,7 +119,10 @@ class ComputeSettings(_Group):
 
 
 class Settings(_Group):
-    """All settings. Later wins: defaults, the YAML file, the environment, options of the command."""
+    """All settings. Later wins: defaults, the YAML file, the environment, options of the command.
+
+    Some groups are the very values that the parts below take: limits and descriptions have one home.
+    """
 
     grid: GridSettings = Field(
         default=GridSettings(), description="The grid on which two images are compared."
@@ -142,7 +130,8 @@ class Settings(_Group):
     tiles: TileSettings = Field(
         default=TileSettings(), description="What is matched, and how far it is searched."
     )
-    pairing: PairingSettings = Field(default=PairingSettings(), description="Which scenes make a pair.")
+    catalogue: SceneQuery = Field(default=SceneQuery(), description="Which scenes of a catalogue are wanted.")
+    pairing: PairingRules = Field(default=PairingRules(), description="Which scenes make a pair.")
     estimation: EstimationSettings = Field(
         default=EstimationSettings(), description="From tie points to a verdict."
     )
@@ -182,6 +171,8 @@ def load_settings(path: Path | None = None, *, options: Mapping[str, object] | N
         ("option", {name: value for name, value in (options or {}).items() if value is not None}),
     ):
         for dotted, value in given.items():
+            if dotted in FOLLOWERS:
+                raise SettingsError(f"{source}: {dotted} follows {FOLLOWERS[dotted]}; set that instead")
             _put(tree, dotted, value)
             origin[dotted] = source
     try:
@@ -193,33 +184,48 @@ def load_settings(path: Path | None = None, *, options: Mapping[str, object] | N
 def commented_yaml(settings: Settings) -> str:
     """All settings as YAML that `load_settings` reads back, each with what it means above it."""
     lines: list[str] = []
-    for dotted, description, value in walk(settings):
-        depth = dotted.count(".")
-        if depth == 0 and lines:
+    for setting in walk(settings):
+        *groups, name = setting.name.split(".")
+        if not groups and lines:
             lines.append("")
-        indent = "  " * depth
+        indent = "  " * len(groups)
         lines += textwrap.wrap(
-            description, 100, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "
+            setting.description, 100, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "
         )
-        name = dotted.rpartition(".")[2]
-        lines.append(
-            f"{indent}{name}:" if isinstance(value, BaseModel) else f"{indent}{name}: {_scalar(value)}"
-        )
+        lines.append(f"{indent}{name}:" if setting.is_group else f"{indent}{name}: {_scalar(setting.value)}")
     return "\n".join(lines) + "\n"
 
 
-def walk(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, str, object]]:
-    """Every setting of `model`: dotted name, description, value (groups before what they hold)."""
-    for name, field in type(model).model_fields.items():
-        value = getattr(model, name)
-        yield f"{prefix}{name}", field.description or "", value
-        if isinstance(value, BaseModel):
-            yield from walk(value, f"{prefix}{name}.")
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting, or a group of them, as a person sees it."""
+
+    name: str
+    """Dotted: `tiles.size_px`."""
+    description: str
+    value: object
+    """JSON-like; None for a group."""
+    is_group: bool = False
+
+
+def walk(settings: Settings) -> Iterator[Setting]:
+    """Every setting, groups before what they hold; without those that follow others."""
+    schema = Settings.model_json_schema()
+    values = settings.model_dump(mode="json")
+    for name, field in Settings.model_fields.items():
+        group = schema["$defs"].get(type(getattr(settings, name)).__name__)
+        if group is None:
+            yield Setting(name, field.description or "", values[name])
+            continue
+        yield Setting(name, field.description or "", None, is_group=True)
+        for key, about in group["properties"].items():
+            if f"{name}.{key}" not in FOLLOWERS:
+                text = " ".join(about.get("description", "").split())
+                yield Setting(f"{name}.{key}", text, values[name][key])
 
 
 def _scalar(value: object) -> str:
-    plain = str(value) if isinstance(value, Path) else value
-    return yaml.safe_dump(plain, default_flow_style=True).removesuffix("...\n").strip()
+    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("...\n").strip()
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -271,15 +277,19 @@ def _put(tree: dict[str, Any], dotted: str, value: object) -> None:
 
 
 def _one_line(problem: ValidationError, origin: Mapping[str, str]) -> str:
-    known = {dotted: description for dotted, description, _ in walk(Settings())}
+    known = {setting.name: setting.description for setting in walk(Settings())}
     error = problem.errors(include_url=False)[0]
     place = [str(part) for part in error["loc"]]
-    if error["type"] == "extra_forbidden":
+    if error["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
         dotted = ".".join(place)
-        group = dotted.rpartition(".")[0]
-        names = [name for name in known if name.rpartition(".")[0] == group]
-        source = next((o for d, o in origin.items() if d == dotted or d.startswith(f"{dotted}.")), "settings")
-        return f"{source}: there is no {dotted!r}; known there: {', '.join(names)}"
+        names = [name for name in known if name.rpartition(".")[0] == dotted.rpartition(".")[0]]
+        return f"{_source(dotted, origin)}: there is no {dotted!r}; known there: {', '.join(names)}"
     # The members of a union add their own names to the place: keep what a user would write.
     dotted = next(d for n in range(len(place), 0, -1) if (d := ".".join(place[:n])) in known)
-    return f"{origin.get(dotted, 'settings')}: {dotted} = {error['input']!r} is not allowed. {known[dotted]}"
+    if error["type"] == "value_error":
+        return f"{_source(dotted, origin)}: {dotted}: {error['msg'].removeprefix('Value error, ')}"
+    return f"{_source(dotted, origin)}: {dotted} = {error['input']!r} is not allowed. {known[dotted]}"
+
+
+def _source(dotted: str, origin: Mapping[str, str]) -> str:
+    return next((o for d, o in origin.items() if d == dotted or d.startswith(f"{dotted}.")), "settings")
