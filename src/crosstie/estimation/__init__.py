@@ -1,0 +1,15 @@
+"""Tie points of one pair in, correction, covariance and verdict out. Pure: arrays and numbers only.
+
+settings   the limits, with their units and why they stand where they stand
+fit        the frame (centred, scaled coordinates), the robust fit, its covariance
+select     which tie points agree with one another, and could that be chance?
+ladder     identity < translation < affine, by cross-validation over spatial blocks
+verdict    the whole walk, and what becomes of the pair
+"""
+
+from __future__ import annotations
+
+from crosstie.estimation.settings import EstimationSettings
+from crosstie.estimation.verdict import estimate
+
+__all__ = ["EstimationSettings", "estimate"]

@@ -1,0 +1,226 @@
+"""The walk from tie points to a verdict."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from crosstie.estimation.fit import Frame
+from crosstie.estimation.ladder import Rung, climb, error, is_gain, rmse, spreads
+from crosstie.estimation.select import Candidates, Consensus, consensus
+from crosstie.estimation.settings import EstimationSettings
+from crosstie.types import AffineCorrection, Estimate, Model, Reason, Verdict, VerdictCode
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from crosstie.types import BoolArray, FloatArray, TiePoints
+
+DEFAULTS = EstimationSettings()
+
+
+def estimate(
+    points: TiePoints,
+    *,
+    planned: int,
+    pixel_m: float,
+    tile_px: int,
+    stride_px: int,
+    settings: EstimationSettings = DEFAULTS,
+) -> Estimate:
+    """Make one correction of the tie points of a pair, or say why there is none.
+
+    Never makes it worse: a correction is applied only where it predicts tie points that it has not seen
+    better than no correction does. The same points give the same result to the bit, in whatever order.
+
+    Parameters
+    ----------
+    points : N tie points; those with NaN or too little confidence have no say. `row` and `col` tell which
+        tiles overlap, so they must be the tiles' own
+    planned : tiles that were worth matching
+    pixel_m : pixel size of the common grid, metres
+    tile_px, stride_px : edge of the tiles and distance from one to the next, pixels
+    settings : the limits
+
+    Returns
+    -------
+    Estimate
+        `residual_m` (N, 2) covers all points, relative to `correction`; a row is NaN where, and only where,
+        the point's own position or offset is. Errors and the median offset are NaN where no point was used.
+
+    Raises
+    ------
+    ValueError : pixel, tile or stride not positive
+    """
+    if not (pixel_m > 0 and tile_px > 0 and stride_px > 0):
+        raise ValueError(
+            f"pixel_m, tile_px and stride_px must be positive, got {pixel_m}, {tile_px} and {stride_px}"
+        )
+    order = np.lexsort((*points.offset_m.T[::-1], *points.xy_m.T[::-1], points.col, points.row))
+    index = order[_is_candidate(points, settings)[order]]
+    least = max(settings.min_tie_points, math.ceil(settings.min_used_share_of_planned * planned))
+    if len(index) < least:
+        return _refused(points, Reason.TOO_FEW_TIE_POINTS)
+    candidates = _candidates(points, index, pixel_m)
+    frame = Frame.around(candidates.s_m, pixel_m)
+    agreed = _agree(candidates, frame, tile_px=tile_px, settings=settings)
+    if agreed is None:
+        return _refused(points, Reason.INCONSISTENT_OFFSETS)
+    found, highest = agreed
+    if found.kept.sum() < least:
+        return _refused(points, Reason.TOO_FEW_TIE_POINTS)
+    used = candidates.keep(found.kept)
+    rung = climb(used, frame, found, highest=highest, tile_px=tile_px, stride_px=stride_px, settings=settings)
+    if rung is None or rung.standard_error_px > settings.max_standard_error_px:
+        return _refused(points, Reason.TOO_FEW_TIE_POINTS)
+    fitted = frame.correction(rung.fit)
+    verdict = _judge(used, rung, fitted, tile_px=tile_px, settings=settings)
+    mask = np.zeros(len(points), np.bool_)
+    mask[index[found.kept]] = True
+    return _estimate(points, verdict, fitted, mask, used, rung, pixel_m)
+
+
+def _is_candidate(points: TiePoints, settings: EstimationSettings) -> BoolArray:
+    finite = np.isfinite(points.xy_m).all(axis=1) & np.isfinite(points.offset_m).all(axis=1)
+    finite &= np.isfinite(points.sigma_m) & np.isfinite(points.confidence)
+    candidate: BoolArray = finite & (np.nan_to_num(points.confidence) >= settings.min_confidence)
+    return candidate
+
+
+def _candidates(points: TiePoints, index: NDArray[np.int64], pixel_m: float) -> Candidates:
+    return Candidates(
+        s_m=points.xy_m[index] + points.offset_m[index],
+        offset_px=points.offset_m[index] / pixel_m,
+        sigma_px=points.sigma_m[index] / pixel_m,
+        confidence=points.confidence[index],
+        corner_px=np.stack([points.row[index], points.col[index]], axis=1),
+    )
+
+
+def _agree(
+    candidates: Candidates, frame: Frame, *, tile_px: int, settings: EstimationSettings
+) -> tuple[Consensus, Model] | None:
+    """Find points that agree beyond chance, on an affine or, where they are too few for it, on a shift."""
+    models = [Model.TRANSLATION]
+    if spreads(candidates, tile_px=tile_px, settings=settings):
+        models.insert(0, Model.AFFINE)
+    for model in models:
+        found = consensus(candidates, frame, model=model, tile_px=tile_px, settings=settings)
+        if found.share >= settings.min_consensus_share and found.false_alarms <= settings.max_false_alarms:
+            return found, model
+    return None
+
+
+def _judge(
+    used: Candidates, rung: Rung, fitted: AffineCorrection, *, tile_px: int, settings: EstimationSettings
+) -> Verdict:
+    before = rmse(used.offset_px)
+    helps = rung.significance >= settings.min_significance and is_gain(
+        before, rung.rmse_px, share=settings.min_gain_over_identity, floor_px=settings.min_gain_px
+    )
+    if helps:
+        if not is_plausible(fitted, settings):
+            return _unreliable(Reason.IMPLAUSIBLE_CORRECTION)
+        if rung.rmse_px > settings.max_rmse_px:
+            return _unreliable(Reason.RESIDUAL_TOO_LARGE)
+        return Verdict(VerdictCode.CORRECTED)
+    if before <= settings.max_aligned_rmse_px:
+        return Verdict(VerdictCode.ALREADY_ALIGNED)
+    follows = coherence(used.corner_px, rung.residual_px, tile_px=tile_px) >= settings.min_terrain_coherence
+    return _unreliable(Reason.TERRAIN_NOT_AFFINE if follows else Reason.NOT_BETTER_THAN_IDENTITY)
+
+
+def _unreliable(reason: Reason) -> Verdict:
+    return Verdict(VerdictCode.UNRELIABLE, (reason,))
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the linear part of an affine does to shapes."""
+
+    rotation_deg: float
+    stretch: tuple[float, float]
+    """Largest and smallest ratio of lengths, after to before; their quotient less one is the shear."""
+
+
+def shape_of(correction: AffineCorrection) -> Shape:
+    """Take the linear part apart by singular values (polar decomposition)."""
+    a, b, _, d, e, _ = correction.affine
+    high, low = np.linalg.svd(np.array([[a, b], [d, e]]), compute_uv=False)
+    return Shape(math.degrees(math.atan2(d - b, a + e)), (float(high), float(low)))
+
+
+def is_plausible(correction: AffineCorrection, settings: EstimationSettings) -> bool:
+    """Whether a sensor can be off by this much: rotation, scale and shear within the limits."""
+    shape = shape_of(correction)
+    high, low = shape.stretch
+    return (
+        abs(shape.rotation_deg) <= settings.max_rotation_deg
+        and max(abs(high - 1), abs(low - 1), high / low - 1) <= settings.max_scale
+    )
+
+
+def coherence(corner_px: NDArray[np.int64], residual_px: FloatArray, *, tile_px: int) -> float:
+    """Correlation of the residuals (N, 2) of near tiles that share no pixel: 1 smooth, 0 noise.
+
+    Noise of the matcher is common to tiles that overlap, and only to them; what tiles beside one another
+    have in common lies on the ground. 0 where no two tiles lie so.
+    """
+    tree = cKDTree(corner_px)
+    # With p = inf the distance is that of squares: two tiles overlap if, and only if, it is under a tile.
+    pair = tree.query_pairs(2 * tile_px, p=np.inf, output_type="ndarray")
+    pair = pair[np.abs(corner_px[pair[:, 0]] - corner_px[pair[:, 1]]).max(axis=1) >= tile_px]
+    power = float((residual_px**2).sum(axis=1).mean())
+    if len(pair) == 0 or power == 0:
+        return 0.0
+    first, second = residual_px[pair[:, 0]], residual_px[pair[:, 1]]
+    return float((first * second).sum(axis=1).mean()) / power
+
+
+def _refused(points: TiePoints, reason: Reason) -> Estimate:
+    """Nothing could be fitted."""
+    nothing = AffineCorrection.identity()
+    return Estimate(
+        verdict=_unreliable(reason),
+        correction=nothing,
+        fitted=nothing,
+        used=np.zeros(len(points), np.bool_),
+        residual_m=points.offset_m.copy(),
+        error_before=error(np.zeros((0, 2)), 1.0),
+        error_after=error(np.zeros((0, 2)), 1.0),
+    )
+
+
+def _estimate(
+    points: TiePoints,
+    verdict: Verdict,
+    fitted: AffineCorrection,
+    mask: BoolArray,
+    used: Candidates,
+    rung: Rung,
+    pixel_m: float,
+) -> Estimate:
+    before = error(used.offset_px, pixel_m)
+    median_x, median_y = np.median(used.offset_px, axis=0) * pixel_m
+    untouched = Estimate(
+        verdict=verdict,
+        correction=AffineCorrection.identity(),
+        fitted=fitted,
+        used=mask,
+        residual_m=points.offset_m.copy(),
+        error_before=before,
+        error_after=before,
+        median_offset_m=(float(median_x), float(median_y)),
+    )
+    if verdict.code is not VerdictCode.CORRECTED:
+        return untouched
+    return replace(
+        untouched,
+        correction=fitted,
+        residual_m=fitted.apply(points.xy_m + points.offset_m) - points.xy_m,
+        error_after=error(rung.held_out_px, pixel_m),
+    )
