@@ -1,0 +1,51 @@
+"""Local contrast normalisation: what makes the features blind to gain, offset and units.
+
+Each pixel is expressed in standard deviations from the mean of its own neighbourhood, over valid pixels
+only. That adapts to the place as a normalisation over the tile does, yet depends on the pixel's surroundings
+alone, so a feature does not change when the tile is cut elsewhere (Jarrett et al. 2009, ICCV, section 2.2).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
+
+WINDOW_PX = 65
+"""Side of the neighbourhood; large against a field boundary, small against a mountain's shadow."""
+
+FLOOR = 1e-3
+"""Least standard deviation divided by, in reflectance or dB: a saturated cloud stays flat. It is fixed, not
+taken from the array, or a feature would depend on where the array is cut."""
+
+CLIP = 4.0
+"""Standard deviations kept: a single corner reflector must not outweigh a landscape."""
+
+
+def normalise(plane: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Normalise a plane (rows, cols), NaN where invalid.
+
+    Returns
+    -------
+    normalised : (rows, cols) float32, 0 where invalid
+    valid : (rows, cols) bool
+    """
+    valid = np.isfinite(plane)
+    if not valid.any():
+        return np.zeros(plane.shape, np.float32), valid
+    # Values are centred before squaring: dB of -2000 +- 3 would lose its variance in float32.
+    centre = np.float32(np.median(plane[valid][:: max(1, valid.sum() // 4096)]))
+    x = np.where(valid, plane - centre, 0).astype(np.float32)
+    mean: NDArray[np.floating] = _box(x)
+    square: NDArray[np.floating] = _box(x * x)
+    if not valid.all():
+        share = np.maximum(_box(valid.astype(np.float32)), 0.5 / WINDOW_PX**2)
+        mean, square = mean / share, square / share
+    deviation = np.sqrt(np.maximum(square - mean * mean, 0))
+    normalised = np.clip((x - mean) / (deviation + FLOOR), -CLIP, CLIP)
+    return np.where(valid, normalised, 0).astype(np.float32), valid
+
+
+def _box(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    averaged: NDArray[np.float32] = uniform_filter(x, WINDOW_PX, mode="reflect")
+    return averaged

@@ -1,0 +1,103 @@
+"""Weights as safetensors, opened only when their sha256 is the expected one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from crosstie.errors import WeightsError
+from crosstie.matcher.calibration import Calibration
+from crosstie.matcher.network import MatchingNetwork
+
+SHIPPED = Path(__file__).parent / "shipped" / "crosstie.safetensors"
+"""The weights that come with the package."""
+
+SHIPPED_SHA256 = "0" * 64
+"""Fixed in the code: a file exchanged behind our back is refused."""
+
+FORMAT = "crosstie/weights/1"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weights:
+    network: MatchingNetwork
+    calibration: Calibration
+    sha256: str
+
+
+def verified_sha256(path: Path | None = None, sha256: str | None = None) -> str:
+    """Sha256 of the weights at `path` (the shipped ones by default), after checking it.
+
+    The expected value is `sha256`, else the first word of `<path>.sha256`, which `save` writes.
+
+    Raises
+    ------
+    WeightsError : no file, nothing to check it against, or another sha256
+    """
+    if path is None:
+        path, sha256 = SHIPPED, sha256 or SHIPPED_SHA256
+    if not path.is_file():
+        raise WeightsError(f"{path}: no weights there; give the path of a .safetensors file or leave it out")
+    sidecar = _sidecar(path)
+    if sha256 is None:
+        if not sidecar.is_file():
+            raise WeightsError(
+                f"{path}: nothing says which sha256 to expect; give it, or write {sidecar.name}"
+            )
+        sha256 = (sidecar.read_text().split() or [""])[0]
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != sha256.lower():
+        raise WeightsError(f"{path}: sha256 is {found}, expected {sha256}; fetch the file again")
+    return found
+
+
+def load(path: Path | None = None, sha256: str | None = None) -> Weights:
+    """Load verified weights (the shipped ones by default), ready for inference.
+
+    Raises
+    ------
+    WeightsError : as `verified_sha256`, or a file that is no crosstie weights
+    """
+    found = verified_sha256(path, sha256)
+    path = path or SHIPPED
+    try:
+        tensors = safetensors.torch.load(path.read_bytes())
+    except safetensors.SafetensorError as error:
+        raise WeightsError(
+            f"{path}: not a safetensors file ({error}); train again or fetch it again"
+        ) from error
+    confidence = tensors.pop("calibration.confidence", None)
+    sigma = tensors.pop("calibration.sigma", None)
+    network = MatchingNetwork()
+    if confidence is None or sigma is None or tensors.keys() != network.state_dict().keys():
+        raise WeightsError(f"{path}: not weights of this matcher ({FORMAT}); train again with this version")
+    network.load_state_dict(tensors)
+    return Weights(
+        network.eval().requires_grad_(False),
+        Calibration(confidence.double().numpy(), sigma.double().numpy()),
+        found,
+    )
+
+
+def save(path: Path, network: MatchingNetwork, calibration: Calibration, *, facts: dict[str, str]) -> str:
+    """Write weights and `<path>.sha256`; return the sha256. `facts` go into the file's header."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    tensors["calibration.confidence"] = torch.from_numpy(calibration.confidence_weights.astype(np.float64))
+    tensors["calibration.sigma"] = torch.from_numpy(calibration.sigma_weights.astype(np.float64))
+    header = {"format": FORMAT, "facts": json.dumps(facts, sort_keys=True)}
+    body = safetensors.torch.save(tensors, metadata=header)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(body)
+    digest = hashlib.sha256(body).hexdigest()
+    _sidecar(path).write_text(f"{digest}  {path.name}\n")
+    return digest
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from crosstie.matcher.normalise import CLIP, WINDOW_PX, normalise
+
+
+@pytest.fixture
+def land() -> np.ndarray:
+    rng = np.random.default_rng(5)
+    return (rng.normal(0, 3, (200, 220)) + np.linspace(-20, 5, 220)).astype(np.float32)
+
+
+def test_gain_and_offset_change_nothing(land: np.ndarray) -> None:
+    plain, _ = normalise(land)
+    scaled, _ = normalise(250 * land + 4000)
+    np.testing.assert_allclose(scaled, plain, rtol=0, atol=2e-3)  # the floor of the deviation
+
+
+def test_a_pixel_does_not_depend_on_where_the_array_is_cut(land: np.ndarray) -> None:
+    half = WINDOW_PX // 2
+    whole, _ = normalise(land)
+    part, _ = normalise(land[20:180, 30:200])
+    inside = (slice(half, -half), slice(half, -half))
+    np.testing.assert_allclose(part[inside], whole[20:180, 30:200][inside], rtol=0, atol=1e-4)
+
+
+def test_invalid_pixels_are_zero_and_do_not_leak(land: np.ndarray) -> None:
+    holed = land.copy()
+    holed[60:90, 60:90] = np.nan
+    out, valid = normalise(holed)
+    assert not valid[60:90, 60:90].any()
+    assert (out[60:90, 60:90] == 0).all()
+    assert np.isfinite(out).all()
+    # Next to the hole the statistics come from the valid side alone: same world, same numbers.
+    plain, _ = normalise(land)
+    assert np.abs(out - plain)[valid].mean() < 0.05
+
+
+def test_nothing_valid_gives_zeros() -> None:
+    out, valid = normalise(np.full((70, 70), np.nan, np.float32))
+    assert not valid.any()
+    assert (out == 0).all()
+
+
+def test_a_corner_reflector_is_clipped(land: np.ndarray) -> None:
+    land[100, 100] = 1e6
+    assert normalise(land)[0].max() <= CLIP

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+
+from crosstie.errors import WeightsError
+from crosstie.matcher.calibration import UNCALIBRATED
+from crosstie.matcher.network import MatchingNetwork
+from crosstie.matcher.weights import load, save, verified_sha256
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> tuple[Path, MatchingNetwork]:
+    torch.manual_seed(4)
+    network = MatchingNetwork()
+    save(tmp_path / "w.safetensors", network, UNCALIBRATED, facts={"seed": "4"})
+    return tmp_path / "w.safetensors", network
+
+
+def test_what_was_saved_comes_back(saved: tuple[Path, MatchingNetwork]) -> None:
+    path, network = saved
+    loaded = load(path)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, loaded.network.state_dict()[name])
+    assert (loaded.calibration.confidence_weights == UNCALIBRATED.confidence_weights).all()
+
+
+def test_one_changed_byte_is_refused(saved: tuple[Path, MatchingNetwork]) -> None:
+    path, _ = saved
+    body = bytearray(path.read_bytes())
+    body[-1] ^= 1
+    path.write_bytes(body)
+    with pytest.raises(WeightsError, match="sha256 is"):
+        load(path)
+
+
+def test_weights_nobody_vouches_for_are_refused(saved: tuple[Path, MatchingNetwork]) -> None:
+    path, _ = saved
+    digest = verified_sha256(path)
+    (path.parent / "w.safetensors.sha256").unlink()
+    with pytest.raises(WeightsError, match="which sha256"):
+        load(path)
+    assert load(path, digest).sha256 == digest
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="no weights there"):
+        load(tmp_path / "none.safetensors")
+    text = tmp_path / "text.safetensors"
+    text.write_text("not weights")
+    with pytest.raises(WeightsError, match="not a safetensors file"):
+        load(text, hashlib.sha256(text.read_bytes()).hexdigest())
+
+
+def test_the_shipped_weights_load() -> None:
+    assert load().sha256 == verified_sha256()
