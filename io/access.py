@@ -1,0 +1,155 @@
+"""How GDAL may open a raster: which addresses, which drivers, which settings. The only place that says so."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import rasterio
+from rasterio.env import ensure_env_with_credentials
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
+
+from crosstie.errors import CatalogueError, UnreadableRasterError
+from crosstie.io.catalogue_href import is_url, resolve_href
+from crosstie.io.href import public_href
+
+IMAGE_DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "PNG", "JPEG")
+"""Drivers that read pixels and follow no reference to another file."""
+
+OWN_DRIVERS = (*IMAGE_DRIVERS, "VRT")
+"""A VRT names further files: only for a path that the user gave, never for one that a catalogue gave."""
+
+_SCHEME = re.compile(r"^([A-Za-z0-9_+.-]+):")
+
+
+def check_href(href: str | Path) -> str:
+    """Say what to open for `href`, or refuse it.
+
+    Allowed are local paths and `file://`, `https`, `s3`, and `http` to this machine. GDAL's own syntax
+    (`/vsi...`, `NETCDF:...`, XML) is refused: it reaches whatever GDAL reaches. What a catalogue names has
+    passed the narrower `catalogue_href.resolve_href` before.
+
+    Returns
+    -------
+    A local path or a URL, for `rasterio.open`.
+
+    Raises
+    ------
+    UnreadableRasterError : not allowed; the message says which rule
+    """
+    if isinstance(href, Path):
+        return _local(str(href))
+    if is_url(href):
+        try:
+            return resolve_href(href, catalogue_href=href)
+        except CatalogueError as error:
+            raise UnreadableRasterError(str(error)) from None
+    scheme = _SCHEME.match(href)
+    if scheme and scheme[1].lower() == "file":
+        return _local(unquote(urlsplit(href).path))
+    if scheme:
+        raise UnreadableRasterError(
+            f"{href[:200]!r} begins with {scheme[1]!r}, which is no address of a file; give a path,"
+            " https:// or s3:// (for a file whose name holds a colon: ./name)"
+        )
+    return _local(href)
+
+
+def _local(path: str) -> str:
+    if not path.strip() or any(ord(char) < 32 for char in path) or path.lstrip().startswith(("<", "{", "[")):
+        raise UnreadableRasterError(f"{path[:200]!r} is not a file name; give the path of a raster")
+    if re.match(r"/*vsi", os.path.normpath(path), re.IGNORECASE):
+        raise UnreadableRasterError(
+            f"{path[:200]!r} is GDAL's virtual file system; give a path, https:// or s3://"
+        )
+    return path
+
+
+def gdal_settings(href: str) -> dict[str, Any]:
+    """GDAL's settings for reading `href`."""
+    settings: dict[str, Any] = {
+        "GDAL_CACHEMAX": 128,  # MB a process; the default, 5 % of memory, would grow with the machine
+        "GDAL_NUM_THREADS": 1,  # tiles are read side by side already
+    }
+    if not is_url(href):
+        return settings
+    settings |= {
+        # No listing of the folder: over http each sibling costs a request. Local side files still count.
+        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+        "GDAL_INGESTED_BYTES_AT_OPEN": 32768,
+        "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+        "GDAL_HTTP_CONNECTTIMEOUT": 10,
+        "GDAL_HTTP_TIMEOUT": 60,
+        "GDAL_HTTP_MAX_RETRY": 3,
+        "GDAL_HTTP_RETRY_DELAY": 1,
+        "VSI_CACHE": True,
+        "VSI_CACHE_SIZE": 5_000_000,
+    }
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if href.startswith("s3:") and endpoint and "AWS_S3_ENDPOINT" not in os.environ:
+        # GDAL ignores AWS_ENDPOINT_URL, which every other S3 client reads.
+        parts = urlsplit(endpoint)
+        settings |= {
+            "AWS_S3_ENDPOINT": parts.netloc,
+            "AWS_HTTPS": "NO" if parts.scheme == "http" else "YES",
+            "AWS_VIRTUAL_HOSTING": False,
+        }
+    return settings
+
+
+@contextmanager
+def opened(href: str, *, drivers: tuple[str, ...]) -> Iterator[DatasetReader]:
+    """Open a checked href under our settings.
+
+    Raises
+    ------
+    UnreadableRasterError : missing, or not a raster of an allowed driver
+    """
+    if not is_url(href) and not Path(href).is_file():
+        raise UnreadableRasterError(f"{href}: no such file; check the path")
+    with rasterio.Env(**gdal_settings(href)):
+        try:
+            raster = _open(href, drivers)
+        except RasterioError as error:
+            raise UnreadableRasterError(
+                f"{public_href(href)}: cannot be opened as a raster ({_cause(error)}); give a"
+                f" {', '.join(drivers)} file, and check that it has arrived whole"
+            ) from None
+        with raster:
+            yield raster
+
+
+@ensure_env_with_credentials  # type: ignore[untyped-decorator]
+def _open(href: str, drivers: tuple[str, ...]) -> DatasetReader:
+    # `rasterio.open` takes one driver only; the class takes an allow-list.
+    path = re.sub(r"^(?=https?:)", "/vsicurl/", re.sub(r"^s3://", "/vsis3/", href))
+    return DatasetReader(path, driver=list(drivers))
+
+
+@contextmanager
+def reading(raster: DatasetReader) -> Iterator[None]:
+    """Read pixels inside: what GDAL then raises names the file.
+
+    Raises
+    ------
+    UnreadableRasterError : a block is missing or damaged
+    """
+    try:
+        yield
+    except RasterioError as error:
+        raise UnreadableRasterError(
+            f"{public_href(raster.name)}: pixels cannot be read ({_cause(error)});"
+            " the file is probably cut short: fetch it again"
+        ) from None
+
+
+def _cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return public_href(str(error).strip().splitlines()[0][:300])

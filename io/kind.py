@@ -1,0 +1,137 @@
+"""What formed a raster, and which of its bands are matched, told from names, counts and a few values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from crosstie.types import Kind
+
+if TYPE_CHECKING:
+    from crosstie.types import FloatArray
+
+SAR_TOKENS = frozenset(
+    [
+        "s1",
+        "s1a",
+        "s1b",
+        "s1c",
+        "s1d",
+        "sar",
+        "grd",
+        "grdh",
+        "rtc",
+        "sigma0",
+        "gamma0",
+        "vv",
+        "vh",
+        "hh",
+        "hv",
+    ]
+)
+OPTICAL_TOKENS = frozenset(
+    ["s2", "s2a", "s2b", "s2c", "s2d", "l1c", "l2a", "tci", "visual", "optical", "rgb", "red", "nir", "b8a"]
+) | frozenset(f"b{number:{form}}" for number in range(1, 13) for form in ("d", "02d"))
+
+RED, GREEN, BLUE = ({"red", "b4", "b04"}, {"green", "b3", "b03"}, {"blue", "b2", "b02"})
+
+POLARISATIONS = frozenset({"vv", "vh", "hh", "hv"})
+
+DB_SHARE = 0.01
+"""Power and amplitude are never negative; dB mostly are. The share forgives stray ringing."""
+
+
+def tokens(name: str) -> list[str]:
+    """Words of a file name or of a band's description, lower case: `S1_VH-1.tif` -> s1, vh, 1, tif."""
+    return [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
+
+
+def find_kind(
+    *, names: Sequence[str], descriptions: Sequence[str], count: int, sample: FloatArray | None
+) -> Kind | None:
+    """Tell SAR from optical, strongest evidence first; None where nothing tells.
+
+    Parameters
+    ----------
+    names : file names, without folder
+    descriptions : of the bands, empty where unset
+    count : bands in all, without alpha
+    sample : some valid values where they are floating point, else None
+    """
+    if count <= 4 and POLARISATIONS & {word for text in descriptions for word in tokens(text)}:
+        return Kind.SAR  # VV, VH and the incidence angle are three bands too
+    if count >= 3:
+        return Kind.OPTICAL
+    words = {word for name in names for word in tokens(name)}
+    said = {kind for kind, known in ((Kind.SAR, SAR_TOKENS), (Kind.OPTICAL, OPTICAL_TOKENS)) if words & known}
+    if len(said) == 1:
+        return said.pop()
+    if sample is not None and are_db(sample):
+        return Kind.SAR
+    return Kind.SAR if count == 2 else None
+
+
+def are_db(sample: FloatArray) -> bool:
+    """Say whether SAR values are dB already: more than `DB_SHARE` of them are negative."""
+    finite = sample[np.isfinite(sample)]
+    return bool(finite.size) and float(np.mean(finite < 0)) > DB_SHARE
+
+
+def reflectance_scale(dtype: str, sample: FloatArray | None) -> float:
+    """Find the factor that brings optical values to about 0..1: by data type and, for floats, some values."""
+    if dtype == "uint8":
+        return 1 / 255
+    if np.issubdtype(np.dtype(dtype), np.floating):
+        finite = sample[np.isfinite(sample)] if sample is not None else np.zeros(0)
+        # Glints over 2 exist; a hundredth of the pixels above it is no reflectance.
+        return 1.0 if not finite.size or np.percentile(finite, 99) <= 2 else 1e-4
+    return 1e-4
+
+
+def optical_bands(labels: Sequence[str], colours: Sequence[str]) -> tuple[int, ...]:
+    """Choose among the bands of one optical file, positions from 0: red, green, blue where there are such.
+
+    Parameters
+    ----------
+    labels : description of each band, empty where unset
+    colours : what each band shows (`red`, `gray`, ...), as the file says
+    """
+    count = len(labels)
+    for texts in (colours, labels):
+        if (named := _red_green_blue(texts)) is not None:
+            return named
+    if count >= 12:
+        return (3, 2, 1)  # Sentinel-2 order B1, B2, B3, B4, ...
+    return (0, 1, 2) if count >= 3 else (0,)
+
+
+def optical_files(names: Sequence[str]) -> tuple[int, ...]:
+    """Choose among optical files of one band each, from 0: red, green, blue, or the first of them."""
+    if (named := _red_green_blue(names)) is not None:
+        return named
+    for words in (RED, GREEN, BLUE):
+        for position, name in enumerate(names):
+            if words & set(tokens(name)):
+                return (position,)
+    return (0,)
+
+
+def sar_bands(labels: Sequence[str]) -> tuple[int, ...]:
+    """Choose the polarisations, positions from 0: all of one or two bands, else the labelled, else two."""
+    if len(labels) <= 2:
+        return tuple(range(len(labels)))
+    named = tuple(n for n, text in enumerate(labels) if POLARISATIONS & set(tokens(text)))
+    return named[:2] or (0, 1)
+
+
+def _red_green_blue(texts: Sequence[str]) -> tuple[int, ...] | None:
+    found = []
+    for words in (RED, GREEN, BLUE):
+        hits = [position for position, text in enumerate(texts) if words & set(tokens(text))]
+        if not hits:
+            return None
+        found.append(hits[0])
+    return tuple(found)
