@@ -1,0 +1,206 @@
+"""One piece of work: read a window of both images, match the tiles in it. Plain functions that pickle.
+
+Reading and matching are apart, so that a worker without the network can read for one that has it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from crosstie.grid import Chunk, px_to_m, px_to_m_vector, window
+from crosstie.io.raster import RasterSource, read_plane
+from crosstie.types import Kind, TiePoints, Tile
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from odc.geo.geobox import GeoBox
+
+    from crosstie.types import FloatArray
+
+    Plane = NDArray[np.float32]
+
+ALIGN_PX = 8
+"""Windows begin and end at multiples of this: the coarsest features of the network have that pixel, and must
+not move with the window."""
+
+COARSE_TEMPLATE_PX = 256
+"""Template of the coarse step: large, because its peak must stand out over a wide search."""
+
+
+class Matches(Protocol):
+    """What a matcher measured at N tiles."""
+
+    @property
+    def offset_px(self) -> FloatArray:
+        """(N, 2) x, y: position in the secondary minus position in the reference, px."""
+
+    @property
+    def sigma_px(self) -> FloatArray:
+        """(N,) standard deviation per axis, px."""
+
+    @property
+    def confidence(self) -> FloatArray:
+        """(N,) probability that the offset is within 1 px, 0..1."""
+
+
+class TileMatcher(Protocol):
+    """What the flows need of a matcher; `crosstie.matcher.matching.Matcher` is the one that ships."""
+
+    @property
+    def halo_px(self) -> int:
+        """Context that the network needs round a tile, px."""
+
+    def match(
+        self,
+        reference: Plane,
+        secondary: Plane,
+        rows: NDArray[np.int64],
+        cols: NDArray[np.int64],
+        *,
+        size_px: int,
+        search_px: int,
+        reference_kind: Kind,
+        secondary_kind: Kind,
+    ) -> Matches:
+        """Measure the offsets of the tiles that begin at (rows, cols) of the two planes."""
+
+    def offset_probability(
+        self,
+        reference: Plane,
+        secondary: Plane,
+        *,
+        search_px: int,
+        reference_kind: Kind,
+        secondary_kind: Kind,
+    ) -> Plane:
+        """(2 search + 1, 2 search + 1) probability of each whole offset of the middle of a patch."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MatchJob:
+    """What all chunks of one pair have in common."""
+
+    reference: RasterSource
+    secondary: RasterSource
+    grid: GeoBox
+    search_px: int
+    """Reach of the fine step, px."""
+    coarse_search_px: int
+    """Reach of the coarse step, px."""
+    shift_px: tuple[int, int] = (0, 0)
+    """Coarse offset (x, y), whole px: the secondary's windows are moved by it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Planes:
+    """The same window of both images, the secondary's moved by the coarse offset; NaN where invalid."""
+
+    reference: Plane
+    secondary: Plane
+    row: int
+    """First row of the window in the grid, px."""
+    col: int
+    """First column of the window in the grid, px."""
+
+
+def read_chunk(job: MatchJob, chunk: Chunk, *, halo_px: int) -> Planes:
+    """Read what matching the tiles of `chunk` needs: the tiles, the search and the halo round them.
+
+    Raises
+    ------
+    UnreadableRasterError : the window could not be read
+    """
+    margin = job.search_px + halo_px
+    rows, cols = chunk.shape
+    row0, row1 = _aligned(chunk.row - margin, chunk.row + rows + margin)
+    col0, col1 = _aligned(chunk.col - margin, chunk.col + cols + margin)
+    return _read(job, row=row0, col=col0, shape=(row1 - row0, col1 - col0))
+
+
+def match_chunk(job: MatchJob, chunk: Chunk, planes: Planes, matcher: TileMatcher) -> TiePoints:
+    """Measure the offset of every tile of `chunk` on planes read by `read_chunk`."""
+    size_px = chunk.tiles[0].size_px
+    row = np.array([tile.row for tile in chunk.tiles], np.int64)
+    col = np.array([tile.col for tile in chunk.tiles], np.int64)
+    found = matcher.match(
+        planes.reference,
+        planes.secondary,
+        row - planes.row,
+        col - planes.col,
+        size_px=size_px,
+        search_px=job.search_px,
+        reference_kind=job.reference.kind,
+        secondary_kind=job.secondary.kind,
+    )
+    offset_px = np.asarray(found.offset_px, np.float64) + np.array(job.shift_px, np.float64)
+    centre_px: FloatArray = np.stack([col, row], axis=1).astype(np.float64) + size_px / 2
+    pixel_m = math.sqrt(abs(job.grid.affine.determinant))
+    points = TiePoints(
+        xy_m=px_to_m(job.grid, centre_px),
+        offset_m=px_to_m_vector(job.grid, offset_px),
+        sigma_m=np.asarray(found.sigma_px, np.float64) * pixel_m,
+        confidence=np.asarray(found.confidence, np.float64),
+        row=row,
+        col=col,
+    )
+    return points.keep(np.asarray(np.isfinite(offset_px).all(axis=1)))
+
+
+def read_patch(job: MatchJob, tile: Tile) -> Planes:
+    """Read what the coarse step needs at one place: the template round the tile's centre, and the search."""
+    shape = (_patch_px(job), _patch_px(job))
+    x, y = tile.centre_px
+    row, _ = _aligned(int(y) - shape[0] // 2, 0)
+    col, _ = _aligned(int(x) - shape[1] // 2, 0)
+    return _read(job, row=row, col=col, shape=shape)
+
+
+def patch_probability(job: MatchJob, planes: Planes, matcher: TileMatcher) -> Plane:
+    """Probability of each whole offset, up to the coarse reach, on a patch read by `read_patch`."""
+    return matcher.offset_probability(
+        planes.reference,
+        planes.secondary,
+        search_px=job.coarse_search_px,
+        reference_kind=job.reference.kind,
+        secondary_kind=job.secondary.kind,
+    )
+
+
+def spread_out(tiles: tuple[Tile, ...], *, count: int) -> list[Tile]:
+    """Choose at most `count` tiles that lie far apart: the middlemost of each cell of a square lattice."""
+    if not tiles:
+        return []
+    side = math.isqrt(count)
+    centres = np.array([tile.centre_px for tile in tiles])
+    low, high = centres.min(axis=0), centres.max(axis=0)
+    scaled = (centres - low) / np.maximum(high - low, 1.0) * side
+    cell = np.minimum(scaled.astype(int), side - 1)
+    from_middle = np.hypot(*(scaled - cell - 0.5).T)
+    best: dict[tuple[int, int], int] = {}
+    for i in np.argsort(from_middle, kind="stable"):
+        best.setdefault((int(cell[i, 1]), int(cell[i, 0])), int(i))
+    return [tiles[i] for _, i in sorted(best.items())]
+
+
+def _patch_px(job: MatchJob) -> int:
+    """Side of a coarse patch, px; templates of a small grid are as large as that."""
+    template: int = min(COARSE_TEMPLATE_PX, *job.grid.shape)
+    return math.ceil((template + 2 * job.coarse_search_px) / ALIGN_PX) * ALIGN_PX
+
+
+def _read(job: MatchJob, *, row: int, col: int, shape: tuple[int, int]) -> Planes:
+    dx, dy = job.shift_px
+    return Planes(
+        reference=read_plane(job.reference, window(job.grid, row=row, col=col, shape=shape)),
+        secondary=read_plane(job.secondary, window(job.grid, row=row + dy, col=col + dx, shape=shape)),
+        row=row,
+        col=col,
+    )
+
+
+def _aligned(start_px: int, stop_px: int) -> tuple[int, int]:
+    return start_px // ALIGN_PX * ALIGN_PX, -(-stop_px // ALIGN_PX) * ALIGN_PX
