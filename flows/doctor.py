@@ -1,0 +1,145 @@
+"""What this machine lacks to run crosstie, and how to get it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from crosstie.errors import CrosstieError, WeightsError
+from crosstie.flows.loading import available_cores, weights_sha256
+
+if TYPE_CHECKING:
+    from crosstie.config import Settings
+
+MIN_PYTHON = (3, 11)
+
+MIN_FREE_BYTES = 1 << 30
+"""Products of a pair take some megabytes; a gigabyte lasts for a night."""
+
+TELLING = ("numpy", "rasterio", "torch", "prefect", "distributed", "fastapi", "sqlalchemy")
+"""Packages whose version is worth a line of its own when it is right; any other speaks up only when wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    subject: str
+    state: str
+    """What was found, in a few words."""
+    remedy: str | None = None
+    """How to mend it; None where all is well."""
+
+    @property
+    def ok(self) -> bool:
+        return self.remedy is None
+
+
+def examine(settings: Settings, *, catalogue: str | None = None, out: str | None = None) -> Iterator[Finding]:
+    """Look at the machine and, where given, at a catalogue and a product root; changes nothing."""
+    yield _python()
+    yield from _packages()
+    yield _gdal()
+    yield _weights(settings)
+    yield _device(settings)
+    yield _disk(out)
+    if catalogue is not None:
+        yield _catalogue(catalogue, settings)
+
+
+def _python() -> Finding:
+    found = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info[:2] >= MIN_PYTHON:
+        return Finding("python", found)
+    return Finding("python", found, "install Python 3.11 or newer and make the environment again")
+
+
+def _packages() -> Iterator[Finding]:
+    """Hold every declared dependency against what is installed: `pip check` knows no broken release."""
+    for line in importlib.metadata.requires("crosstie") or []:
+        wanted = Requirement(line)
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = importlib.metadata.version(wanted.name)
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(wanted.name, "missing", f"pip install '{wanted}'")
+            continue
+        if not wanted.specifier.contains(Version(found), prereleases=True):
+            yield Finding(wanted.name, f"{found} does not work here", f"pip install '{wanted}'")
+        elif wanted.name in TELLING:
+            yield Finding(wanted.name, found)
+
+
+def _gdal() -> Finding:
+    import rasterio
+    from rasterio.drivers import raster_driver_extensions
+
+    version = f"{rasterio.__gdal_version__} (in rasterio)"
+    if "jp2" in raster_driver_extensions():
+        return Finding("gdal", version)
+    return Finding(
+        "gdal", f"{version}, without JPEG 2000", "pip install --only-binary rasterio --force-reinstall rasterio"
+    )
+
+
+def _weights(settings: Settings) -> Finding:
+    try:
+        digest = weights_sha256(settings)
+    except WeightsError as problem:
+        return Finding(
+            "weights", str(problem), "install crosstie again, or set `weights:` to a file that you trust"
+        )
+    name = "shipped" if settings.weights is None else str(settings.weights)
+    return Finding("weights", f"{name}, sha256 {digest[:16]}…")
+
+
+def _device(settings: Settings) -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        return Finding("device", f"cuda: {torch.cuda.get_device_name()}")
+    if settings.compute.device == "cuda":
+        return Finding(
+            "device",
+            "compute.device is cuda, but torch sees no CUDA device",
+            "install a CUDA build of torch and the driver, or set compute.device to auto",
+        )
+    return Finding("device", f"cpu, {available_cores()} cores")
+
+
+def _disk(out: str | None) -> Finding:
+    path = Path.cwd() if out is None or "://" in out else Path(out).absolute()
+    while not path.exists():
+        path = path.parent
+    free = shutil.disk_usage(path).free
+    state = f"{free / 2**30:.1f} GiB free in {path}"
+    if not os.access(path, os.W_OK):
+        return Finding("disk", f"{path} cannot be written", f"chmod u+w {path}, or choose another --out")
+    if free < MIN_FREE_BYTES:
+        return Finding("disk", state, "make room, or choose another --out")
+    return Finding("disk", state)
+
+
+def _catalogue(catalogue: str, settings: Settings) -> Finding:
+    from crosstie.io.catalog import find_scenes
+    from crosstie.io.pairing import pair_scenes
+
+    try:
+        scenes = find_scenes(catalogue, settings.catalogue)
+    except CrosstieError as problem:
+        return Finding("catalogue", str(problem), "check the path or the URL, and that it can be reached")
+    plan = pair_scenes(scenes, settings.pairing)
+    state = f"{catalogue}: {len(scenes)} scenes, {len(plan.pairs)} pairs"
+    if plan.pairs:
+        return Finding("catalogue", state)
+    return Finding("catalogue", state, f"`crosstie pairs --catalog {catalogue}` says why scenes are left out")

@@ -1,0 +1,103 @@
+"""Who is told how far a run is: nobody, a terminal with bars, or a log with lines."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Protocol
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Listener(Protocol):
+    """Hears about every pair; called from several threads."""
+
+    def tiles(self, pair: str, done: int, planned: int) -> None:
+        """So many tiles of a pair are matched."""
+
+    def finished(self, pair: str, text: str) -> None:
+        """A pair is over; `text` says how, in a few words."""
+
+
+class Silent:
+    """For programs: the result says it all."""
+
+    def tiles(self, pair: str, done: int, planned: int) -> None:
+        del pair, done, planned
+
+    def finished(self, pair: str, text: str) -> None:
+        del pair, text
+
+
+class Lines:
+    """For logs and pipes: a line when a pair begins and one when it ends."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._begun: set[str] = set()
+
+    def tiles(self, pair: str, done: int, planned: int) -> None:
+        del done
+        if pair not in self._begun:
+            self._begun.add(pair)
+            self._console.print(f"{pair}: {planned} tiles to match", highlight=False, soft_wrap=True)
+
+    def finished(self, pair: str, text: str) -> None:
+        self._console.print(f"{pair}: {text}", highlight=False, soft_wrap=True)
+
+
+class Bars:
+    """For terminals: one bar a pair under way."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._bars: dict[str, TaskID] = {}
+        self._lock = threading.Lock()
+
+    def tiles(self, pair: str, done: int, planned: int) -> None:
+        with self._lock:
+            if pair not in self._bars:
+                self._bars[pair] = self._progress.add_task(pair, total=planned)
+        self._progress.update(self._bars[pair], completed=done, total=planned)
+
+    def finished(self, pair: str, text: str) -> None:
+        with self._lock:
+            bar = self._bars.pop(pair, None)
+        if bar is not None:
+            self._progress.remove_task(bar)
+        self._progress.console.print(f"{pair}: {text}", highlight=False, soft_wrap=True)
+
+
+LISTENER: ContextVar[Listener] = ContextVar("crosstie_listener", default=Silent())
+"""Who listens to the run in this context. A context variable, because a listener is no value that may cross a
+Prefect border, and Prefect's threads inherit the context."""
+
+
+@contextmanager
+def told_on(console: Console) -> Iterator[None]:
+    """Tell the runs inside this block to a console: bars where it is a terminal, lines where not."""
+    if not console.is_terminal:
+        token = LISTENER.set(Lines(console))
+        try:
+            yield
+        finally:
+            LISTENER.reset(token)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("tiles"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        token = LISTENER.set(Bars(progress))
+        try:
+            yield
+        finally:
+            LISTENER.reset(token)
