@@ -1,0 +1,60 @@
+"""Two images of one place, made comparable to the eye: contrast, edges, and a move by a correction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from affine import Affine
+from scipy.ndimage import gaussian_gradient_magnitude, map_coordinates
+
+from crosstie.types import IDENTITY_AFFINE
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from odc.geo.geobox import GeoBox
+
+    Plane = NDArray[np.float32]
+
+EDGE_SIGMA_PX = 2.0
+"""Smoothing before the gradient: less shows speckle, more hides a shift of two pixels."""
+
+
+def resampled(plane: Plane, grid: GeoBox, affine: tuple[float, ...]) -> Plane:
+    """Move an image on its own grid by a correction in map coordinates: bilinear, for the eye only."""
+    if tuple(affine) == IDENTITY_AFFINE:
+        return plane
+    to_px = ~grid.affine @ ~Affine(*affine) @ grid.affine
+    rows, cols = plane.shape
+    x, y = np.meshgrid(np.arange(cols) + 0.5, np.arange(rows) + 0.5)
+    source_x = to_px.a * x + to_px.b * y + to_px.c - 0.5
+    source_y = to_px.d * x + to_px.e * y + to_px.f - 0.5
+    moved: Plane = map_coordinates(plane, [source_y, source_x], order=1, cval=np.nan)
+    return moved
+
+
+def stretched(plane: Plane) -> Plane:
+    """0..1 between the 2nd and 98th percentile of what is valid; NaN stays."""
+    valid = plane[np.isfinite(plane)]
+    if valid.size == 0:
+        return plane
+    low, high = np.percentile(valid, (2, 98))
+    scaled: Plane = np.clip((plane - low) / max(high - low, 1e-6), 0, 1).astype(np.float32)
+    return scaled
+
+
+def red_cyan_edges(reference: Plane, secondary: Plane) -> NDArray[np.float32]:
+    """(rows, cols, 3) gradients of the two: what SAR and optics share is where things end, not their grey."""
+    red, cyan = (_edge_strength(plane) for plane in (reference, secondary))
+    return np.dstack([red, cyan, cyan])
+
+
+def _edge_strength(plane: Plane) -> Plane:
+    valid = np.isfinite(plane)
+    if not valid.any():
+        return np.zeros_like(plane)
+    filled = np.where(valid, stretched(plane), np.nanmedian(stretched(plane)))
+    strength = gaussian_gradient_magnitude(filled, EDGE_SIGMA_PX)
+    top = max(float(np.percentile(strength[valid], 99)), 1e-6)
+    scaled: Plane = np.where(valid, np.clip(strength / top, 0, 1) ** 1.4, 0).astype(np.float32)
+    return scaled
