@@ -127,7 +127,8 @@ def precision(sigma_px: FloatArray, total_sigma_px: float) -> FloatArray:
 def solve(design: FloatArray, offset: FloatArray, weight: FloatArray) -> FloatArray:
     """Weighted least squares of displacement = -offset; (k, 2) coefficients."""
     weighted = design * weight[:, None]
-    return np.linalg.solve(weighted.T @ design, -weighted.T @ offset)
+    beta = np.linalg.solve(weighted.T @ design, -weighted.T @ offset)
+    return beta.astype(np.float64, copy=False)
 
 
 def fit_cauchy(

@@ -151,14 +151,13 @@ def _ransac(
         sane = np.abs(frame.linear_part(solved)).max(axis=(1, 2), initial=0) <= SEED_LINEAR
         beta = np.concatenate([beta, solved[sane]])
     scored = rng.permutation(n)[:MAX_SCORED]
-    cost = _costs(candidates, design, beta, scored, settings.start_threshold_px)
+    threshold = min(settings.start_threshold_px, settings.widest_px)
+    cost = _costs(candidates, design, beta, scored, threshold)
     best = beta[np.argsort(cost, kind="stable")[:8]]
     # A hypothesis from three noisy points is coarse: improve the best few before choosing (Chum et al. 2003).
-    polished = np.stack([_polish(candidates, design, b, settings.start_threshold_px) for b in best])
+    polished = np.stack([_polish(candidates, design, b, threshold) for b in best])
     pool = np.concatenate([polished, best])
-    chosen: FloatArray = pool[
-        np.argmin(_costs(candidates, design, pool, scored, settings.start_threshold_px))
-    ]
+    chosen: FloatArray = pool[np.argmin(_costs(candidates, design, pool, scored, threshold))]
     return chosen
 
 
@@ -185,7 +184,7 @@ def _settle(
     candidates: Candidates, design: FloatArray, beta: FloatArray, settings: EstimationSettings
 ) -> tuple[BoolArray, float, float]:
     """Refit and reselect until no candidate changes side: (kept, threshold px, sigma px)."""
-    threshold = settings.start_threshold_px
+    threshold = min(settings.start_threshold_px, settings.widest_px)
     residual = candidates.offset_px + design @ beta
     kept = _lengths(residual) <= threshold
     for _ in range(30):
@@ -198,7 +197,7 @@ def _settle(
         residual = candidates.offset_px + design @ beta
         threshold = min(
             max(settings.threshold_sigmas * robust_sigma_px(residual[kept]), settings.min_threshold_px),
-            settings.max_threshold_px,
+            settings.widest_px,
         )
         before, kept = kept, _lengths(residual) <= threshold
         if np.array_equal(before, kept):

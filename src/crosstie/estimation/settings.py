@@ -27,12 +27,14 @@ class EstimationSettings:
     ransac_trials: int = 500
     """Hypotheses from three points; as many again at most come from single points."""
     seed: int = 0
+    """Of the random draws, so that a run can be repeated."""
     start_threshold_px: float = 4.0
     """Farthest residual that supports a hypothesis, px; wide, for relief is no error."""
     min_threshold_px: float = 1.0
+    """The final threshold is no smaller, px."""
     max_threshold_px: float = 8.0
-    """The final threshold stays between these, px. Wide is cheap: of offsets spread over 64 x 64 px, only
-    5 % fall within 8 px by chance, while a tight one would fit the plains and forget the mountains."""
+    """The final threshold is no larger, px, nor than a quarter of the search radius. Wide is cheap:
+    of random offsets 5 % fall within that quarter, while a tight one fits plains and forgets mountains."""
     threshold_sigmas: float = 4.0
     """Final threshold in robust standard deviations (per axis) of the residuals."""
     cauchy_sigmas: float = 2.0
@@ -52,6 +54,7 @@ class EstimationSettings:
     max_standard_error_px: float = 1.5
     """Standard error of the correction (worst axis) at the worst used point, px."""
     max_rotation_deg: float = 1.0
+    """A larger rotation is refused, degrees."""
     max_scale: float = 0.01
     """Largest change of length in any direction, and largest shear, as a share."""
     max_rmse_px: float = 5.0
@@ -79,8 +82,10 @@ class EstimationSettings:
                 "estimation: needs 0 < min_threshold_px <= start_threshold_px <= max_threshold_px, got "
                 f"{self.min_threshold_px}, {self.start_threshold_px}, {self.max_threshold_px}"
             )
-        if self.search_radius_px <= self.max_threshold_px:
-            raise SettingsError(
-                f"estimation.search_radius_px must exceed max_threshold_px ({self.max_threshold_px}), "
-                f"got {self.search_radius_px}: chance could not be told from agreement"
-            )
+        if self.search_radius_px == 0:
+            raise SettingsError("estimation.search_radius_px must be positive, got 0")
+
+    @property
+    def widest_px(self) -> float:
+        """Largest threshold that still tells agreement from chance, px."""
+        return min(self.max_threshold_px, self.search_radius_px / 4)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 DEFAULTS = EstimationSettings()
 
+LEAST_CONFIDENCE = 1e-3
+"""Weight of a candidate of confidence 0, where settings let one in: sums of weights stay positive."""
+
 
 def estimate(
     points: TiePoints,
@@ -96,7 +99,7 @@ def _candidates(points: TiePoints, index: NDArray[np.int64], pixel_m: float) -> 
         s_m=points.xy_m[index] + points.offset_m[index],
         offset_px=points.offset_m[index] / pixel_m,
         sigma_px=points.sigma_m[index] / pixel_m,
-        confidence=points.confidence[index],
+        confidence=np.maximum(points.confidence[index], LEAST_CONFIDENCE),
         corner_px=np.stack([points.row[index], points.col[index]], axis=1),
     )
 
