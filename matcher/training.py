@@ -15,16 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from crosstie.matcher.correlate import correlate
+from crosstie.matcher.held_out import Draws, measure
 from crosstie.matcher.network import MatchingNetwork
-from crosstie.matcher.peak import find_peaks
+from crosstie.matcher.placement import place, to_tensor
 from crosstie.matcher.samples import Batch, TrainingScene, draw_batch
 from crosstie.types import Kind
 
@@ -58,6 +56,11 @@ class TrainingPlan:
         room = self.crop_px - 2 * self.search_px
         if max(self.sizes_px) > room:
             raise ValueError(f"templates of {max(self.sizes_px)} px do not fit a crop of {self.crop_px} px")
+
+    @property
+    def reported_sizes_px(self) -> tuple[int, int]:
+        """Template sides that held-out figures are given for: the largest and the smallest."""
+        return max(self.sizes_px), min(self.sizes_px)
 
     def rate_at(self, step: int) -> float:
         """Learning rate at `step`: warm-up, plateau, linear fall (so that a run can be extended)."""
@@ -120,7 +123,7 @@ def train(
         if held_out and (done % plan.evaluate_every == 0 or done == plan.steps):
             figures |= evaluate_held_out(average, held_out, plan, device)
         if done % 10 == 0 or done == plan.steps:
-            _log(folder / "log.csv", done, plan.rate_at(step), figures)
+            _log(folder / "log.csv", plan, done, figures)
         if done % plan.checkpoint_every == 0 or done == plan.steps:
             _save(checkpoint, network, average, optimiser, done)
         if progress is not None:
@@ -134,12 +137,12 @@ def batch_loss(
     """Mean cross-entropy over template sizes; templates with unknown truth carry no weight."""
     # bfloat16 doubles the speed on CPUs and GPUs that know it; correlations stay in float32.
     with torch.autocast(device.partition(":")[0], dtype=torch.bfloat16):
-        reference = network.features(_tensor(batch.reference, device), Kind.OPTICAL)
-        secondary = network.features(_tensor(batch.secondary, device), Kind.SAR)
+        reference = network.features(to_tensor(batch.reference, device), Kind.OPTICAL)
+        secondary = network.features(to_tensor(batch.secondary, device), Kind.SAR)
     truth = torch.from_numpy(batch.truth_px).to(device)
     total = torch.zeros((), device=device)
     for size in plan.sizes_px:
-        surface, target = _surface(reference, secondary, truth, size, plan.search_px, rng)
+        surface, target = place(reference, secondary, truth, rng, size_px=size, search_px=plan.search_px)
         known = torch.isfinite(target).all(1) & (target.abs() < plan.search_px - 1).all(1)
         if not known.any():
             continue
@@ -158,47 +161,14 @@ def gaussian_target(offset_px: Tensor, search_px: int, sigma_px: float) -> Tenso
     return product / product.sum(dim=(1, 2), keepdim=True)
 
 
-@torch.no_grad()
 def evaluate_held_out(
     network: MatchingNetwork, scenes: Sequence[TrainingScene], plan: TrainingPlan, device: str
 ) -> dict[str, float]:
-    """Median error and CMR@1/2 (px) at 192 and 64 px, known extra shifts included; always the same draws."""
-    errors: dict[int, list[Tensor]] = {192: [], 64: []}
-    for i in range(8):
-        rng = np.random.default_rng((12345, i))
-        batch = draw_batch(
-            scenes, rng, size=8, crop_px=plan.crop_px, jitter_px=plan.jitter_px, augmented=False
-        )
-        reference = network.features(_tensor(batch.reference, device), Kind.OPTICAL)
-        secondary = network.features(_tensor(batch.secondary, device), Kind.SAR)
-        truth = torch.from_numpy(batch.truth_px).to(device)
-        for size, column in errors.items():
-            surface, target = _surface(reference, secondary, truth, size, plan.search_px, rng)
-            peaks = find_peaks(surface, network.logit_scale(size))
-            column.append(torch.linalg.vector_norm(peaks.offset_px - target, dim=1).cpu())
-    figures = {}
-    for size, column in errors.items():
-        error = torch.cat(column)
-        error = error[torch.isfinite(error)]
-        figures[f"median_{size}"] = float(error.median())
-        figures[f"cmr1_{size}"] = float((error <= 1).float().mean())
-        figures[f"cmr2_{size}"] = float((error <= 2).float().mean())
-    return figures
-
-
-def _surface(
-    reference: Tensor, secondary: Tensor, truth: Tensor, size: int, search: int, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """Correlation of one randomly placed template per crop, and the true offset (B, 2) at its centre."""
-    crop = reference.shape[-1]
-    row, col = rng.integers(search, crop - search - size + 1, 2)
-    template = reference[..., row : row + size, col : col + size]
-    window = secondary[..., row - search : row + size + search, col - search : col + size + search]
-    # Lattice node i lies at (i + 0.5) * LATTICE_PX, which is what align_corners=False assumes.
-    centre = torch.tensor([col + size / 2, row + size / 2], device=truth.device) / crop * 2 - 1
-    grid = centre.to(torch.float32).expand(truth.shape[0], 1, 1, 2)
-    target = F.grid_sample(truth, grid, mode="bilinear", align_corners=False)[:, :, 0, 0]
-    return correlate(template, window), target
+    """Median error and CMR@1/2 (px) at the largest and the smallest size; always the same draws."""
+    sizes = plan.reported_sizes_px
+    draws = Draws(plan.crop_px, plan.search_px, plan.jitter_px)
+    measured = measure(network, scenes, draws, sizes_px=sizes, batches=8, device=device)
+    return {name: value for size in sizes for name, value in measured.figures(size).items()}
 
 
 def _batches(scenes: Sequence[TrainingScene], plan: TrainingPlan, start: int) -> Iterator[tuple[int, Batch]]:
@@ -227,10 +197,6 @@ def _update_average(average: MatchingNetwork, network: MatchingNetwork, decay: f
             a.copy_(b)
 
 
-def _tensor(array: np.ndarray[Any, np.dtype[np.float32]], device: str) -> Tensor:
-    return torch.from_numpy(array).to(device, memory_format=torch.channels_last)
-
-
 def _save(
     path: Path,
     network: MatchingNetwork,
@@ -250,17 +216,14 @@ def _save(
     partial.replace(path)
 
 
-COLUMNS = (
-    "step", "rate", "loss", "seconds_per_step",
-    "median_192", "cmr1_192", "cmr2_192", "median_64", "cmr1_64", "cmr2_64",
-)  # fmt: skip
-
-
-def _log(path: Path, step: int, rate: float, figures: dict[str, float]) -> None:
+def _log(path: Path, plan: TrainingPlan, step: int, figures: dict[str, float]) -> None:
+    """Append one line; held-out figures stay empty where there was no evaluation."""
+    names = ["step", "rate", "loss", "seconds_per_step"]
+    names += [f"{figure}_{size}" for size in plan.reported_sizes_px for figure in ("median", "cmr1", "cmr2")]
     new = not path.exists()
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="")
+        writer = csv.DictWriter(file, names, restval="")
         if new:
             writer.writeheader()
         rounded = {name: f"{value:.5g}" for name, value in figures.items()}
-        writer.writerow({"step": step, "rate": f"{rate:.3g}", **rounded})
+        writer.writerow({"step": step, "rate": f"{plan.rate_at(step - 1):.3g}", **rounded})
