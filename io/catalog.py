@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pystac
 import pystac_client
@@ -135,8 +136,7 @@ def find_scenes(
     """
     query = query or SceneQuery()
     text = str(catalogue)
-    # whom the user names is trusted to be named, so the root is resolved against itself
-    root = resolve_href(text, catalogue_href=text) if is_url(text) else str(Path(text).resolve())
+    root = text if is_url(text) else str(Path(text).resolve())
     landing = _read_json(root)
     if is_url(root) and _is_api(landing):
         items = _search(root, query, modifier)
@@ -282,6 +282,8 @@ def _walk(
     """
     seen = {root}
     ahead = [(landing, root)]
+    # what the user named by http may lead on by http, within its own host
+    own_host = urlsplit(root).hostname if is_url(root) else None
     while ahead:
         node, href = ahead.pop()
         if node.get("type") == "FeatureCollection":
@@ -295,7 +297,9 @@ def _walk(
             follow = ("child", "item") if wanted else ("child",)
             for rel, link in reversed(_links(node)):
                 if rel in follow:
-                    target = resolve_href(link, catalogue_href=root, base_href=href, allow=allow)
+                    target = resolve_href(
+                        link, catalogue_href=root, base_href=href, allow=allow, http_host=own_host
+                    )
                     if target not in seen:
                         seen.add(target)
                         ahead.append((_read_json(target, named_by=href), target))
@@ -320,12 +324,16 @@ def _links(node: Json) -> list[tuple[str, str]]:
 def _item(feature: Json, href: str) -> pystac.Item:
     try:
         return pystac.Item.from_dict(feature, migrate=True, preserve_dict=False)
-    except (pystac.STACError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (pystac.STACError, pystac.STACTypeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise CatalogueError(f"{href} is not a STAC item: {_first_line(error)}") from error
 
 
 def _read_json(href: str, *, named_by: str | None = None) -> Json:
     origin = f" (named by {named_by})" if named_by else ""
+    if href.startswith("s3:"):
+        raise CatalogueError(
+            f"cannot read the catalogue {href}{origin}: give its https address or a local copy"
+        )
     try:
         if is_url(href):
             answer = requests.get(href, timeout=TIMEOUT_S)

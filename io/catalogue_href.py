@@ -17,7 +17,12 @@ REMOTE = frozenset({"https", "http", "s3"})
 
 
 def resolve_href(
-    href: str, *, catalogue_href: str, base_href: str | None = None, allow: Sequence[Path] = ()
+    href: str,
+    *,
+    catalogue_href: str,
+    base_href: str | None = None,
+    allow: Sequence[Path] = (),
+    http_host: str | None = None,
 ) -> str:
     """Make an href of a catalogue absolute, or refuse it.
 
@@ -32,6 +37,7 @@ def resolve_href(
     catalogue_href : path or URL of the catalogue's root file: what the user trusted by naming it
     base_href : path or URL of the file that `href` stands in, where that is not the root
     allow : further folders whose files a local catalogue may name
+    http_host : a host to which plain http is allowed all the same
 
     Returns
     -------
@@ -45,7 +51,7 @@ def resolve_href(
     _refuse_driver_syntax(href, text)
     base = base_href or catalogue_href
     if is_url(text) or (is_url(base) and not text.startswith("file:")):
-        return _remote(href, urljoin(base, text) if is_url(base) else text, catalogue_href)
+        return _remote(href, urljoin(base, text) if is_url(base) else text, catalogue_href, http_host)
     path = Path(unquote(urlsplit(text).path) if text.startswith("file:") else text)
     return _local(href, path, base, catalogue_href, allow)
 
@@ -58,7 +64,7 @@ def is_url(href: str) -> bool:
 def _refuse_driver_syntax(href: str, text: str) -> None:
     if not text or any(ord(char) < 32 for char in text):
         raise CatalogueError(f"href {href!r} is empty or holds control characters; mend the catalogue")
-    if text.startswith(("<", "{", "[")) or "/vsi" in text.lower():
+    if text.startswith(("<", "{", "[")) or text.lower().startswith("/vsi"):
         raise CatalogueError(
             f"href {_short(href)!r} is GDAL syntax, not an address; a catalogue may name https, s3 and"
             " its own files only"
@@ -71,11 +77,11 @@ def _refuse_driver_syntax(href: str, text: str) -> None:
         )
 
 
-def _remote(href: str, url: str, catalogue_href: str) -> str:
+def _remote(href: str, url: str, catalogue_href: str, http_host: str | None) -> str:
     parts = urlsplit(url)
     if not parts.hostname:
         raise CatalogueError(f"href {_short(href)!r} names no host; write it as {parts.scheme}://host/path")
-    if parts.scheme.lower() != "http":
+    if parts.scheme.lower() != "http" or parts.hostname == http_host:
         return url
     if not _is_loopback(parts.hostname):
         raise CatalogueError(

@@ -160,9 +160,11 @@ def plan_frame(plan: PairPlan) -> gpd.GeoDataFrame:
 
 def _usable(scenes: Sequence[SceneRef], left_out: list[tuple[str, str]]) -> list[SceneRef]:
     kept: dict[str, SceneRef] = {}
-    outlines = shapely.from_wkt([scene.footprint_wkt for scene in scenes], on_invalid="ignore")
+    outlines = shapely.make_valid(
+        shapely.from_wkt([scene.footprint_wkt for scene in scenes], on_invalid="ignore")
+    )
     for scene, outline in zip(scenes, outlines, strict=True):
-        if outline is None or outline.is_empty or outline.area == 0:
+        if outline is None or outline.area == 0:
             left_out.append((scene.id, "its footprint is no area: mend its geometry in the catalogue"))
         elif scene.id in kept:
             left_out.append((scene.id, "its id is listed more than once: the first is taken"))

@@ -263,7 +263,7 @@ def _write_cog(
 def _items(pair: SimulatedPair, index: int, place: Path) -> tuple[pystac.Item, pystac.Item]:
     seen_utc = FIRST_UTC + timedelta(days=5 * index)
     sar_utc = seen_utc + timedelta(days=2, hours=-5)
-    outline = pair.grid.geographic_extent
+    outline = pair.grid.extent.to_crs("EPSG:4326", resolution=2500)
     where: dict[str, Any] = {"geometry": outline.json, "bbox": list(outline.boundingbox)}
     on_grid = {
         "gsd": PIXEL_M,
