@@ -40,6 +40,9 @@ RED, GREEN, BLUE = ({"red", "b4", "b04"}, {"green", "b3", "b03"}, {"blue", "b2",
 
 POLARISATIONS = frozenset({"vv", "vh", "hh", "hv"})
 
+BYTE_SCALE = 1 / 255
+"""Of 8-bit true colour; clipped, so that 1 stands for a reflectance of about 0.35 and more."""
+
 DB_SHARE = 0.01
 """Power and amplitude are never negative; dB mostly are. The share forgives stray ringing."""
 
@@ -83,7 +86,7 @@ def are_db(sample: FloatArray) -> bool:
 def reflectance_scale(dtype: str, sample: FloatArray | None) -> float:
     """Find the factor that brings optical values to about 0..1: by data type and, for floats, some values."""
     if dtype == "uint8":
-        return 1 / 255
+        return BYTE_SCALE
     if np.issubdtype(np.dtype(dtype), np.floating):
         finite = sample[np.isfinite(sample)] if sample is not None else np.zeros(0)
         # Glints over 2 exist; a hundredth of the pixels above it is no reflectance.

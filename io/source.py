@@ -13,6 +13,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.transform import GCPTransformer, from_gcps
 
 from crosstie.io.access import IMAGE_DRIVERS
+from crosstie.io.kind import BYTE_SCALE
 from crosstie.io.resample import apply
 from crosstie.types import Kind
 
@@ -44,6 +45,11 @@ class RasterSource:
     nodata: float | None = None
     drivers: tuple[str, ...] = IMAGE_DRIVERS
     """GDAL drivers that may open the files."""
+
+    @property
+    def white(self) -> float:
+        """Value of an optical plane at a reflectance of 0.35, where 8-bit true colour is clipped."""
+        return 1.0 if self.scale == BYTE_SCALE else 0.35
 
     @property
     def affine(self) -> Affine:

@@ -1,0 +1,306 @@
+"""Which tiles are not worth matching, told from overviews.
+
+Conservative: only what surely holds nothing is dropped, the matcher's confidence decides the rest.
+The limits come from 1,168 tiles of 256 px in Texas and Los Angeles (8-bit true colour, uint8 SAR), 144 arid
+coastal pairs, and chips of forest, snow, coast, farmland and cloud, each at overviews of 4, 8 and 16 px.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosstie.types import Kind, Reason, Tile
+
+if TYPE_CHECKING:
+    from crosstie.types import BoolArray, FloatArray
+
+MIN_VALID_REFERENCE = 0.7
+MIN_VALID_SECONDARY = 0.5
+"""The secondary may miss more: its place is not known yet."""
+
+DARK_WHITE = 0.34
+"""Optical, of white. Sea lies at 0.25 to 0.33 (haze included), nine in ten land tiles above 0.4."""
+
+SMOOTH_CONTRAST = 0.012
+"""Optical, median step to the neighbours over the median. Open sea reaches 0.007, land seldom < 0.03."""
+
+SMOOTH_SPREAD = 1.2
+"""Optical, 90th percentile over 10th. Open sea stays under 1.15; a shore or an island exceeds it."""
+
+NOISE_SPREAD = 2.2
+"""SAR, standard deviation over the median step to the neighbours. White noise has 1.33, sea with swell and
+wind 1.4 to 2.2, and a field, a road or a slope that spans the tile more."""
+
+DARK_DB = 2.5
+"""SAR, below the scene's brighter tiles. Sea lies 4 to 6 dB below the land beside it."""
+
+BRIGHT_WHITE = 0.6
+"""Optical, of white. Cloud, snow, roofs and sand."""
+
+BROKEN_SHARE = (0.3, 0.9)
+"""Share of bright pixels in a tile of broken cloud. Above it lie overcast, snow and desert."""
+
+BROKEN_SPREAD = 2.5
+"""90th percentile over 10th of a tile of broken cloud: ours has 3.5, half of LA under 1.6."""
+
+BROKEN_VARIATION = (0.24, 0.14)
+"""Standard deviation over the mean among bright pixels. Cloud has 0.29, bright land up to 0.2. The second is
+for 8 bit, where both are clipped at white."""
+
+BROKEN_STEP = 0.09
+"""Median step to the neighbours over the standard deviation, among bright pixels, per root of the overview's
+factor: cloud has 0.08, bright land mostly above 0.12."""
+
+OVERCAST_WHITE = 1.2
+OVERCAST_SHARE = 0.9
+OVERCAST_CONTRAST = 0.03
+"""Nearly all of the tile as bright as cloud and smooth. Snow has a contrast of 0.06 to 0.08 and stays."""
+
+SATURATED_WHITE = 0.98
+SATURATED_SHARE = 0.7
+"""8 bit: what is clipped at white holds nothing to match. The brightest land tile has a share of 0.2."""
+
+FLAT_SPREAD = 1.005
+FLAT_DB = 0.01
+"""No contrast at all: a constant, give or take rounding."""
+
+MIN_SIDE_PX = 12
+"""Of a tile in the overview: below that, numbers of so few pixels tell neither water nor cloud."""
+
+BATCH = 512
+"""Tiles whose windows are in memory at a time."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Screening:
+    """Which tiles of a grid are worth matching, and why the others are not."""
+
+    reasons: tuple[Reason | None, ...]
+    """For each tile, why it is dropped; None where it is kept."""
+
+    @property
+    def keep(self) -> BoolArray:
+        """(N,) True where a tile is worth matching."""
+        return np.array([reason is None for reason in self.reasons], np.bool_)
+
+    @property
+    def counts(self) -> dict[Reason, int]:
+        """How many tiles were dropped for each reason, most frequent first."""
+        return dict(Counter(reason for reason in self.reasons if reason is not None).most_common())
+
+
+def screen_tiles(
+    tiles: Sequence[Tile],
+    reference_overview: NDArray[np.float32],
+    secondary_overview: NDArray[np.float32],
+    *,
+    px_per_overview_px: float,
+    reference_kind: Kind,
+    secondary_kind: Kind,
+    reference_white: float = 1.0,
+    secondary_white: float = 1.0,
+) -> Screening:
+    """Drop tiles that surely hold nothing to match: no shared ground, cloud, open water, no contrast.
+
+    Parameters
+    ----------
+    tiles : of the common grid, all of one size
+    reference_overview, secondary_overview : both planes over the whole grid, averaged to
+        `px_per_overview_px` pixels of the grid a pixel, (rows, cols), NaN where invalid. Optical in about
+        0..1, SAR in dB up to a constant
+    px_per_overview_px : pixels of the grid per pixel of the overviews: 4 to 16, and tiles of at least 12
+        pixels a side in the overview, else only overlap and flatness are judged
+    reference_white, secondary_white : value of an optical plane at a reflectance of 0.35, where 8-bit
+        true-colour images are clipped: 1 for those, 0.35 for reflectance (`RasterSource.white`)
+    """
+    if reference_overview.shape != secondary_overview.shape:
+        raise ValueError(
+            f"overviews must cover one grid, got {reference_overview.shape} and {secondary_overview.shape}"
+        )
+    if not tiles:
+        return Screening(())
+    windows = _Windows.of(tiles, reference_overview.shape, px_per_overview_px)
+    reference = _measure(reference_overview, windows, reference_kind, reference_white)
+    secondary = _measure(secondary_overview, windows, secondary_kind, secondary_white)
+    overlap = (reference.valid >= MIN_VALID_REFERENCE) & (secondary.valid >= MIN_VALID_SECONDARY)
+    both = ((reference, reference_kind, reference_white), (secondary, secondary_kind, secondary_white))
+    water, clouded, flat = overlap.copy(), np.zeros_like(overlap), np.zeros_like(overlap)
+    for stats, kind, white in both:
+        if kind is Kind.OPTICAL:
+            water &= _dark_and_smooth(stats)
+            clouded |= _cloud(stats, clipped=white == 1.0, factor=px_per_overview_px)
+            flat |= stats.p90 <= FLAT_SPREAD * stats.p10
+        else:
+            water &= _dark_and_noisy(stats, overlap)
+            flat |= stats.deviation < FLAT_DB
+    if min(windows.size) < MIN_SIDE_PX:
+        water[:] = clouded[:] = False
+    # The first that holds is told: a tile of sea is flat too, and saturated cloud as well.
+    reasons: list[Reason | None] = [None] * len(tiles)
+    for reason, dropped in (
+        (Reason.NO_TEXTURE, flat),
+        (Reason.WATER, water),
+        (Reason.CLOUDED, clouded),
+        (Reason.NO_OVERLAP, ~overlap),
+    ):
+        for n in np.flatnonzero(dropped):
+            reasons[n] = reason
+    return Screening(tuple(reasons))
+
+
+def dominant_reason(screening: Screening) -> Reason:
+    """Say why nothing is left: the most frequent reason, lack of overlap only where there is no other.
+
+    A scene at a swath's edge overlaps in few tiles; what became of those is the news.
+    """
+    if screening.keep.any():
+        raise ValueError(f"{int(screening.keep.sum())} tiles are left; there is nothing to explain")
+    others = {reason: n for reason, n in screening.counts.items() if reason is not Reason.NO_OVERLAP}
+    return max(others, key=lambda reason: others[reason]) if others else Reason.NO_OVERLAP
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Windows:
+    """Where the tiles lie in the overview."""
+
+    row: NDArray[np.int64]
+    col: NDArray[np.int64]
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, tiles: Sequence[Tile], shape: tuple[int, ...], factor: float) -> _Windows:
+        sizes = {tile.size_px for tile in tiles}
+        if len(sizes) > 1:
+            raise ValueError(f"tiles must be of one size, got {sorted(sizes)}")
+        side = max(1, round(sizes.pop() / factor))
+        size = (min(side, shape[0]), min(side, shape[1]))
+        first = np.array([(tile.row, tile.col) for tile in tiles]) / factor
+        start = np.clip(np.rint(first).astype(np.int64), 0, np.array(shape) - size)
+        return cls(start[:, 0], start[:, 1], size)
+
+    def cut(self, plane: NDArray[np.float32], part: slice) -> NDArray[np.float32]:
+        """Copy the windows of some tiles out of a plane, (n, pixels)."""
+        every = np.lib.stride_tricks.sliding_window_view(plane, self.size)
+        return every[self.row[part], self.col[part]].reshape(-1, self.size[0] * self.size[1])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Stats:
+    """Numbers of each tile of one plane, (N,); NaN where a tile has no valid pixel."""
+
+    valid: FloatArray
+    median: FloatArray
+    p10: FloatArray
+    p90: FloatArray
+    deviation: FloatArray
+    step: FloatArray
+    """Median absolute difference to the mean of the four neighbours."""
+    bright: FloatArray
+    """Share of bright pixels."""
+    bright_variation: FloatArray
+    """Their standard deviation over their mean."""
+    bright_step: FloatArray
+    """Their median step over their standard deviation."""
+    overcast: FloatArray
+    saturated: FloatArray
+
+
+def _measure(overview: NDArray[np.float32], windows: _Windows, kind: Kind, white: float) -> _Stats:
+    plane = overview / np.float32(white) if kind is Kind.OPTICAL else overview
+    step = _step(plane)
+    parts = []
+    for begin in range(0, len(windows.row), BATCH):
+        part = slice(begin, begin + BATCH)
+        parts.append(_numbers(windows.cut(plane, part), windows.cut(step, part), kind))
+    return _Stats(*np.concatenate(parts, axis=1))
+
+
+def _numbers(value: NDArray[np.float32], step: NDArray[np.float32], kind: Kind) -> FloatArray:
+    """Fields of `_Stats`, (fields, n), of n windows."""
+    deviation = _deviation(value)[1]
+    share = np.isfinite(value).mean(axis=1)
+    numbers = [
+        share,
+        *(_quantile(value, q) for q in (0.5, 0.1, 0.9)),
+        deviation,
+        _quantile(step, 0.5),
+    ]
+    if kind is Kind.OPTICAL:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            bright = value > BRIGHT_WHITE
+            mean, spread = _deviation(np.where(bright, value, np.nan))
+            of_valid = [(value > at).mean(axis=1) / share for at in (OVERCAST_WHITE, SATURATED_WHITE)]
+            numbers += [
+                bright.mean(axis=1) / share,
+                spread / mean,
+                _quantile(np.where(bright, step, np.nan), 0.5) / spread,
+                *of_valid,
+            ]
+    else:
+        numbers += [np.full(len(value), np.nan)] * 5
+    return np.stack(numbers).astype(np.float64)
+
+
+def _dark_and_smooth(optical: _Stats) -> BoolArray:
+    dark: BoolArray = (
+        (optical.median < DARK_WHITE)
+        & (optical.step < SMOOTH_CONTRAST * optical.median)
+        & (optical.p90 < SMOOTH_SPREAD * optical.p10)
+    )
+    return dark
+
+
+def _dark_and_noisy(sar: _Stats, overlap: BoolArray) -> BoolArray:
+    noise: BoolArray = sar.deviation < NOISE_SPREAD * sar.step
+    medians = sar.median[overlap]
+    if medians.size and np.ptp(medians) > DARK_DB:
+        # Where all of a scene is alike, dB up to a constant cannot tell dark: then smoothness must do.
+        noise &= sar.median < np.percentile(medians, 90) - DARK_DB
+    return noise
+
+
+def _cloud(optical: _Stats, *, clipped: bool, factor: float) -> BoolArray:
+    variation = BROKEN_VARIATION[1 if clipped else 0]
+    broken = (
+        (optical.bright >= BROKEN_SHARE[0])
+        & (optical.bright < BROKEN_SHARE[1])
+        & (optical.p90 > BROKEN_SPREAD * optical.p10)
+        & (optical.bright_variation > variation)
+        & (optical.bright_step < BROKEN_STEP * np.sqrt(factor))
+    )
+    overcast = (optical.overcast >= OVERCAST_SHARE) & (optical.step < OVERCAST_CONTRAST * optical.median)
+    cloud: BoolArray = broken | overcast
+    return cloud | (optical.saturated >= SATURATED_SHARE) if clipped else cloud
+
+
+def _step(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Absolute difference to the mean of the four neighbours; NaN at the edge."""
+    step = np.full_like(plane, np.nan)
+    around = plane[:-2, 1:-1] + plane[2:, 1:-1] + plane[1:-1, :-2] + plane[1:-1, 2:]
+    step[1:-1, 1:-1] = np.abs(plane[1:-1, 1:-1] - around / 4)
+    return step
+
+
+def _quantile(value: NDArray[np.float32], q: float) -> NDArray[np.float32]:
+    """Quantile of each row's valid values; one sort, where `nanquantile` loops over rows in Python."""
+    ordered = np.sort(value, axis=1)  # NaN last
+    count = np.isfinite(value).sum(axis=1)
+    at = np.clip(np.rint(q * (count - 1)).astype(np.int64), 0, None)
+    found: NDArray[np.float32] = ordered[np.arange(len(value)), at]
+    return found
+
+
+def _deviation(value: NDArray[np.float32]) -> tuple[FloatArray, FloatArray]:
+    """Mean and standard deviation of each row's valid values; NaN where there is none."""
+    valid = np.isfinite(value)
+    count = valid.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(valid, value, 0).sum(axis=1, dtype=np.float64) / count
+        spread = np.where(valid, (value - mean[:, None]) ** 2, 0).sum(axis=1, dtype=np.float64) / count
+    return mean, np.sqrt(spread)
