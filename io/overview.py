@@ -170,6 +170,7 @@ def _draw_arrows(
         bar.set_visible(False)
         return
     xy_km = _km(points.xy_m, thumbnails.grid)
+    x_km, y_km = xy_km.T
     shown = _surest_per_cell(xy_km, points.confidence, estimate.used, extent)
     rejected = ~estimate.used
     lengths = np.hypot(*points.offset_m[estimate.used if estimate.used.any() else rejected].T)
@@ -178,8 +179,8 @@ def _draw_arrows(
     km_per_m = width_km / 11 / longest_m
     norm = Normalize(0, _round_up(longest_m))
     for ax, vectors in ((before, points.offset_m), (after, left_m)):
-        ax.scatter(*xy_km[rejected].T, 11, color="#475569", marker="x", linewidths=0.9, alpha=0.6)
-        ax.scatter(*xy_km[shown].T, 5, color=INK, linewidths=0, zorder=3)
+        ax.scatter(x_km[rejected], y_km[rejected], s=11, c="#475569", marker="x", linewidths=0.9, alpha=0.6)
+        ax.scatter(x_km[shown], y_km[shown], s=5, color=INK, linewidths=0, zorder=3)
         drawn_m = vectors[shown]
         arrows = ax.quiver(
             *xy_km[shown].T, *(drawn_m * km_per_m).T, np.hypot(*drawn_m.T), cmap="plasma", norm=norm, **_ARROW

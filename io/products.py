@@ -193,7 +193,10 @@ def read_correction(store: Store, pair_key: str, run_key: str) -> dict[str, Any]
     """
     if not is_committed(store, pair_key, run_key):
         return None
-    key = f"{product_prefix(pair_key, run_key)}/correction.json"
+    return _read_committed(store, f"{product_prefix(pair_key, run_key)}/correction.json")
+
+
+def _read_committed(store: Store, key: str) -> dict[str, Any]:
     body = store.get(key)
     try:
         correction = json.loads(body or b"")
@@ -212,9 +215,8 @@ def committed(store: Store) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for key in store.list():
         parts = key.split("/")
         if len(parts) == 3 and parts[2] == COMMIT:
-            correction = read_correction(store, parts[0], parts[1])
-            if correction is not None:
-                yield parts[0], parts[1], correction
+            prefix = product_prefix(parts[0], parts[1])
+            yield parts[0], parts[1], _read_committed(store, f"{prefix}/correction.json")
 
 
 def _crs(registration: Registration) -> str | None:

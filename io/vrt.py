@@ -7,13 +7,11 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import rasterio
 import rasterio.shutil
-from rasterio.errors import RasterioError
 
-from crosstie.errors import UnreadableRasterError
+from crosstie.io.access import OWN_DRIVERS, check_href, opened
 from crosstie.io.georeference import Georeference, corrected, georeference_of
-from crosstie.io.href import public_href
+from crosstie.io.href import local_path, public_href
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,11 +27,8 @@ def place_of(href: str) -> Georeference:
     UnreadableRasterError : missing or no raster
     NoGeoreferenceError : neither CRS and transform nor control points
     """
-    try:
-        with rasterio.open(href) as raster:
-            return georeference_of(raster)
-    except RasterioError as error:
-        raise _unreadable(href, error) from None
+    with opened(_absolute(href), drivers=OWN_DRIVERS) as raster:
+        return georeference_of(raster)
 
 
 def corrected_vrt(hrefs: Sequence[str], *, affine: Sequence[float], grid_crs: str | None) -> bytes:
@@ -76,11 +71,8 @@ def _described(href: str) -> ET.Element:
     """VRT of a raster as GDAL writes it, its sources made absolute and public."""
     with tempfile.TemporaryDirectory(prefix="crosstie-") as folder:
         path = Path(folder) / "described.vrt"
-        try:
-            with rasterio.open(href) as raster:
-                rasterio.shutil.copy(raster, path, driver="VRT")
-        except RasterioError as error:
-            raise _unreadable(href, error) from None
+        with opened(_absolute(href), drivers=OWN_DRIVERS) as raster:
+            rasterio.shutil.copy(raster, path, driver="VRT")
         root = ET.fromstring(path.read_text("utf-8"))  # noqa: S314  (GDAL's own output)
         for source in [*root.iter("SourceFilename"), *root.iter("SourceDataset")]:
             name = source.text or ""
@@ -89,6 +81,12 @@ def _described(href: str) -> ET.Element:
             source.text = public_href(name)
             source.set("relativeToVRT", "0")
     return root
+
+
+def _absolute(href: str) -> str:
+    """GDAL would write a relative path as it is: true in this process's folder, wrong in the VRT's."""
+    path = local_path(href)
+    return check_href(href if path is None else path)
 
 
 def _add_bands(root: ET.Element, other: ET.Element) -> None:
@@ -136,9 +134,3 @@ def _georeference(root: ET.Element, place: Georeference) -> None:
 def _gdal_order(transform: Affine) -> tuple[float, ...]:
     order: tuple[float, ...] = transform.to_gdal()
     return order
-
-
-def _unreadable(href: str, error: RasterioError) -> UnreadableRasterError:
-    shown = public_href(href)
-    text = str(error).replace(href, shown).split("\n", 1)[0]
-    return UnreadableRasterError(f"{shown}: {text}; check the address and that it may be read")

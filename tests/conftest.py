@@ -1,10 +1,31 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from crosstie.types import (
+    AffineCorrection,
+    Error,
+    Estimate,
+    Model,
+    Provenance,
+    Reason,
+    Registration,
+    TiePoints,
+    Verdict,
+    VerdictCode,
+    pair_key,
+)
 
 REAL_DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+
+UTM_GRID = GeoBox((1000, 1200), Affine(10, 0, 600_000, 0, -10, 3_300_000), "EPSG:32614")
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +34,62 @@ def real_data() -> Path:
     if not (REAL_DATA / "scenes" / "catalog.json").is_file():
         pytest.skip(f"needs the real scenes in {REAL_DATA}")
     return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def make_registration() -> Callable[..., Registration]:
+    """Maker of registrations with known truth: every used tie point is off by exactly what `affine` mends."""
+
+    def make(
+        *,
+        affine: Sequence[float] = (1.0, 2e-4, -640.0, -2e-4, 1.0, 135.0),
+        code: VerdictCode = VerdictCode.CORRECTED,
+        reasons: tuple[Reason, ...] = (),
+        n: int = 150,
+        grid: GeoBox | None = UTM_GRID,
+        secondary_hrefs: tuple[str, ...] = ("s1.tif",),
+        secondary_id: str = "S1A_IW",
+    ) -> Registration:
+        rng = np.random.default_rng(7)
+        fitted = AffineCorrection(Model.AFFINE if n else Model.IDENTITY, tuple(affine), np.eye(6) * 1e-8)
+        row, col = rng.integers(0, 900, n), rng.integers(0, 1100, n)
+        xy_m = np.column_stack([600_050.0 + 10 * col, 3_299_950.0 - 10 * row])
+        to_secondary = ~Affine(*affine)
+        offset_m = np.array([to_secondary @ tuple(p) for p in xy_m]).reshape(-1, 2) - xy_m
+        used = np.arange(n) % 5 > 0
+        offset_m[~used] += rng.normal(0, 80, (int((~used).sum()), 2))
+        points = TiePoints(xy_m, offset_m, np.full(n, 2.0), rng.random(n), row, col)
+        applied = fitted if code is VerdictCode.CORRECTED else AffineCorrection.identity()
+        residual_m = applied.apply(xy_m + offset_m) - xy_m
+        median = np.median(offset_m[used], axis=0) if used.any() else (np.nan, np.nan)
+        estimate = Estimate(
+            verdict=Verdict(code, reasons),
+            correction=applied,
+            fitted=fitted,
+            used=used,
+            residual_m=residual_m,
+            error_before=Error(24.0, 35.5) if n else Error(np.nan, np.nan),
+            error_after=Error(3.25, 4.5) if n else Error(np.nan, np.nan),
+            median_offset_m=(float(median[0]), float(median[1])),
+        )
+        return Registration(
+            pair_key=pair_key("S2B_L1C", secondary_id),
+            run_key="0123456789abcdef",
+            reference_id="S2B_L1C",
+            reference_hrefs=("https://me:pw@example.org/s2.tif?sig=XYZ&v=1",),
+            secondary_id=secondary_id,
+            secondary_hrefs=secondary_hrefs,
+            grid=grid,
+            planned=2 * n,
+            points=points,
+            estimate=estimate,
+            provenance=Provenance(
+                versions=(("crosstie", "0.1.0"), ("torch", "2.13.0")),
+                weights_sha256="ab" * 32,
+                settings_hash="cd" * 8,
+                created_utc=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+                seconds=8.25,
+            ),
+        )
+
+    return make

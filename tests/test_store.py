@@ -41,7 +41,7 @@ def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
 
 
-@pytest.fixture(params=["file", "s3"])
+@pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.server)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "file":
         return open_store(f"file://{tmp_path}/new%20root")
@@ -95,6 +95,7 @@ def test_a_root_that_is_a_file_is_told_by_name(tmp_path: Path):
         open_store(str(tmp_path / "taken")).put("x", b"1")
 
 
+@pytest.mark.server
 @pytest.mark.usefixtures("s3")
 def test_a_missing_bucket_is_told_without_the_secret():
     store = open_store(f"s3://me:{SECRET}@nobody-made-this/prefix")
@@ -106,6 +107,7 @@ def test_a_missing_bucket_is_told_without_the_secret():
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.server
 def test_https_is_not_downgraded(monkeypatch: pytest.MonkeyPatch, endpoint: str):
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint.replace("http://", "https://"))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")

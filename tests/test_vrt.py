@@ -4,10 +4,12 @@ import math
 import warnings
 from pathlib import Path
 
+import boto3
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from moto.server import ThreadedMotoServer
 from pyproj import Transformer
 from rasterio.control import GroundControlPoint
 from rasterio.errors import NotGeoreferencedWarning
@@ -157,6 +159,39 @@ def test_one_file_per_band_becomes_one_raster_and_another_grid_stays_out(tmp_pat
         np.testing.assert_array_equal(after.read(1), one.read(1))
         np.testing.assert_array_equal(after.read(2), two.read(1))
         assert after.tags(ns="CROSSTIE") == {"CROSSTIE_LEFT_OUT": str(coarse)}
+
+
+def test_a_relative_path_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source = write(tmp_path / "s1.tif")
+    monkeypatch.chdir(tmp_path)
+    path = written(tmp_path, corrected_vrt(["s1.tif"], affine=MOVE[:6], grid_crs=UTM))
+    monkeypatch.chdir("/")
+    with rasterio.open(path) as after, rasterio.open(source) as before:
+        np.testing.assert_array_equal(after.read(), before.read())
+
+
+@pytest.mark.server
+def test_a_remote_source_is_named_without_its_signature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name, value in (
+        ("AWS_ACCESS_KEY_ID", "me"),
+        ("AWS_SECRET_ACCESS_KEY", "pw"),
+        ("AWS_REGION", "us-east-1"),
+    ):
+        monkeypatch.setenv(name, value)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        s3 = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
+        s3.create_bucket(Bucket="scenes")
+        s3.put_object(Bucket="scenes", Key="s1.tif", Body=write(tmp_path / "s1.tif").read_bytes())
+        signed = s3.generate_presigned_url("get_object", {"Bucket": "scenes", "Key": "s1.tif"})
+        assert "Signature" in signed
+        text = corrected_vrt([signed], affine=MOVE[:6], grid_crs=UTM).decode()
+    finally:
+        server.stop()
+    assert f">/vsicurl/http://{host}:{port}/scenes/s1.tif</SourceFilename>" in text
+    assert "Signature" not in text
 
 
 def test_the_same_vrt_twice_is_the_same_bytes(tmp_path: Path):
