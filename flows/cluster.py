@@ -125,14 +125,18 @@ class OnCluster:
     """An engine: windows are read where there is room, and matched where the network is."""
 
     client: Client
-    halo_px: int
 
     def probabilities(self, job: MatchJob, spots: Sequence[Tile]) -> list[Plane]:
         found = dict(self._walk(job, spots, read_patch, _probability_here))
         return [found[n] for n in range(len(spots))]
 
     def match(self, job: MatchJob, work: Sequence[Chunk]) -> Iterator[TiePoints]:
-        for _, points in self._walk(job, work, _Reading(self.halo_px), _match_here):
+        for _, points in self._walk(
+            job,
+            work,
+            _Reading(self.client.submit(_halo_px, pure=False, resources={GPU: 1}).result()),
+            _match_here,
+        ):
             yield points
 
     def _walk(
@@ -175,6 +179,10 @@ class _Reading:
 
     def __call__(self, job: MatchJob, chunk: Chunk) -> Planes:
         return read_chunk(job, chunk, halo_px=self.halo_px)
+
+
+def _halo_px() -> int:
+    return _matcher().halo_px
 
 
 def _match_here(job: MatchJob, chunk: Chunk, planes: Planes) -> TiePoints:

@@ -88,7 +88,9 @@ def _gdal() -> Finding:
     if "jp2" in raster_driver_extensions():
         return Finding("gdal", version)
     return Finding(
-        "gdal", f"{version}, without JPEG 2000", "pip install --only-binary rasterio --force-reinstall rasterio"
+        "gdal",
+        f"{version}, without JPEG 2000",
+        "pip install --only-binary rasterio --force-reinstall rasterio",
     )
 
 

@@ -51,6 +51,10 @@ class TileMatcher(Protocol):
     """What the flows need of a matcher; `crosstie.matcher.matching.Matcher` is the one that ships."""
 
     @property
+    def weights_sha256(self) -> str:
+        """Identity of what was learnt; products carry it."""
+
+    @property
     def halo_px(self) -> int:
         """Context that the network needs round a tile, px."""
 

@@ -73,20 +73,25 @@ class Bars:
         self._progress.console.print(f"{pair}: {text}", highlight=False, soft_wrap=True)
 
 
-LISTENER: ContextVar[Listener] = ContextVar("crosstie_listener", default=Silent())
-"""Who listens to the run in this context. A context variable, because a listener is no value that may cross a
-Prefect border, and Prefect's threads inherit the context."""
+_LISTENER: ContextVar[Listener | None] = ContextVar("crosstie_listener", default=None)
+"""A context variable, because a listener is no value that may cross a Prefect border, and Prefect's threads
+inherit the context."""
+
+
+def listener() -> Listener:
+    """Who listens to the run in this context."""
+    return _LISTENER.get() or Silent()
 
 
 @contextmanager
 def told_on(console: Console) -> Iterator[None]:
     """Tell the runs inside this block to a console: bars where it is a terminal, lines where not."""
     if not console.is_terminal:
-        token = LISTENER.set(Lines(console))
+        token = _LISTENER.set(Lines(console))
         try:
             yield
         finally:
-            LISTENER.reset(token)
+            _LISTENER.reset(token)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -96,8 +101,8 @@ def told_on(console: Console) -> Iterator[None]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        token = LISTENER.set(Bars(progress))
+        token = _LISTENER.set(Bars(progress))
         try:
             yield
         finally:
-            LISTENER.reset(token)
+            _LISTENER.reset(token)

@@ -1,0 +1,85 @@
+"""What became of one pair, on one line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from crosstie.types import VerdictCode
+
+FAILED = "failed"
+"""In place of a verdict: the run of this pair broke off, and it has no products."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A row of the table that a run ends with."""
+
+    pair_key: str
+    verdict: str
+    """`corrected`, `already_aligned`, `unreliable` or `failed`."""
+    reasons: tuple[str, ...]
+    """Reason codes; of a failure its message."""
+    explanation: tuple[str, ...] = ()
+    """The reasons as sentences."""
+    model: str = ""
+    shift_m: tuple[float, float] | None = None
+    """Median offset (x, y) of the used points, metres."""
+    used: int = 0
+    planned: int = 0
+    rmse_before_m: float | None = None
+    rmse_after_m: float | None = None
+    seconds: float | None = None
+    """Wall time of the run that made the products."""
+    products: str | None = None
+    """URL of the products' folder."""
+    already_done: bool = False
+    """An earlier run made the products; this one computed nothing."""
+
+    @classmethod
+    def of(cls, pair_key: str, correction: dict[str, Any], *, products: str, already_done: bool) -> Self:
+        """Sum up a `correction.json`."""
+        median = correction["offset_m"]["median_x"], correction["offset_m"]["median_y"]
+        return cls(
+            pair_key=pair_key,
+            verdict=correction["verdict"],
+            reasons=tuple(correction["reasons"]),
+            explanation=tuple(correction["explanation"]),
+            model=correction["model"],
+            shift_m=None if None in median else median,
+            used=correction["tie_points"]["used"],
+            planned=correction["tie_points"]["planned"],
+            rmse_before_m=correction["error_before_m"]["rmse"],
+            rmse_after_m=correction["error_after_m"]["rmse"],
+            seconds=correction["provenance"]["seconds"],
+            products=products,
+            already_done=already_done,
+        )
+
+    @classmethod
+    def failure(cls, pair_key: str, problem: BaseException) -> Self:
+        """Keep the message of what broke; the traceback is in the log."""
+        text = " ".join(str(problem).split()) or type(problem).__name__
+        return cls(pair_key=pair_key, verdict=FAILED, reasons=(text,))
+
+    @property
+    def good(self) -> bool:
+        return self.verdict in {VerdictCode.CORRECTED, VerdictCode.ALREADY_ALIGNED}
+
+    def row(self) -> dict[str, str]:
+        """Cells of the table, as text."""
+        return {
+            "pair": self.pair_key,
+            "verdict": self.verdict + (" (already done)" if self.already_done else ""),
+            "reasons": ", ".join(self.reasons),
+            "model": self.model,
+            "shift m (x, y)": "" if self.shift_m is None else "{:+.1f}, {:+.1f}".format(*self.shift_m),
+            "points": f"{self.used} of {self.planned}" if self.planned else "0",
+            "RMSE m": f"{_number(self.rmse_before_m)} -> {_number(self.rmse_after_m)}",
+            "seconds": _number(self.seconds),
+            "products": self.products or "",
+        }
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"

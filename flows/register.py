@@ -1,0 +1,122 @@
+"""Two rasters in, one correction out: in this process, without Prefect or Dask."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crosstie.config import Settings
+from crosstie.flows.loading import load_matcher
+from crosstie.flows.pipeline import InProcess, Progress, register_plan
+from crosstie.flows.plan import plan_pair
+from crosstie.flows.publish import Names, assemble, publish
+from crosstie.io.href import local_path, public_href
+from crosstie.io.products import to_geodataframe
+from crosstie.io.raster import open_pair
+from crosstie.io.store import open_store
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+
+    from crosstie.flows.measure import TileMatcher
+    from crosstie.types import AffineCorrection, Kind, Registration, Verdict
+
+Hrefs = str | Path | Sequence[str | Path]
+"""One raster: a path or URL, or several of one band each."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RegisterResult:
+    """What became of two rasters."""
+
+    registration: Registration
+    """Everything that is known: the grid, the points, the estimate, what it was made with."""
+    products: str | None
+    """URL of the folder of the products; None where none were asked for."""
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.registration.estimate.verdict
+
+    @property
+    def correction(self) -> AffineCorrection:
+        """Map coordinates of the secondary -> corrected ones; the identity unless `corrected`."""
+        return self.registration.estimate.correction
+
+    @property
+    def tie_points(self) -> gpd.GeoDataFrame:
+        """One row a tile, at its reference position, with the columns of `tie_points.parquet`."""
+        return to_geodataframe(self.registration)
+
+
+def register(
+    reference: Hrefs,
+    secondary: Hrefs,
+    *,
+    out: str | Path | None = None,
+    settings: Settings | None = None,
+    reference_kind: Kind | None = None,
+    secondary_kind: Kind | None = None,
+    matcher: TileMatcher | None = None,
+    progress: Progress | None = None,
+) -> RegisterResult:
+    """Measure how far the secondary is off the reference, and the affine that corrects it.
+
+    Parameters
+    ----------
+    reference : raster that stays, by default Sentinel-2
+    secondary : raster that is corrected, by default Sentinel-1
+    out : folder or URL (`file://`, `s3://`) under which products are written; None writes nothing
+    settings : None takes the defaults; `crosstie.load_settings` reads a file and the environment
+    reference_kind, secondary_kind : what formed the image; None finds it out
+    matcher : a loaded matcher, to register many pairs with; None loads the one that the settings name
+    progress : called with (tiles done, tiles planned)
+
+    Raises
+    ------
+    BadInputError : a raster, a setting, the weights or the root of the products is wrong; the message says
+        which, and nothing has been written
+    """
+    settings = settings or Settings()
+    begin = time.monotonic()
+    sources = open_pair(reference, secondary, reference_kind=reference_kind, secondary_kind=secondary_kind)
+    store = None if out is None else open_store(str(out))
+    matcher = matcher or load_matcher(settings)
+    plan = plan_pair(*sources, settings)
+    measured = register_plan(plan, InProcess(matcher), settings, progress=progress)
+    names = Names(
+        reference_id=file_id(sources[0].hrefs),
+        secondary_id=file_id(sources[1].hrefs),
+        reference_hrefs=sources[0].hrefs,
+        secondary_hrefs=sources[1].hrefs,
+    )
+    registration = assemble(
+        names,
+        plan,
+        measured,
+        settings,
+        weights_sha256=matcher.weights_sha256,
+        seconds=time.monotonic() - begin,
+    )
+    return RegisterResult(registration, None if store is None else publish(store, registration, plan, names))
+
+
+def file_id(hrefs: Sequence[str]) -> str:
+    """Name a raster that has no id in a catalogue: its file's name, and 8 digits that tell it from namesakes.
+
+    They stand for the address and, of a local file, its size and time: a file that has changed is another.
+    """
+    marks = []
+    for href in hrefs:
+        path = local_path(href)
+        if path is None:
+            marks.append(public_href(href))
+        else:
+            state = path.stat()
+            marks.append(f"{path} {state.st_size} {state.st_mtime_ns}")
+    digest = hashlib.sha256("\n".join(marks).encode()).hexdigest()[:8]
+    return f"{Path(public_href(hrefs[0]).split('?')[0]).stem}-{digest}"
