@@ -140,17 +140,14 @@ def write_simulated_catalogue(
     return _write_catalogue(folder, items)
 
 
-def simulate_pair(seed: int, index: int, *, size_px: int, clouded: bool = False) -> SimulatedPair:
-    """Draw the pair of place `index`: both images on one grid, the SAR with its error."""
+def simulate_pair(
+    seed: int, index: int, *, size_px: int, clouded: bool = False, error: TrueError | None = None
+) -> SimulatedPair:
+    """Draw the pair of place `index`: both images on one grid, the SAR with `error` (None: a drawn one)."""
     land_rng, error_rng, sensor_rng = (np.random.default_rng([seed, index, part]) for part in range(3))
     grid = _grid(index, size_px)
     land = draw_land(land_rng, size_m=size_px * PIXEL_M)
-    angle, length = error_rng.uniform(0, 2 * np.pi), error_rng.uniform(0.4, 1.0) * MAX_SHIFT_M
-    error = TrueError(
-        shift_m=(float(length * np.cos(angle)), float(length * np.sin(angle))),
-        rotation_deg=float(error_rng.uniform(-1, 1) * MAX_ROTATION_DEG),
-        scale=float(error_rng.uniform(-1, 1) * MAX_SCALE),
-    )
+    error = error or _draw_error(error_rng)
     valid = _swath(size_px, cut=0.2 if index == 0 else 0.0)
     optical, cloud_pct = _optical(sensor_rng, _render(grid, Affine.identity(), land.optical), clouded=clouded)
     return SimulatedPair(
@@ -161,6 +158,15 @@ def simulate_pair(seed: int, index: int, *, size_px: int, clouded: bool = False)
         optical_valid=valid,
         sar=_sar(sensor_rng, _render(grid, error.affine(_centre_m(grid)), land.sar_db)),
         cloud_pct=cloud_pct,
+    )
+
+
+def _draw_error(rng: np.random.Generator) -> TrueError:
+    angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(0.4, 1.0) * MAX_SHIFT_M
+    return TrueError(
+        shift_m=(float(length * np.cos(angle)), float(length * np.sin(angle))),
+        rotation_deg=float(rng.uniform(-1, 1) * MAX_ROTATION_DEG),
+        scale=float(rng.uniform(-1, 1) * MAX_SCALE),
     )
 
 
