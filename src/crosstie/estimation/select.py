@@ -120,7 +120,7 @@ def false_alarms(kept: BoolArray, *, cells: NDArray[np.int64], sample: int, chan
 
     References
     ----------
-    Moisan & Stival (2004), A probabilistic criterion to detect rigid point matches, equation 10.
+    Moisan & Stival (2004), A probabilistic criterion to detect rigid point matches.
     """
     size = np.bincount(cells)
     n, k = len(size), int((2 * np.bincount(cells, weights=kept) > size).sum())

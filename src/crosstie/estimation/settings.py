@@ -62,7 +62,7 @@ class EstimationSettings:
     max_aligned_rmse_px: float = 2.0
     """RMSE up to which an uncorrected secondary passes as already aligned, px."""
     min_terrain_coherence: float = 0.3
-    """Correlation of the residuals of near tiles without a common pixel, above which they show terrain."""
+    """Correlation of residuals of tiles beside one another, without a common pixel, that shows terrain."""
 
     def __post_init__(self) -> None:
         for f in fields(self):

@@ -53,7 +53,8 @@ def estimate(
     -------
     Estimate
         `residual_m` (N, 2) covers all points, relative to `correction`; a row is NaN where, and only where,
-        the point's own position or offset is. Errors and the median offset are NaN where no point was used.
+        the point's own position or offset is not finite. Errors and the median offset are NaN where no
+        point was used.
 
     Raises
     ------
@@ -81,7 +82,7 @@ def estimate(
     if rung is None or rung.standard_error_px > settings.max_standard_error_px:
         return _refused(points, Reason.TOO_FEW_TIE_POINTS)
     fitted = frame.correction(rung.fit)
-    verdict = _judge(used, rung, fitted, tile_px=tile_px, settings=settings)
+    verdict = _judge(used, rung, fitted, tile_px=tile_px, stride_px=stride_px, settings=settings)
     mask = np.zeros(len(points), np.bool_)
     mask[index[found.kept]] = True
     return _estimate(points, verdict, fitted, mask, used, rung, pixel_m)
@@ -119,7 +120,13 @@ def _agree(
 
 
 def _judge(
-    used: Candidates, rung: Rung, fitted: AffineCorrection, *, tile_px: int, settings: EstimationSettings
+    used: Candidates,
+    rung: Rung,
+    fitted: AffineCorrection,
+    *,
+    tile_px: int,
+    stride_px: int,
+    settings: EstimationSettings,
 ) -> Verdict:
     before = rmse(used.offset_px)
     helps = rung.significance >= settings.min_significance and is_gain(
@@ -133,8 +140,9 @@ def _judge(
         return Verdict(VerdictCode.CORRECTED)
     if before <= settings.max_aligned_rmse_px:
         return Verdict(VerdictCode.ALREADY_ALIGNED)
-    follows = coherence(used.corner_px, rung.residual_px, tile_px=tile_px) >= settings.min_terrain_coherence
-    return _unreliable(Reason.TERRAIN_NOT_AFFINE if follows else Reason.NOT_BETTER_THAN_IDENTITY)
+    smooth = coherence(used.corner_px, rung.residual_px, tile_px=tile_px, stride_px=stride_px)
+    terrain = smooth >= settings.min_terrain_coherence
+    return _unreliable(Reason.TERRAIN_NOT_AFFINE if terrain else Reason.NOT_BETTER_THAN_IDENTITY)
 
 
 def _unreliable(reason: Reason) -> Verdict:
@@ -167,15 +175,17 @@ def is_plausible(correction: AffineCorrection, settings: EstimationSettings) -> 
     )
 
 
-def coherence(corner_px: NDArray[np.int64], residual_px: FloatArray, *, tile_px: int) -> float:
-    """Correlation of the residuals (N, 2) of near tiles that share no pixel: 1 smooth, 0 noise.
+def coherence(
+    corner_px: NDArray[np.int64], residual_px: FloatArray, *, tile_px: int, stride_px: int
+) -> float:
+    """Correlation of the residuals (N, 2) of tiles beside one another that share no pixel: 1 smooth, 0 noise.
 
     Noise of the matcher is common to tiles that overlap, and only to them; what tiles beside one another
     have in common lies on the ground. 0 where no two tiles lie so.
     """
     tree = cKDTree(corner_px)
     # With p = inf the distance is that of squares: two tiles overlap if, and only if, it is under a tile.
-    pair = tree.query_pairs(2 * tile_px, p=np.inf, output_type="ndarray")
+    pair = tree.query_pairs(max(1.25 * tile_px, stride_px), p=np.inf, output_type="ndarray")
     pair = pair[np.abs(corner_px[pair[:, 0]] - corner_px[pair[:, 1]]).max(axis=1) >= tile_px]
     power = float((residual_px**2).sum(axis=1).mean())
     if len(pair) == 0 or power == 0:
@@ -192,7 +202,7 @@ def _refused(points: TiePoints, reason: Reason) -> Estimate:
         correction=nothing,
         fitted=nothing,
         used=np.zeros(len(points), np.bool_),
-        residual_m=points.offset_m.copy(),
+        residual_m=_residual_m(points, AffineCorrection.identity()),
         error_before=error(np.zeros((0, 2)), 1.0),
         error_after=error(np.zeros((0, 2)), 1.0),
     )
@@ -214,7 +224,7 @@ def _estimate(
         correction=AffineCorrection.identity(),
         fitted=fitted,
         used=mask,
-        residual_m=points.offset_m.copy(),
+        residual_m=_residual_m(points, AffineCorrection.identity()),
         error_before=before,
         error_after=before,
         median_offset_m=(float(median_x), float(median_y)),
@@ -224,6 +234,18 @@ def _estimate(
     return replace(
         untouched,
         correction=fitted,
-        residual_m=fitted.apply(points.xy_m + points.offset_m) - points.xy_m,
+        residual_m=_residual_m(points, fitted),
         error_after=error(rung.held_out_px, pixel_m),
     )
+
+
+def _residual_m(points: TiePoints, correction: AffineCorrection) -> FloatArray:
+    """(N, 2) what is left of each offset, metres; NaN for points that are not finite."""
+    finite = np.isfinite(points.xy_m).all(axis=1) & np.isfinite(points.offset_m).all(axis=1)
+    left = np.full(points.offset_m.shape, np.nan)
+    if correction.model is Model.IDENTITY:
+        left[finite] = points.offset_m[finite]  # exact: the sum with a northing would round it
+    else:
+        xy_m = points.xy_m[finite]
+        left[finite] = correction.apply(xy_m + points.offset_m[finite]) - xy_m
+    return left
