@@ -8,11 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from affine import Affine
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
+from odc.geo.geobox import GeoBox
 from PIL import Image
 
+from crosstie.grid import window
 from crosstie.io.overlay import red_cyan_edges, resampled, stretched
 from crosstie.io.wording import VERDICT_COLOURS, figures, headline, sentences
 from crosstie.types import IDENTITY_AFFINE, VerdictCode
@@ -21,7 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
     from numpy.typing import NDArray
-    from odc.geo.geobox import GeoBox
 
     from crosstie.types import FloatArray, Registration
 
@@ -31,6 +35,8 @@ WIDTH_IN, DPI = 16.0, 100
 HEAD_IN, IMAGES_IN, FOOT_IN = 1.35, 11.0, 3.65
 INK, FAINT = "#1b1f24", "#6b7480"
 BEFORE, AFTER = "#c2410c", "#0f766e"
+_LENGTHS = colormaps["plasma"].resampled(10)
+"""Ten steps, so that a picture of few colours shows them even."""
 _ARROW: dict[str, Any] = {
     "angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.006, "headwidth": 3.6, "headlength": 4.2,
     "zorder": 6,
@@ -75,17 +81,42 @@ def overview_png(
         _draw_images(parts[1], thumbnails, registration, detail)
     _draw_histogram(parts[-1], registration)
     _draw_figures(parts[-1], registration)
-    body = io.BytesIO()
-    figure.savefig(body, format="png", dpi=DPI)
-    return _smaller(body)
+    return _png(figure)
 
 
-def _smaller(drawn: io.BytesIO) -> bytes:
-    """Same picture in 256 colours: an archive keeps one a pair, and speckle in true colour fills 2 MB."""
+def thumbnail_grid(grid: GeoBox, *, size_px: int = 480) -> GeoBox:
+    """Coarse grid over the whole of `grid`, its longer side at most `size_px`: where to read thumbnails."""
+    rows, cols = grid.shape
+    step = max(1.0, max(rows, cols) / size_px)
+    shape = (max(1, round(rows / step)), max(1, round(cols / step)))
+    scale = Affine.scale(cols / shape[1], rows / shape[0])
+    return GeoBox(shape, grid.affine @ scale, grid.crs)
+
+
+def detail_grid(registration: Registration, *, size_px: int = 200) -> GeoBox | None:
+    """Window of full resolution around the surest used tie point: where to read the detail.
+
+    None where no tie point was used.
+    """
+    grid, used = registration.grid, registration.estimate.used
+    if grid is None or not used.any():
+        return None
+    best = int(np.argmax(np.where(used, registration.points.confidence, -1.0)))
+    x, y = ~grid.affine @ tuple(registration.points.xy_m[best])
+    rows, cols = (min(size_px, length) for length in grid.shape)
+    row = int(np.clip(round(y - rows / 2), 0, grid.shape[0] - rows))
+    col = int(np.clip(round(x - cols / 2), 0, grid.shape[1] - cols))
+    return window(grid, row=row, col=col, shape=(rows, cols))
+
+
+def _png(figure: Figure) -> bytes:
+    """Encode in 256 colours: an archive keeps one picture a pair, and speckle in true colour fills 2 MB."""
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    picture = Image.fromarray(np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3]))
+    few = picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     body = io.BytesIO()
-    with Image.open(drawn) as picture:
-        few = picture.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-        few.save(body, format="png", compress_level=7)  # writes no version and no date
+    few.save(body, format="png", compress_level=7)  # writes no version and no date
     return body.getvalue()
 
 
@@ -151,7 +182,7 @@ def _draw_overlays(
         _caption(
             after,
             "Overlay after",
-            f"the same with the corrected secondary:\nmore white, less red and cyan ({pixel})",
+            f"the same with the corrected secondary:\nthe better the fit, the more white ({pixel})",
         )
 
 
@@ -183,7 +214,7 @@ def _draw_arrows(
         ax.scatter(x_km[shown], y_km[shown], s=5, color=INK, linewidths=0, zorder=3)
         drawn_m = vectors[shown]
         arrows = ax.quiver(
-            *xy_km[shown].T, *(drawn_m * km_per_m).T, np.hypot(*drawn_m.T), cmap="plasma", norm=norm, **_ARROW
+            *xy_km[shown].T, *(drawn_m * km_per_m).T, np.hypot(*drawn_m.T), cmap=_LENGTHS, norm=norm, **_ARROW
         )
         ax.set_xlim(extent[0], extent[1])
         ax.set_ylim(extent[2], extent[3])

@@ -120,7 +120,7 @@ def _lon_lat_outline(place: Georeference) -> BaseGeometry | None:
 def _ring(lon_lat: FloatArray, place: Georeference) -> BaseGeometry:
     if place.transform is None:
         return MultiPoint(lon_lat).convex_hull
-    ring = Polygon(lon_lat)
+    ring = Polygon(lon_lat).simplify(1e-6)  # a tenth of a metre
     return ring if ring.exterior.is_ccw else ring.reverse()
 
 

@@ -103,36 +103,36 @@ def test_what_is_written_is_committed_last_and_lists_what_it_wrote(
 
 
 def test_committed_products_stay_as_they_are(
-    make_registration: MakeRegistration, secondary: str, thumbnails: Thumbnails, store: Store
+    make_registration: MakeRegistration, secondary: str, store: Store
 ):
     registration = make_registration(secondary_hrefs=(secondary,))
-    write_products(store, registration, thumbnails=thumbnails)
+    write_products(store, registration, thumbnails=None)
     prefix = product_prefix(registration.pair_key, registration.run_key)
     before = {key: store.get(key) for key in store.list(prefix)}
     slower = make_registration(secondary_hrefs=(secondary,), affine=(1, 0, 5, 0, 1, 5))
-    write_products(store, slower, thumbnails=thumbnails)
+    write_products(store, slower, thumbnails=None)
     assert {key: store.get(key) for key in store.list(prefix)} == before
 
 
 def test_without_a_commit_nothing_exists_for_a_reader(
-    make_registration: MakeRegistration, secondary: str, thumbnails: Thumbnails, store: Store
+    make_registration: MakeRegistration, secondary: str, store: Store
 ):
     registration = make_registration(secondary_hrefs=(secondary,))
     prefix = product_prefix(registration.pair_key, registration.run_key)
-    for name, body in render(registration, thumbnails=thumbnails).items():
+    for name, body in render(registration, thumbnails=None).items():
         store.put(f"{prefix}/{name}", body)  # a worker that died before its commit
     assert read_correction(store, registration.pair_key, registration.run_key) is None
     assert list(committed(store)) == []
-    write_products(store, registration, thumbnails=thumbnails)
+    write_products(store, registration, thumbnails=None)
     assert len(list(committed(store))) == 1
 
 
 def test_a_failure_while_rendering_leaves_nothing(
-    make_registration: MakeRegistration, thumbnails: Thumbnails, store: Store, tmp_path: Path
+    make_registration: MakeRegistration, store: Store, tmp_path: Path
 ):
     registration = make_registration(secondary_hrefs=(str(tmp_path / "gone.tif"),))
     with pytest.raises(UnreadableRasterError, match=r"gone\.tif"):
-        write_products(store, registration, thumbnails=thumbnails)
+        write_products(store, registration, thumbnails=None)
     assert list(store.list()) == []
 
 
@@ -188,10 +188,10 @@ def test_an_unreliable_pair_keeps_its_best_fit_but_applies_none(make_registratio
 
 
 def test_tie_points_carry_offsets_that_the_correction_takes_back(
-    make_registration: MakeRegistration, secondary: str, thumbnails: Thumbnails
+    make_registration: MakeRegistration, secondary: str
 ):
     registration = make_registration(secondary_hrefs=(secondary,))
-    files = render(registration, thumbnails=thumbnails)
+    files = render(registration, thumbnails=None)
     table = gpd.read_parquet(io.BytesIO(files["tie_points.parquet"]))
     assert list(table.columns) == [
         "dx_m", "dy_m", "sigma_m", "confidence", "used", "residual_x_m", "residual_y_m", "row", "col",
@@ -249,11 +249,11 @@ def validate_offline(item: dict[str, object]) -> None:
 
 
 def test_the_item_is_valid_and_lies_where_the_corrected_pixels_lie(
-    make_registration: MakeRegistration, secondary: str, thumbnails: Thumbnails
+    make_registration: MakeRegistration, secondary: str
 ):
     registration = make_registration(secondary_hrefs=(secondary,))
     acquired = datetime(2020, 12, 4, 0, 28, tzinfo=UTC)
-    files = render(registration, thumbnails=thumbnails, acquired_utc=acquired)
+    files = render(registration, thumbnails=None, acquired_utc=acquired)
     item = json.loads(files["item.json"])
     validate_offline(item)
     properties = item["properties"]
