@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from affine import Affine
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
-from odc.geo.geobox import GeoBox
 from PIL import Image
 
-from crosstie.grid import window
 from crosstie.io.overlay import red_cyan_edges, resampled, stretched
 from crosstie.io.wording import VERDICT_COLOURS, figures, headline, sentences
 from crosstie.types import IDENTITY_AFFINE, VerdictCode
@@ -26,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
     from numpy.typing import NDArray
+    from odc.geo.geobox import GeoBox
 
     from crosstie.types import FloatArray, Registration
 
@@ -82,31 +80,6 @@ def overview_png(
     _draw_histogram(parts[-1], registration)
     _draw_figures(parts[-1], registration)
     return _png(figure)
-
-
-def thumbnail_grid(grid: GeoBox, *, size_px: int = 480) -> GeoBox:
-    """Coarse grid over the whole of `grid`, its longer side at most `size_px`: where to read thumbnails."""
-    rows, cols = grid.shape
-    step = max(1.0, max(rows, cols) / size_px)
-    shape = (max(1, round(rows / step)), max(1, round(cols / step)))
-    scale = Affine.scale(cols / shape[1], rows / shape[0])
-    return GeoBox(shape, grid.affine @ scale, grid.crs)
-
-
-def detail_grid(registration: Registration, *, size_px: int = 200) -> GeoBox | None:
-    """Window of full resolution around the surest used tie point: where to read the detail.
-
-    None where no tie point was used.
-    """
-    grid, used = registration.grid, registration.estimate.used
-    if grid is None or not used.any():
-        return None
-    best = int(np.argmax(np.where(used, registration.points.confidence, -1.0)))
-    x, y = ~grid.affine @ tuple(registration.points.xy_m[best])
-    rows, cols = (min(size_px, length) for length in grid.shape)
-    row = int(np.clip(round(y - rows / 2), 0, grid.shape[0] - rows))
-    col = int(np.clip(round(x - cols / 2), 0, grid.shape[1] - cols))
-    return window(grid, row=row, col=col, shape=(rows, cols))
 
 
 def _png(figure: Figure) -> bytes:

@@ -10,7 +10,7 @@ from odc.geo.geobox import GeoBox
 from PIL import Image
 
 from crosstie.io.overlay import red_cyan_edges, resampled
-from crosstie.io.overview import Thumbnails, detail_grid, overview_png, thumbnail_grid
+from crosstie.io.overview import Thumbnails, overview_png
 from crosstie.types import Reason, Registration, VerdictCode
 
 MakeRegistration = Callable[..., Registration]
@@ -101,32 +101,6 @@ def test_nothing_valid_in_either_image_and_odd_ids_do_no_harm(make_registration:
     void = np.full((100, 120), np.nan, np.float32)
     registration = make_registration(secondary_id="S1$_{x}$\\frac" + "A" * 300)
     assert pixels(overview_png(Thumbnails(void, void, SMALL), registration)).shape[1] == 1600
-
-
-@pytest.mark.parametrize("shape", [(1000, 1200), (10980, 10980), (3, 2000), (100, 90)])
-def test_the_thumbnail_grid_covers_the_grid_and_no_more(shape: tuple[int, int]):
-    grid = GeoBox(shape, Affine(10, 0, 600_000, 0, -10, 3_300_000), "EPSG:32614")
-    small = thumbnail_grid(grid, size_px=480)
-    assert max(small.shape) <= 480
-    np.testing.assert_allclose(small.boundingbox.bbox, grid.boundingbox.bbox, rtol=0, atol=1e-6)
-
-
-def test_the_detail_lies_on_the_grid_around_the_surest_point(make_registration: MakeRegistration):
-    registration = make_registration()
-    grid, points, used = registration.grid, registration.points, registration.estimate.used
-    assert grid is not None
-    detail = detail_grid(registration, size_px=200)
-    assert detail is not None
-    assert tuple(detail.shape) == (200, 200)
-    x, y = points.xy_m[used][np.argmax(points.confidence[used])]
-    box, whole = detail.boundingbox, grid.boundingbox
-    assert box.left <= x <= box.right
-    assert box.bottom <= y <= box.top
-    assert whole.left <= box.left
-    assert box.right <= whole.right
-    col, row = ~grid.affine @ (detail.affine.c, detail.affine.f)
-    assert (col, row) == pytest.approx((round(col), round(row)), abs=1e-6)  # whole pixels: nothing resampled
-    assert detail_grid(make_registration(n=0)) is None
 
 
 def test_thumbnails_must_lie_on_their_grid():

@@ -3,7 +3,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -112,6 +114,25 @@ def test_committed_products_stay_as_they_are(
     slower = make_registration(secondary_hrefs=(secondary,), affine=(1, 0, 5, 0, 1, 5))
     write_products(store, slower, thumbnails=None)
     assert {key: store.get(key) for key in store.list(prefix)} == before
+
+
+def test_workers_that_race_leave_one_whole_set(
+    make_registration: MakeRegistration, secondary: str, store: Store
+):
+    registration = make_registration(secondary_hrefs=(secondary,))
+    start = threading.Barrier(4)
+
+    def work(_: int) -> str:
+        start.wait()
+        return write_products(store, registration, thumbnails=None)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(work, range(4)))) == 1
+    prefix = product_prefix(registration.pair_key, registration.run_key)
+    assert {key.removeprefix(f"{prefix}/") for key in store.list()} == FILES
+    listing = json.loads(store.get(f"{prefix}/_COMMIT") or b"")["files"]
+    for name, entry in listing.items():
+        assert hashlib.sha256(store.get(f"{prefix}/{name}") or b"").hexdigest() == entry["sha256"]
 
 
 def test_without_a_commit_nothing_exists_for_a_reader(
