@@ -34,14 +34,13 @@ SAMPLE_PX = 256
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """All that opening tells, before the kind is settled."""
+    """All that opening one file tells, before the kind is settled."""
 
-    hrefs: tuple[str, ...]
-    kind: Kind | None
+    href: str
     labels: tuple[str, ...]
     colours: tuple[str, ...]
     bands: tuple[int, ...]
-    """Numbers in the file of all bands that are not alpha; 1 for each of several files."""
+    """Numbers, from 1, of all bands that are not alpha."""
     dtype: str
     values: bytes | None
     """float64 sample of valid values, where they can decide something."""
@@ -51,6 +50,14 @@ class _Header:
     gcps: tuple[tuple[float, float, float, float], ...] | None
     nodata: float | None
     drivers: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return Path(self.href.split("?", 1)[0]).name
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        return self.shape, self.crs, self.transform, self.gcps
 
     @property
     def sample(self) -> FloatArray | None:
@@ -80,14 +87,14 @@ def open_source(
     NoGeoreferenceError : neither CRS and transform nor at least three GCPs
     BadInputError : the kind cannot be told, or several files do not fit together
     """
-    header = _read_header(hrefs, kind=kind, from_catalogue=from_catalogue)
-    found = header.kind or (other_kind.other if other_kind else None)
+    files, found = _read_headers(hrefs, kind=kind, from_catalogue=from_catalogue)
+    found = found or (other_kind.other if other_kind else None)
     if found is None:
         raise BadInputError(
-            f"{public_href(header.hrefs[0])}: nothing in it tells optical from SAR;"
+            f"{public_href(files[0].href)}: nothing in it tells optical from SAR;"
             " say which (kind='optical' or 'sar')"
         )
-    return _settle(header, found)
+    return _settle(files, found)
 
 
 def open_pair(
@@ -103,25 +110,45 @@ def open_pair(
     Where neither tells, the reference is optical and the secondary SAR. Two of one kind are allowed.
     Errors as `open_source`.
     """
-    first = _read_header(reference, kind=reference_kind, from_catalogue=from_catalogue)
-    second = _read_header(secondary, kind=secondary_kind, from_catalogue=from_catalogue)
-    kind = first.kind or (second.kind.other if second.kind else Kind.OPTICAL)
-    return _settle(first, kind), _settle(second, second.kind or kind.other)
+    first, first_kind = _read_headers(reference, kind=reference_kind, from_catalogue=from_catalogue)
+    second, second_kind = _read_headers(secondary, kind=secondary_kind, from_catalogue=from_catalogue)
+    kind = first_kind or (second_kind.other if second_kind else Kind.OPTICAL)
+    return _settle(first, kind), _settle(second, second_kind or kind.other)
 
 
-def _read_header(
+def _read_headers(
     hrefs: str | Path | Sequence[str | Path], *, kind: Kind | None, from_catalogue: bool
-) -> _Header:
+) -> tuple[list[_Header], Kind | None]:
+    """Read each file, and tell what formed them: what they agree on, else what they are together."""
     given = [hrefs] if isinstance(hrefs, str | Path) else list(hrefs)
     if not given:
         raise BadInputError("a raster needs at least one file; give its path or URL")
-    checked = tuple(check_href(href) for href in given)
+    checked = [check_href(href) for href in given]
     drivers = IMAGE_DRIVERS if from_catalogue else OWN_DRIVERS
-    parts = [_read_one(href, kind, drivers) for href in checked]
-    return parts[0] if len(parts) == 1 else _joined(parts, kind)
+    files = [_read_one(href, drivers) for href in checked]
+    if kind is not None:
+        return files, kind
+    if len(files) == 1:
+        return files, _find_kind(files)
+    said = {_find_kind([file]) for file in files} - {None}
+    if len(said) > 1:
+        names = ", ".join(file.name for file in files)
+        raise BadInputError(
+            f"{names}: some look optical, some SAR; give the files of one image, or say its kind"
+        )
+    return files, said.pop() if said else _find_kind(files)
 
 
-def _read_one(href: str, kind: Kind | None, drivers: tuple[str, ...]) -> _Header:
+def _find_kind(files: list[_Header]) -> Kind | None:
+    return kinds.find_kind(
+        names=[file.name for file in files],
+        descriptions=[label for file in files for label in file.labels],
+        count=sum(len(file.bands) for file in files),
+        sample=files[0].sample if np.dtype(files[0].dtype).kind == "f" else None,
+    )
+
+
+def _read_one(href: str, drivers: tuple[str, ...]) -> _Header:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # becomes an error of ours
         with opened(href, drivers=drivers) as raster:
@@ -134,16 +161,8 @@ def _read_one(href: str, kind: Kind | None, drivers: tuple[str, ...]) -> _Header
             labels = tuple(raster.descriptions[n - 1] or "" for n in bands)
             dtype = raster.dtypes[bands[0] - 1]
             values = None if np.dtype(dtype).kind == "u" else _sample(raster, bands[:2])
-            if kind is None:
-                kind = kinds.find_kind(
-                    names=[Path(href.split("?", 1)[0]).name],
-                    descriptions=labels,
-                    count=len(bands),
-                    sample=values if np.dtype(dtype).kind == "f" else None,
-                )
             return _Header(
-                hrefs=(href,),
-                kind=kind,
+                href=href,
                 labels=labels,
                 colours=tuple(raster.colorinterp[n - 1].name for n in bands),
                 bands=bands,
@@ -158,44 +177,28 @@ def _read_one(href: str, kind: Kind | None, drivers: tuple[str, ...]) -> _Header
             )
 
 
-def _joined(parts: list[_Header], kind: Kind | None) -> _Header:
-    """Make one header of several files."""
-    first = parts[0]
-    for part in parts:
-        name = public_href(part.hrefs[0])
-        if len(part.bands) != 1:
-            raise BadInputError(
-                f"{name}: has {len(part.bands)} bands, but of several files each must have one;"
-                " give it alone or leave it out"
-            )
-        if (part.shape, part.crs, part.transform, part.gcps) != (
-            first.shape,
-            first.crs,
-            first.transform,
-            first.gcps,
-        ):
-            raise BadInputError(
-                f"{name}: {part.shape} pixels do not lie on the grid of"
-                f" {public_href(first.hrefs[0])} ({first.shape}); give files of one pixel grid"
-            )
-    names = tuple(Path(part.hrefs[0].split("?", 1)[0]).name for part in parts)
-    if kind is None:
-        said = {part.kind for part in parts} - {None}
-        kind = (
-            said.pop()
-            if len(said) == 1
-            else kinds.find_kind(
-                names=names, descriptions=[p.labels[0] for p in parts], count=len(parts), sample=first.sample
-            )
-        )
-    return _Header(
-        hrefs=tuple(part.hrefs[0] for part in parts),
+def _settle(files: list[_Header], kind: Kind) -> RasterSource:
+    """Choose files, bands and units, now that the kind is known."""
+    several = len(files) > 1
+    if several:
+        names = [file.name for file in files]
+        chosen = kinds.sar_bands(names) if kind is Kind.SAR else kinds.optical_files(names)
+        # Only those chosen: the 20 m and 60 m bands of Sentinel-2 lie on grids of their own.
+        files = [files[n] for n in chosen]
+        _refuse_unlike(files)
+        bands = tuple(file.bands[0] for file in files)
+    else:
+        labels, colours = files[0].labels, files[0].colours
+        chosen = kinds.sar_bands(labels) if kind is Kind.SAR else kinds.optical_bands(labels, colours)
+        bands = tuple(files[0].bands[n] for n in chosen)
+    first = files[0]
+    values = first.sample
+    return RasterSource(
+        hrefs=tuple(file.href for file in files),
         kind=kind,
-        labels=names,
-        colours=tuple(part.colours[0] for part in parts),
-        bands=tuple(part.bands[0] for part in parts),
-        dtype=first.dtype,
-        values=first.values,
+        bands=bands,
+        is_db=kind is Kind.SAR and values is not None and kinds.are_db(values),
+        scale=kinds.reflectance_scale(first.dtype, values) if kind is Kind.OPTICAL else 1.0,
         shape=first.shape,
         crs=first.crs,
         transform=first.transform,
@@ -205,31 +208,19 @@ def _joined(parts: list[_Header], kind: Kind | None) -> _Header:
     )
 
 
-def _settle(header: _Header, kind: Kind) -> RasterSource:
-    """Choose bands and units, now that the kind is known."""
-    several = len(header.hrefs) > 1
-    if kind is Kind.SAR:
-        chosen = kinds.sar_bands(header.labels)
-    else:
-        chosen = (
-            kinds.optical_files(header.labels)
-            if several
-            else kinds.optical_bands(header.labels, header.colours)
-        )
-    values = header.sample
-    return RasterSource(
-        hrefs=tuple(header.hrefs[n] for n in chosen) if several else header.hrefs,
-        kind=kind,
-        bands=tuple(header.bands[n] for n in chosen),
-        is_db=kind is Kind.SAR and values is not None and kinds.are_db(values),
-        scale=kinds.reflectance_scale(header.dtype, values) if kind is Kind.OPTICAL else 1.0,
-        shape=header.shape,
-        crs=header.crs,
-        transform=header.transform,
-        gcps=header.gcps,
-        nodata=header.nodata,
-        drivers=header.drivers,
-    )
+def _refuse_unlike(files: list[_Header]) -> None:
+    first = files[0]
+    for file in files:
+        if len(file.bands) != 1:
+            raise BadInputError(
+                f"{public_href(file.href)}: has {len(file.bands)} bands, but of several files each must"
+                " have one; give it alone or leave it out"
+            )
+        if file.place != first.place:
+            raise BadInputError(
+                f"{public_href(file.href)}: its {file.shape} pixels do not lie on the grid of"
+                f" {public_href(first.href)}, {first.shape}; give files of one pixel grid"
+            )
 
 
 def _refuse_unusable(href: str, raster: DatasetReader, place: Georeference) -> None:

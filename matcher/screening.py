@@ -66,9 +66,10 @@ SATURATED_WHITE = 0.98
 SATURATED_SHARE = 0.7
 """8 bit: what is clipped at white holds nothing to match. The brightest land tile has a share of 0.2."""
 
-FLAT_SPREAD = 1.005
+FLAT_VARIATION = 0.001
 FLAT_DB = 0.01
-"""No contrast at all: a constant, give or take rounding."""
+"""No contrast at all: a constant, give or take rounding. Standard deviation: optical over
+the median, SAR in dB."""
 
 MIN_SIDE_PX = 12
 """Of a tile in the overview: below that, numbers of so few pixels tell neither water nor cloud."""
@@ -135,7 +136,7 @@ def screen_tiles(
         if kind is Kind.OPTICAL:
             water &= _dark_and_smooth(stats)
             clouded |= _cloud(stats, clipped=white == 1.0, factor=px_per_overview_px)
-            flat |= stats.p90 <= FLAT_SPREAD * stats.p10
+            flat |= stats.deviation < FLAT_VARIATION * stats.median
         else:
             water &= _dark_and_noisy(stats, overlap)
             flat |= stats.deviation < FLAT_DB

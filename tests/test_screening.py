@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from odc.geo.geobox import GeoBox
+
+from crosstie.grid import tiles
+from crosstie.io.raster import open_pair, read_plane
+from crosstie.matcher.screening import Screening, dominant_reason, screen_tiles
+from crosstie.types import Kind, Reason, Tile
+
+FACTOR = 8
+TILE = Tile(row=0, col=0, size_px=256)
+
+
+def textured(rng, shape=(32, 32)):
+    """Land: structure at all scales, as fields and roads have."""
+    coarse = np.kron(rng.normal(size=(8, 8)), np.ones((4, 4)))
+    return (coarse + rng.normal(size=shape) * 0.4).astype(np.float32)
+
+
+@pytest.fixture
+def land():
+    rng = np.random.default_rng(7)
+    return np.float32(0.5) + 0.08 * textured(rng), np.float32(20) + textured(rng)
+
+
+def screen_one(reference, secondary, **kwargs):
+    return screen_tiles(
+        [TILE], reference, secondary, px_per_overview_px=FACTOR,
+        reference_kind=Kind.OPTICAL, secondary_kind=Kind.SAR, **kwargs,
+    ).reasons[0]  # fmt: skip
+
+
+def screen_files(reference: Path, secondary: Path, *, size_px: int = 256) -> Screening:
+    first, second = open_pair(reference, secondary)
+    grid = first.geobox
+    overview = GeoBox(
+        (grid.shape[0] // FACTOR, grid.shape[1] // FACTOR), grid.affine @ grid.affine.scale(FACTOR), grid.crs
+    )
+    return screen_tiles(
+        list(tiles(grid.shape, size_px=size_px, stride_px=size_px)),
+        read_plane(first, overview),
+        read_plane(second, overview),
+        px_per_overview_px=FACTOR,
+        reference_kind=first.kind,
+        secondary_kind=second.kind,
+        reference_white=first.white,
+    )
+
+
+def test_land_stays(land):
+    assert screen_one(*land) is None
+
+
+def test_what_one_image_lacks_is_no_overlap(land):
+    optical, sar = land
+    for rows, fate in ((9, None), (10, Reason.NO_OVERLAP)):  # 0.72 and 0.69 of the reference are valid
+        holes = optical.copy()
+        holes[:rows] = np.nan
+        assert screen_one(holes, sar) is fate
+    for rows, fate in ((16, None), (17, Reason.NO_OVERLAP)):  # the secondary may lack half
+        holes = sar.copy()
+        holes[:rows] = np.nan
+        assert screen_one(optical, holes) is fate
+    assert screen_one(np.full_like(optical, np.nan), sar) is Reason.NO_OVERLAP
+
+
+def test_calm_dark_water_goes_but_a_ship_lane_of_structure_stays(land):
+    rng = np.random.default_rng(1)
+    sea = (0.26 + 0.001 * rng.normal(size=(32, 32))).astype(np.float32)
+    speckle = (14 + 0.3 * rng.normal(size=(32, 32))).astype(np.float32)
+    assert screen_one(sea, speckle) is Reason.WATER
+    assert screen_one(sea, land[1]) is None  # SAR sees structure
+    assert screen_one(land[0], speckle) is None  # optical sees structure
+    assert screen_one(sea + np.float32(0.3), speckle) is None  # bright: a plain, not the sea
+
+
+def test_dark_in_sar_is_relative_to_the_scene():
+    rng = np.random.default_rng(2)
+    smooth = (0.26 + 0.001 * rng.normal(size=(32, 96))).astype(np.float32)
+    speckle = (20 + 0.3 * rng.normal(size=(32, 96))).astype(np.float32)
+    speckle[:, :32] -= 5
+    screening = screen_tiles(
+        [Tile(row=0, col=256 * n, size_px=256) for n in range(3)], smooth, speckle, px_per_overview_px=FACTOR,
+        reference_kind=Kind.OPTICAL, secondary_kind=Kind.SAR,
+    )  # fmt: skip
+    assert screening.reasons == (Reason.WATER, None, None)
+
+
+def test_a_constant_has_no_texture_and_clipped_white_is_cloud(land):
+    optical, sar = land
+    assert screen_one(np.full_like(optical, 0.5), sar) is Reason.NO_TEXTURE
+    assert screen_one(optical, np.full_like(sar, 20)) is Reason.NO_TEXTURE
+    assert screen_one(np.full_like(optical, 1.0), sar) is Reason.CLOUDED
+
+
+def test_the_same_reflectance_gets_the_same_verdict_in_both_units(land):
+    rng = np.random.default_rng(3)
+    sea = (0.26 + 0.001 * rng.normal(size=(32, 32))).astype(np.float32)
+    speckle = (14 + 0.3 * rng.normal(size=(32, 32))).astype(np.float32)
+    assert screen_one(0.35 * sea, speckle, reference_white=0.35) is Reason.WATER
+    # The same numbers as reflectance are a bright plain.
+    assert screen_one(sea, speckle, reference_white=0.35) is None
+
+
+def test_two_images_of_one_kind_are_judged_alike(land):
+    optical, sar = land
+    for plane, kind in ((optical, Kind.OPTICAL), (sar, Kind.SAR)):
+        kept = screen_tiles(
+            [TILE], plane, plane, px_per_overview_px=8, reference_kind=kind, secondary_kind=kind
+        )
+        assert kept.keep.tolist() == [True]
+
+
+def test_counts_and_dominant_reason():
+    screening = Screening((Reason.NO_OVERLAP,) * 5 + (Reason.WATER,) * 2 + (Reason.CLOUDED,))
+    assert screening.counts == {Reason.NO_OVERLAP: 5, Reason.WATER: 2, Reason.CLOUDED: 1}
+    assert dominant_reason(screening) is Reason.WATER  # what overlapped was water
+    assert dominant_reason(Screening((Reason.NO_OVERLAP,) * 3)) is Reason.NO_OVERLAP
+    assert dominant_reason(Screening(())) is Reason.NO_OVERLAP
+    with pytest.raises(ValueError, match="1 tiles are left"):
+        dominant_reason(Screening((None, Reason.WATER)))
+
+
+def test_overviews_of_two_grids_are_refused(land):
+    with pytest.raises(ValueError, match="one grid"):
+        screen_one(land[0], land[1][:-1])
+
+
+@pytest.mark.real
+def test_texas_keeps_every_tile(real_data):
+    scene = real_data / "scenes" / "T14RNT-2048"
+    screening = screen_files(scene / "s2_tci.tif", scene / "s1_vh.tif")
+    assert screening.keep.sum() == 64
+
+
+@pytest.mark.real
+def test_los_angeles_loses_the_sea_and_the_blank_and_nothing_else(real_data):
+    scene = real_data / "scenes" / "T11SMT"
+    screening = screen_files(scene / "s2_tci.tif", scene / "s1_vh.tif")
+    # 36 blocks of 1024 px hold 16 tiles each; the rest of the scene is blank.
+    assert len(screening.reasons) - screening.counts[Reason.NO_OVERLAP] == 36 * 16
+    assert set(screening.counts) == {Reason.NO_OVERLAP, Reason.WATER}
+    sea = [n for n, reason in enumerate(screening.reasons) if reason is Reason.WATER]
+    # By eye on the map: the Pacific fills the south-west corner of two coastal blocks only.
+    assert 2 <= len(sea) <= 20
+    assert all(n // 48 >= 24 and n % 48 <= 11 for n in sea)
+
+
+@pytest.mark.real
+def test_the_cloudy_chip_is_refused_and_the_same_place_without_clouds_is_not(real_data):
+    chips = real_data / "chips" / "glfcr2"
+    name = "ROIs1970_fall_139_p839.tif"
+    cloudy = screen_files(chips / "s2_cloudy" / name, chips / "s1" / name)
+    assert dominant_reason(cloudy) is Reason.CLOUDED
+    assert screen_files(chips / "s2_cloudfree" / name, chips / "s1" / name).keep.all()
+
+
+@pytest.mark.real
+def test_forest_snow_coast_and_farmland_stay(real_data):
+    folder = real_data / "chips" / "terramind5"
+    files = sorted((folder / "S1RTC").glob("*.tif"))
+    assert len(files) == 5
+    for file in files:
+        assert screen_files(folder / "S2L2A" / file.name, file, size_px=224).keep.all(), file.name
