@@ -130,14 +130,10 @@ class OnCluster:
         found = dict(self._walk(job, spots, read_patch, _probability_here))
         return [found[n] for n in range(len(spots))]
 
-    def match(self, job: MatchJob, work: Sequence[Chunk]) -> Iterator[TiePoints]:
-        for _, points in self._walk(
-            job,
-            work,
-            _Reading(self.client.submit(_halo_px, pure=False, resources={GPU: 1}).result()),
-            _match_here,
-        ):
-            yield points
+    def match(self, job: MatchJob, work: Sequence[Chunk]) -> Iterator[tuple[Chunk, TiePoints]]:
+        halo_px = self.client.submit(_halo_px, pure=False, resources={GPU: 1}).result()
+        for n, points in self._walk(job, work, _Reading(halo_px), _match_here):
+            yield work[n], points
 
     def _walk(
         self, job: MatchJob, work: Sequence[Any], read: Callable[..., Planes], measure: Callable[..., Any]

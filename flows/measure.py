@@ -155,12 +155,19 @@ def match_chunk(job: MatchJob, chunk: Chunk, planes: Planes, matcher: TileMatche
 
 
 def read_patch(job: MatchJob, tile: Tile) -> Planes:
-    """Read what the coarse step needs at one place: the template round the tile's centre, and the search."""
-    shape = (_patch_px(job), _patch_px(job))
+    """Read what the coarse step needs at one place: a template round the tile's centre, and the search.
+
+    The template is moved inside the grid where it would stick out: it is to be full of ground.
+    """
+    side = _patch_px(job)
+    template = side - 2 * job.coarse_search_px
     x, y = tile.centre_px
-    row, _ = _aligned(int(y) - shape[0] // 2, 0)
-    col, _ = _aligned(int(x) - shape[1] // 2, 0)
-    return _read(job, row=row, col=col, shape=shape)
+    start = (
+        min(max(int(centre) - template // 2, 0), max(length - template, 0)) - job.coarse_search_px
+        for centre, length in ((y, job.grid.shape[0]), (x, job.grid.shape[1]))
+    )
+    row, col = (first // ALIGN_PX * ALIGN_PX for first in start)
+    return _read(job, row=row, col=col, shape=(side, side))
 
 
 def patch_probability(job: MatchJob, planes: Planes, matcher: TileMatcher) -> Plane:

@@ -40,8 +40,8 @@ class Engine(Protocol):
     def probabilities(self, job: MatchJob, spots: Sequence[Tile]) -> list[Plane]:
         """Probability of each coarse offset at each spot, in the order of the spots."""
 
-    def match(self, job: MatchJob, work: Sequence[Chunk]) -> Iterator[TiePoints]:
-        """Tie points of each chunk, in any order, a few chunks in memory at once."""
+    def match(self, job: MatchJob, work: Sequence[Chunk]) -> Iterator[tuple[Chunk, TiePoints]]:
+        """Each chunk with its tie points, in any order; a few chunks are in memory at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,10 +54,10 @@ class InProcess:
         planes = _ahead(lambda spot: read_patch(job, spot), spots)
         return [patch_probability(job, patch, self.matcher) for _, patch in planes]
 
-    def match(self, job: MatchJob, work: Sequence[Chunk]) -> Iterator[TiePoints]:
+    def match(self, job: MatchJob, work: Sequence[Chunk]) -> Iterator[tuple[Chunk, TiePoints]]:
         halo_px = self.matcher.halo_px
         for chunk, planes in _ahead(lambda chunk: read_chunk(job, chunk, halo_px=halo_px), work):
-            yield match_chunk(job, chunk, planes, self.matcher)
+            yield chunk, match_chunk(job, chunk, planes, self.matcher)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,10 +98,11 @@ def register_plan(
         coarse = consensus(engine.probabilities(job, spots))
         if coarse.reliable:
             job = replace(job, shift_px=(coarse.dx_px, coarse.dy_px))
-    parts = []
-    for part in engine.match(job, chunks(list(plan.tiles), span_px=settings.compute.chunk_px)):
+    parts, done = [], 0
+    for chunk, part in engine.match(job, chunks(list(plan.tiles), span_px=settings.compute.chunk_px)):
         parts.append(part)
-        tell(sum(map(len, parts)), len(plan.tiles))
+        done += len(chunk.tiles)
+        tell(done, len(plan.tiles))
     points = TiePoints.concatenate(parts)
     found = estimate(
         points,

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from affine import Affine
-from crosstie.matcher.screening import dominant_reason, screen_tiles
 from odc.geo import CRS, Geometry
 from odc.geo.geobox import GeoBox
 
 from crosstie.grid import common_grid, tiles
 from crosstie.io.raster import read_plane
+from crosstie.matcher.screening import Screening, dominant_reason, screen_tiles
 from crosstie.types import Reason, Tile
 
 if TYPE_CHECKING:
@@ -143,6 +144,17 @@ def _screened(
         px_per_overview_px=overviews.px_per_overview_px,
         reference_kind=reference.kind,
         secondary_kind=secondary.kind,
+        reference_white=reference.white,
+        secondary_white=secondary.white,
     )
     kept = tuple(tile for tile, keep in zip(candidates, screening.keep, strict=True) if keep)
-    return kept, dominant_reason(screening)
+    return kept, _main_reason(screening)
+
+
+def _main_reason(screening: Screening) -> Reason | None:
+    """Why most of the common ground was left out; None where most of it was kept."""
+    if not screening.keep.any():
+        return dominant_reason(screening)
+    # The swath's edge says nothing about the ground that both images show.
+    counts = Counter(reason for reason in screening.reasons if reason is not Reason.NO_OVERLAP)
+    return counts.most_common(1)[0][0]
