@@ -82,10 +82,17 @@ def sample(bands: NDArray[np.float32], col: FloatArray, row: FloatArray) -> NDAr
     at = np.stack([row - 0.5, col - 0.5])  # scipy counts from the first pixel's centre
     at[:, ~np.isfinite(at).all(axis=0)] = -9.0
     valid = np.isfinite(bands).all(axis=0)
-    weight = map_coordinates(valid.astype(np.float32), at, order=1, mode="grid-constant", cval=0.0)
+    end = np.array(valid.shape)[:, None, None] - 1
+    if valid.all() and (at >= 0).all() and (at <= end).all():
+        return np.stack([_linear(band, at) for band in bands])
+    weight = _linear(valid.astype(np.float32), at)
     kept = weight >= 0.5
     out = np.full((len(bands), *col.shape), np.nan, np.float32)
     for plane, band in zip(out, bands, strict=True):
-        value = map_coordinates(np.where(valid, band, 0), at, order=1, mode="grid-constant", cval=0.0)
-        np.divide(value, weight, out=plane, where=kept)
+        np.divide(_linear(np.where(valid, band, np.float32(0)), at), weight, out=plane, where=kept)
     return out
+
+
+def _linear(band: NDArray[np.float32], at: FloatArray) -> NDArray[np.float32]:
+    value: NDArray[np.float32] = map_coordinates(band, at, order=1, mode="grid-constant", cval=0.0)
+    return value
