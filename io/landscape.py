@@ -158,8 +158,10 @@ class Land:
 
     def _slope(self, x: FloatArray, y: FloatArray, *, towards: tuple[float, float]) -> FloatArray:
         """Tilt of the ground towards a direction (east, north), about -2..2."""
-        ahead = self.elevation.at(x + 60 * towards[0], y + 60 * towards[1])
-        tilt: FloatArray = np.clip((self.elevation.at(x, y) - ahead) * 8, -2.5, 2.5)
+        east, north = 30 * towards[0], 30 * towards[1]
+        # from both sides: a one-sided difference would shift what each sensor sees its own way
+        fall = self.elevation.at(x - east, y - north) - self.elevation.at(x + east, y + north)
+        tilt: FloatArray = np.clip(fall * 8, -2.5, 2.5)
         return tilt
 
     def _look(self, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:

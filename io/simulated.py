@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 PLACES = ((32632, 690_000, 5_330_000), (32614, 540_000, 3_330_000), (32643, 610_000, 3_420_000))
 """EPSG code, easting and northing of the upper left corners."""
 
+PROJECTION, EO, SAR = (
+    f"https://stac-extensions.github.io/{name}/schema.json"
+    for name in ("projection/v2.0.0", "eo/v1.1.0", "sar/v1.0.0")
+)
+"""Schemas of the STAC extensions that the items use."""
+
 MAX_SHIFT_M, MAX_ROTATION_DEG, MAX_SCALE = 60.0, 0.05, 0.0005
 
 LOOKS = (1.0, 1.0, 1.0, 1.0, 0.22)
@@ -40,6 +46,9 @@ DN_AT_MINUS_15_DB = 158.0
 
 CLEAR_SHARE = 0.06
 """What the clouds leave open of the clouded scene: too little to trust a correction."""
+
+CLOUD_DN = 268.0
+"""Brightness of thick cloud before it is clipped: a true-colour product saturates well below cloud."""
 
 BLOCK_ROWS = 256
 """Rows drawn at once; bounds the memory, changes no pixel."""
@@ -211,7 +220,7 @@ def _optical(rng: np.random.Generator, colour: FloatArray, *, clouded: bool) -> 
         )
         height = thick + 0.25 * fleecy
         cover = np.clip((height - np.quantile(height, CLEAR_SHARE)) / 0.5 + 0.5, 0, 1)
-        seen += cover * (222 + 14 * fleecy - seen)
+        seen += cover * (CLOUD_DN + 16 * fleecy - seen)
     seen = seen + np.array([2.0, 8.0, 20.0])[:, None, None] + rng.normal(0, 1.5, seen.shape)
     return np.clip(np.rint(seen), 1, 255).astype(np.uint8), float(100 * (cover > 0.5).mean())
 
@@ -288,6 +297,7 @@ def _items(pair: SimulatedPair, index: int, place: Path) -> tuple[pystac.Item, p
             "eo:cloud_cover": round(pair.cloud_pct, 2),
             **on_grid,
         },
+        stac_extensions=[PROJECTION, EO],
         **where,
     )
     secondary = pystac.Item(
@@ -301,10 +311,13 @@ def _items(pair: SimulatedPair, index: int, place: Path) -> tuple[pystac.Item, p
             "constellation": "sentinel-1",
             "instruments": ["c-sar"],
             "sar:instrument_mode": "IW",
+            "sar:frequency_band": "C",
+            "sar:product_type": "GRD",
             "sar:polarizations": ["VH"],
             "crosstie:true_affine": list(pair.true_affine)[:6],
             **on_grid,
         },
+        stac_extensions=[PROJECTION, SAR],
         **where,
     )
     for item, name, file in ((reference, "visual", "s2_tci.tif"), (secondary, "vh", "s1_vh.tif")):
