@@ -4,11 +4,20 @@ import math
 
 import numpy as np
 import pytest
-from tie_point_field import PIXEL_M, STRIDE_PX, TILE_PX, corners, smooth_field, tie_points, truth
+from tie_point_field import (
+    PIXEL_M,
+    STRIDE_PX,
+    TILE_PX,
+    corners,
+    overlap_noise,
+    smooth_field,
+    tie_points,
+    truth,
+)
 
 from crosstie.estimation import estimate
 from crosstie.estimation.fit import Fit, Frame, Loss, fit_cauchy, precision, robust_sigma_px
-from crosstie.estimation.ladder import blocks, folds
+from crosstie.estimation.ladder import blocks, folds, is_gain
 from crosstie.estimation.select import false_alarms
 from crosstie.estimation.verdict import coherence, shape_of
 from crosstie.types import AffineCorrection, Model
@@ -71,17 +80,14 @@ def test_a_translation_has_no_variance_where_it_has_no_freedom() -> None:
     np.testing.assert_allclose(correction.covariance, np.diag([0, 0, 4, 0, 0, 9]), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("relief_px", [0.0, 1.5])
-def test_the_covariance_tells_how_far_repetitions_scatter(relief_px: float) -> None:
-    """Errors of neighbours are correlated over half a tile: a fit that took them as independent
-    would promise a third of the scatter."""
+def test_the_covariance_tells_how_far_repetitions_scatter() -> None:
+    """Taking the errors of overlapping tiles for independent would promise a third of the scatter."""
     true = truth(rotation_deg=0.1, shift_px=(9, 5))
     points = tie_points(true)
     at = corners(points)
     moved, variance = [], []
     for seed in range(60):
-        common = smooth_field(points, std_px=relief_px or 0.8, wavelength_px=400, seed=seed)
-        field = common + np.random.default_rng(seed).normal(0, 0.3, common.shape)
+        field = overlap_noise(points, std_px=0.8, seed=seed)
         found = estimate(
             tie_points(true, relief_px=field, wrong=0.2, seed=seed),
             planned=len(points), pixel_m=PIXEL_M, tile_px=TILE_PX, stride_px=STRIDE_PX,
@@ -149,14 +155,19 @@ def test_a_fold_leaves_out_whole_blocks_that_are_wider_than_the_overlap(side_px:
     assert sizes.max() < 0.5 * len(points)
 
 
+def test_a_gain_is_a_share_and_more_than_rounding() -> None:
+    assert is_gain(1.0, 0.94, share=0.05, floor_px=0.01)
+    assert not is_gain(1.0, 0.96, share=0.05, floor_px=0.01)
+    assert not is_gain(1e-9, 1e-12, share=0.05, floor_px=0.01)
+
+
 # --- verdict
 
 
 def test_coherence_is_blind_to_what_overlapping_tiles_share() -> None:
     points = tie_points()
     corner = np.stack([points.row, points.col], axis=1)
-    pixels = RNG.normal(size=(32, 32, 2))
-    shared = np.stack([pixels[r : r + 3, c : c + 3].mean(axis=(0, 1)) for r, c in corner // STRIDE_PX])
+    shared = overlap_noise(points, std_px=1)
     hills = smooth_field(points, std_px=1, wavelength_px=1500)
     size = {"tile_px": TILE_PX, "stride_px": STRIDE_PX}
     assert abs(coherence(corner, shared, **size)) < 0.15

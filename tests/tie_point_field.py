@@ -85,6 +85,16 @@ def smooth_field(points: TiePoints, *, std_px: float, wavelength_px: float, seed
     return scaled
 
 
+def overlap_noise(points: TiePoints, *, std_px: float, seed: int = 0) -> FloatArray:
+    """(N, 2) mean of white noise over each tile: neighbours err alike as far as they share pixels."""
+    cells = TILE_PX // STRIDE_PX
+    rows, cols = points.row // STRIDE_PX, points.col // STRIDE_PX
+    white = np.random.default_rng(seed).normal(size=(rows.max() + cells, cols.max() + cells, 2))
+    summed = sum(white[rows + r, cols + c] for r in range(cells) for c in range(cells))
+    noise: FloatArray = std_px / cells * np.asarray(summed)
+    return noise
+
+
 def pick(points: TiePoints, count: int, *, seed: int = 0) -> TiePoints:
     """`count` points at random."""
     mask: BoolArray = np.zeros(len(points), np.bool_)
