@@ -84,12 +84,13 @@ def sample(bands: NDArray[np.float32], col: FloatArray, row: FloatArray) -> NDAr
     valid = np.isfinite(bands).all(axis=0)
     end = np.array(valid.shape)[:, None, None] - 1
     if valid.all() and (at >= 0).all() and (at <= end).all():
-        return np.stack([_linear(band, at) for band in bands])
+        return np.stack([_linear(bands[n], at) for n in range(len(bands))])
     weight = _linear(valid.astype(np.float32), at)
     kept = weight >= 0.5
     out = np.full((len(bands), *col.shape), np.nan, np.float32)
-    for plane, band in zip(out, bands, strict=True):
-        np.divide(_linear(np.where(valid, band, np.float32(0)), at), weight, out=plane, where=kept)
+    filled: NDArray[np.float32] = np.where(valid, bands, np.float32(0))
+    for plane, band in zip(out, filled, strict=True):
+        np.divide(_linear(band, at), weight, out=plane, where=kept)
     return out
 
 
