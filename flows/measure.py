@@ -197,6 +197,12 @@ def spread_out(tiles: tuple[Tile, ...], *, count: int) -> list[Tile]:
     return [tiles[i] for _, i in sorted(best.items())]
 
 
+def room_for_templates(shape: tuple[int, int]) -> int:
+    """How many coarse templates cover a grid of `shape` (rows, cols): more would see the same ground."""
+    rows, cols = (math.ceil(length / COARSE_TEMPLATE_PX) for length in shape)
+    return rows * cols
+
+
 def _patch_px(job: MatchJob) -> int:
     """Side of a coarse patch, px; templates of a small grid are as large as that."""
     template: int = min(COARSE_TEMPLATE_PX, *job.grid.shape)

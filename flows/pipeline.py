@@ -17,6 +17,7 @@ from crosstie.flows.measure import (
     patch_probability,
     read_chunk,
     read_patch,
+    room_for_templates,
     spread_out,
 )
 from crosstie.flows.plan import Plan
@@ -94,7 +95,9 @@ def register_plan(
     tell(0, len(plan.tiles))
     coarse = None
     if plan.coarse_search_px:
-        spots = spread_out(plan.tiles, count=settings.tiles.coarse_spots)
+        spots = spread_out(
+            plan.tiles, count=min(settings.tiles.coarse_spots, room_for_templates(plan.grid.shape))
+        )
         coarse = consensus(engine.probabilities(job, spots))
         if coarse.reliable:
             job = replace(job, shift_px=(coarse.dx_px, coarse.dy_px))
@@ -123,7 +126,7 @@ def _explained(found: Estimate, plan: Plan, coarse: CoarseOffset | None) -> Esti
     if plan.reason is not None:
         reasons.insert(0, plan.reason)
     nothing_fits = {Reason.TOO_FEW_TIE_POINTS, Reason.INCONSISTENT_OFFSETS} & set(reasons)
-    if nothing_fits and coarse is not None and not coarse.reliable:
+    if nothing_fits and plan.reason is None and coarse is not None and not coarse.reliable:
         reasons.append(Reason.OFFSET_BEYOND_SEARCH)
     return replace(found, verdict=Verdict(VerdictCode.UNRELIABLE, tuple(dict.fromkeys(reasons))))
 

@@ -77,8 +77,9 @@ class Correlation:
         secondary_kind: Kind,
     ) -> Plane:
         size = len(reference) - 2 * search_px
+        secondary = np.where(np.isnan(secondary), np.nanmean(secondary), secondary)
         surface = 60 * correlate(reference, secondary, search_px, search_px, size, search_px)
-        weight = np.exp(np.nan_to_num(surface, nan=-60) - 60)
+        weight = np.exp(surface - 60)
         return (weight / weight.sum()).astype(np.float32)
 
 
