@@ -26,6 +26,9 @@ LOG = logging.getLogger(__name__)
 TIMEOUT_S = 60
 """Longest wait for a catalogue to answer one request, seconds."""
 
+PAGE_ITEMS = 100
+"""Items asked of an API at once."""
+
 ASSETS: Mapping[Kind, tuple[str, ...]] = {
     Kind.SAR: ("vh", "VH", "vv", "VV"),
     Kind.OPTICAL: ("visual", "TCI_10m", "TCI", "red", "B04", "B04_10m"),
@@ -261,12 +264,15 @@ def _search(
         client = pystac_client.Client.open(root, modifier=modifier, timeout=TIMEOUT_S)
         for bbox in boxes:
             search = client.search(
-                collections=list(query.collections), datetime=when, bbox=bbox, max_items=None
+                collections=list(query.collections), datetime=when, bbox=bbox, limit=PAGE_ITEMS
             )
             for item in search.items():
                 yield item, item.get_self_href() or root
     except (APIError, pystac.STACError, requests.RequestException, KeyError, ValueError) as error:
-        raise CatalogueError(f"the STAC API {root} does not answer as one: {_first_line(error)}") from error
+        raise CatalogueError(
+            f"the STAC API {root} failed: {_first_line(error)}; check its address and that it knows the"
+            f" collections {', '.join(query.collections)}"
+        ) from error
 
 
 def _rfc3339(bound: datetime | None) -> str:

@@ -87,6 +87,9 @@ class TinyApi(BaseHTTPRequestHandler):
         )
 
     def do_POST(self) -> None:
+        if not self.items:
+            self._answer({"code": "NotFound", "description": "no such collection"}, status=404)
+            return
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         hits = [item for item in self.items if self._wanted(item, body)]
         first = int(body.get("token", 0))
@@ -118,9 +121,9 @@ class TinyApi(BaseHTTPRequestHandler):
         last = datetime.fromisoformat(said.get("end_datetime") or said["datetime"])
         return (start is None or last >= start) and (end is None or first <= end)
 
-    def _answer(self, body: Json) -> None:
+    def _answer(self, body: Json, *, status: int = 200) -> None:
         data = json.dumps(body).encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Type", GEOJSON)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -313,6 +316,13 @@ def test_what_is_no_catalogue_is_said_in_one_line(content: str | None, why: str,
 
 
 @pytest.mark.server
+def test_an_api_that_refuses_is_told_with_what_was_asked(serve: Callable[[list[Json]], str]):
+    with pytest.raises(CatalogueError, match=r"no such collection.*collections sentinel-1-grd") as caught:
+        find_scenes(serve([]))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.server
 def test_a_server_that_is_not_there_is_said_in_one_line():
     with pytest.raises(CatalogueError, match=r"cannot read the catalogue http://127\.0\.0\.1:9/") as caught:
         find_scenes("http://127.0.0.1:9/")
@@ -402,6 +412,14 @@ def test_a_remote_catalogue_cannot_reach_into_this_machine(href: str):
         return
     with pytest.raises(CatalogueError):
         resolve_href(href, catalogue_href=REMOTE)
+
+
+def test_plain_http_is_for_this_machine_or_a_host_that_is_named():
+    home, far = "http://stac.local/catalog.json", "http://other.local/x.tif"
+    assert resolve_href("x.json", catalogue_href=home, http_host="stac.local") == "http://stac.local/x.json"
+    for host in (None, "stac.local"):
+        with pytest.raises(CatalogueError, match=r"plain http to other\.local"):
+            resolve_href(far, catalogue_href=home, http_host=host)
 
 
 def test_local_hrefs_stay_in_the_catalogues_folder_unless_allowed(tmp_path: Path):
