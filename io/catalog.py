@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import pystac
 import pystac_client
 import requests
 import shapely
+from pydantic import BeforeValidator
 from pystac_client.exceptions import APIError
 
 from crosstie.errors import CatalogueError
@@ -54,13 +55,22 @@ Modifier = Callable[[Any], None]
 Json = dict[str, Any]
 
 
+def _bare_date(value: object) -> object:
+    """Keep a date written as text a date: pydantic would make it midnight, and lose the rest of the day."""
+    return date.fromisoformat(value) if isinstance(value, str) and len(value) == len("2025-06-12") else value
+
+
+Moment = Annotated[datetime | date, BeforeValidator(_bare_date)]
+"""The annotation speaks to settings files and to what travels as JSON; Python callers give the value."""
+
+
 @dataclass(frozen=True, slots=True)
 class SceneQuery:
     """Which scenes of a catalogue are wanted."""
 
-    start_utc: datetime | date | None = None
+    start_utc: Moment | None = None
     """Earliest acquisition, inclusive; a bare date means from its first moment. None: open."""
-    end_utc: datetime | date | None = None
+    end_utc: Moment | None = None
     """Latest acquisition, inclusive; a bare date means to its last moment. None: open."""
     bbox: tuple[float, float, float, float] | None = None
     """(west, south, east, north), degrees; west > east crosses the antimeridian. None: everywhere."""

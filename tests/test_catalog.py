@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import shapely
+from pydantic import TypeAdapter
 
 from crosstie.errors import CatalogueError
 from crosstie.io.catalog import SceneQuery, find_scenes
@@ -343,6 +344,15 @@ def test_a_server_that_is_not_there_is_said_in_one_line():
 def test_a_query_of_nonsense_is_refused(wrong: Json):
     with pytest.raises(ValueError, match=r"."):
         SceneQuery(**wrong)
+
+
+@pytest.mark.parametrize("end", [date(2025, 6, 12), datetime(2025, 6, 12, tzinfo=UTC), None])
+def test_a_query_survives_the_way_through_json(end: date | None):
+    as_settings = TypeAdapter(SceneQuery)
+    query = SceneQuery(end_utc=end, bbox=(1, 2, 3, 4))
+    again = as_settings.validate_json(as_settings.dump_json(query))
+    assert again == query
+    assert again.interval_utc == query.interval_utc
 
 
 REMOTE = "https://example.com/stac/catalog.json"
