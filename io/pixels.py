@@ -153,7 +153,7 @@ def _interpolate(
     part = Window(cols.first, rows.first, cols.last - cols.first, rows.last - rows.first)
     shape = (-(-part.height // rows.step), -(-part.width // cols.step))
     bands = _read(rasters, source, part, shape)
-    # The last cell may be cut by the raster's edge, so the true step is not quite the whole number.
+    # Not quite the whole step where the raster is smaller than one cell.
     at_col = (col - part.col_off) * (shape[1] / part.width)
     at_row = (row - part.row_off) * (shape[0] / part.height)
     if source.kind is Kind.OPTICAL:
@@ -185,6 +185,9 @@ def _span(at: FloatArray, *, limit: int) -> _Span | None:
     first = math.floor(inside.min() - step / 2 + 0.25) - 2 * step
     last = math.ceil(inside.max() + step / 2) + 2 * step
     first, last = max(first, 0), min(last, limit)
+    if last - first >= step:
+        # Whole cells only: a stretched last one would put all the others between the grid's pixels.
+        last = first + (last - first) // step * step
     return _Span(first, last, step) if last > first else None
 
 

@@ -57,6 +57,12 @@ BROKEN_STEP = 0.09
 """Median step to the neighbours over the standard deviation, among bright pixels, per root of the overview's
 factor: cloud has 0.08, bright land mostly above 0.12."""
 
+BROKEN_CORE = 0.1
+"""8 bit: share clipped at white. Cloud has 0.12 to 0.17, beach beside sea under 0.09."""
+
+BROKEN_SNOW = 0.4
+"""Reflectance: share brighter than `OVERCAST_WHITE`. Snow has 0.45 and more, broken cloud 0.12."""
+
 OVERCAST_WHITE = 1.2
 OVERCAST_SHARE = 0.9
 OVERCAST_CONTRAST = 0.03
@@ -74,8 +80,8 @@ the median, SAR in dB."""
 MIN_SIDE_PX = 12
 """Of a tile in the overview: below that, numbers of so few pixels tell neither water nor cloud."""
 
-BATCH = 512
-"""Tiles whose windows are in memory at a time."""
+BATCH_PX = 2_000_000
+"""Overview pixels whose windows are in memory at a time: tiles overlap, so all at once would be many."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -216,8 +222,9 @@ def _measure(overview: NDArray[np.float32], windows: _Windows, kind: Kind, white
     plane = overview / np.float32(white) if kind is Kind.OPTICAL else overview
     step = _step(plane)
     parts = []
-    for begin in range(0, len(windows.row), BATCH):
-        part = slice(begin, begin + BATCH)
+    batch = max(1, BATCH_PX // (windows.size[0] * windows.size[1]))
+    for begin in range(0, len(windows.row), batch):
+        part = slice(begin, begin + batch)
         parts.append(_numbers(windows.cut(plane, part), windows.cut(step, part), kind))
     return _Stats(*np.concatenate(parts, axis=1))
 
@@ -275,6 +282,8 @@ def _cloud(optical: _Stats, *, clipped: bool, factor: float) -> BoolArray:
         & (optical.bright_variation > variation)
         & (optical.bright_step < BROKEN_STEP * np.sqrt(factor))
     )
+    # 8 bit cannot tell snow from cloud, reflectance can; but clipped, neither leaves much to match.
+    broken &= optical.saturated >= BROKEN_CORE if clipped else optical.overcast < BROKEN_SNOW
     overcast = (optical.overcast >= OVERCAST_SHARE) & (optical.step < OVERCAST_CONTRAST * optical.median)
     cloud: BoolArray = broken | overcast
     return cloud | (optical.saturated >= SATURATED_SHARE) if clipped else cloud

@@ -326,10 +326,15 @@ def test_half_a_pixel_between_two_is_their_mean_in_power_not_in_db(tmp_path):
 def test_a_coarser_grid_averages(tmp_path):
     values = np.random.default_rng(4).uniform(0, 1, (128, 192)).astype(np.float32)
     source = open_source(write(tmp_path / "nir.tif", values))
-    for factor in (2, 4, 16):
-        coarse = GeoBox((128 // factor, 192 // factor), NORTH_UP @ Affine.scale(factor), UTM)
-        expected = values.reshape(128 // factor, factor, -1, factor).mean(axis=(1, 3))
-        np.testing.assert_allclose(read_plane(source, coarse), expected, rtol=0, atol=1e-5)
+    for factor in (2, 3, 4, 11, 16):  # the raster's edge cuts cells of 3 and 11
+        rows, cols = 128 // factor, 192 // factor
+        coarse = GeoBox((rows + 1, cols + 1), NORTH_UP @ Affine.scale(factor), UTM)
+        expected = (
+            values[: rows * factor, : cols * factor].reshape(rows, factor, cols, factor).mean(axis=(1, 3))
+        )
+        plane = read_plane(source, coarse)
+        np.testing.assert_allclose(plane[:rows, :cols], expected, rtol=0, atol=1e-5)
+        assert np.isnan(plane[rows:]).all()
 
 
 def test_a_coarser_grid_reads_overviews(tmp_path):
