@@ -28,6 +28,8 @@ class Calibration:
     """(6,) in the order of `EVIDENCE`."""
     sigma_weights: Array
     """(4,) in the order of `SIGMA_TERMS`; sigma in px per axis."""
+    bias_px: Array
+    """(2,) dx, dy that the network adds to every offset of SAR against optical, to be taken off."""
 
     def confidence(self, evidence: Array, size_px: int) -> Array:
         """Probability (N,) that an offset is within 1 px, from evidence (N, 4) of `peak.find_peaks`."""
@@ -40,7 +42,7 @@ class Calibration:
         return np.asarray(np.exp(np.clip(log_sigma, np.log(0.02), np.log(10))))
 
 
-UNCALIBRATED = Calibration(np.array([0.0, 0, 0, 1, 0, -3]), np.array([1.0, 0, 0, 0]))
+UNCALIBRATED = Calibration(np.array([0.0, 0, 0, 1, 0, -3]), np.array([1.0, 0, 0, 0]), np.zeros(2))
 """For a network in training, before anything was held against truth."""
 
 
@@ -86,7 +88,17 @@ def fit_calibration(
         )
 
     start = np.array([0.0, 0, 0, np.log(0.6)])
-    return Calibration(confidence, minimize(likelihood, start, jac=True, method="L-BFGS-B").x)
+    return Calibration(confidence, minimize(likelihood, start, jac=True, method="L-BFGS-B").x, np.zeros(2))
+
+
+def mirror_bias(error_px: Array) -> Array:
+    """Bias (2,) of the network itself, px: the median of errors (N, 2) over crops flipped at random.
+
+    Whatever bias the truth has turns with the crop and cancels over the eight symmetries of the square; what
+    the network adds does not turn.
+    """
+    near = np.hypot(error_px[:, 0], error_px[:, 1]) <= 2
+    return np.asarray(np.median(error_px[near], axis=0)) if near.any() else np.zeros(2)
 
 
 def expected_calibration_error(confidence: Array, good: NDArray[np.bool_], *, bins: int = 10) -> float:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from crosstie.matcher.calibration import Calibration, expected_calibration_error, fit_calibration
+from crosstie.matcher.calibration import (
+    Calibration,
+    expected_calibration_error,
+    fit_calibration,
+    mirror_bias,
+)
 from crosstie.matcher.network import MatchingNetwork
 from crosstie.matcher.peak import find_peaks
 from crosstie.matcher.placement import place, to_tensor
@@ -126,7 +131,12 @@ def calibrate(
             run(batches=count // 4, seed=seed + 2000, unrelated=True),
         ]
 
-    calibration = fit_calibration(*_columns(parts(1, batches)))
+    flipped = measure(
+        network, scenes, draws, sizes_px=(192, 128), batches=batches, seed=3, augmented=True, device=device
+    )
+    calibration = replace(
+        fit_calibration(*_columns(parts(1, batches))), bias_px=mirror_bias(flipped.error_px)
+    )
     evidence, _, error, sizes = _columns(parts(2, batches // 2))
     good = np.hypot(error[:, 0], error[:, 1]) <= 1
     confidence = np.zeros(len(good))

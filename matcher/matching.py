@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 
 from crosstie.matcher.calibration import Calibration
 from crosstie.matcher.correlate import correlate
+from crosstie.matcher.lattice import CELL_PX, correlate_tiles
 from crosstie.matcher.network import HALO_PX, STRIDE_PX, MatchingNetwork
 from crosstie.matcher.normalise import WINDOW_PX, normalise
 from crosstie.matcher.peak import Peaks, find_peaks
@@ -23,9 +23,6 @@ from crosstie.matcher.weights import load as load_weights
 from crosstie.types import Kind
 
 Plane = NDArray[np.float32]
-
-BATCH = 8
-"""Tiles correlated at once: enough to keep two cores busy, small enough to stay in their cache."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +45,14 @@ class Features:
     """(1, 16, rows, cols), 0 where invalid."""
     valid: Tensor
     """(1, 1, rows, cols), 1.0 where good."""
+
+    def cut(self, row: int, col: int, side: int) -> Tensor:
+        """Features (1, 16, side, side) of the window that begins at (row, col)."""
+        return self.values[..., row : row + side, col : col + side]
+
+    def mask(self, row: int, col: int, side: int) -> Tensor:
+        """Validity (1, 1, side, side) of the same window."""
+        return self.valid[..., row : row + side, col : col + side]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,7 +94,7 @@ class Matcher:
         # Whole strides, by repeating the edge.
         pad = (0, -cols % STRIDE_PX, 0, -rows % STRIDE_PX)
         x = F.pad(torch.from_numpy(normalised)[None, None], pad, mode="replicate").to(self.device)
-        values = self.network.features(x.contiguous(memory_format=torch.channels_last), kind)
+        values = self.network.features(x.contiguous(memory_format=torch.channels_last), kind).float()
         mask = torch.from_numpy(valid.astype(np.float32))[None, None].to(self.device)
         return Features(values[..., :rows, :cols].contiguous(), mask)
 
@@ -125,23 +130,21 @@ class Matcher:
         left = self.features(reference, reference_kind)
         right = self.features(secondary, secondary_kind)
         scale = self.network.logit_scale(size_px).to(self.device)
-        peaks = [
-            find_peaks(surface, scale)
-            for surface in _surfaces(left, right, rows, cols, size_px=size_px, search_px=search_px)
-        ]
-        return self._judge(peaks, size_px=size_px, search_px=search_px)
+        surfaces = _surfaces(left, right, rows.tolist(), cols.tolist(), size_px=size_px, search_px=search_px)
+        # Offsets are secondary minus reference: the bias of SAR against optical changes sign with the roles.
+        sign = (secondary_kind is Kind.SAR) - (reference_kind is Kind.SAR)
+        bias_px = sign * self.calibration.bias_px
+        return self._judge(find_peaks(surfaces, scale), bias_px, size_px=size_px, search_px=search_px)
 
-    def _judge(self, peaks: list[Peaks], *, size_px: int, search_px: int) -> Matches:
-        if not peaks:
-            return Matches(np.zeros((0, 2)), np.zeros(0), np.zeros(0))
-        offset = torch.cat([p.offset_px for p in peaks]).double().cpu().numpy()
-        spread = torch.cat([p.spread_px for p in peaks]).double().cpu().numpy()
-        evidence = torch.cat([p.evidence for p in peaks]).double().cpu().numpy()
+    def _judge(self, peaks: Peaks, bias_px: NDArray[np.float64], *, size_px: int, search_px: int) -> Matches:
+        offset = peaks.offset_px.double().cpu().numpy()
+        spread = peaks.spread_px.double().cpu().numpy()
+        evidence = peaks.evidence.double().cpu().numpy()
         confidence = self.calibration.confidence(evidence, size_px)
         # A maximum on the rim is the flank of a peak that lies outside: never to be believed.
-        rim = np.abs(offset).max(axis=1) >= search_px - 0.5
+        rim = (np.abs(offset) >= search_px - 0.5).any(axis=1)
         return Matches(
-            offset_px=offset,
+            offset_px=offset - bias_px,
             sigma_px=self.calibration.sigma_px(evidence, spread, size_px),
             confidence=np.where(rim, 0.0, confidence),
         )
@@ -166,8 +169,12 @@ class Matcher:
         size = reference.shape[0] - 2 * search_px
         left = self.features(reference, reference_kind)
         right = self.features(secondary, secondary_kind)
-        start = np.array([search_px])
-        (surface,) = _surfaces(left, right, start, start, size_px=size, search_px=search_px)
+        surface = correlate(
+            left.cut(search_px, search_px, size),
+            right.values,
+            left.mask(search_px, search_px, size),
+            right.valid,
+        )
         logits = surface[0].flatten() * self.network.logit_scale(size).to(self.device)
         probability: Plane = torch.softmax(logits, 0).reshape(surface.shape[1:]).cpu().numpy()
         return probability
@@ -176,22 +183,35 @@ class Matcher:
 def _surfaces(
     reference: Features,
     secondary: Features,
-    rows: NDArray[np.int64],
-    cols: NDArray[np.int64],
+    rows: list[int],
+    cols: list[int],
     *,
     size_px: int,
     search_px: int,
-) -> Iterator[Tensor]:
-    """Correlation surfaces (B, 2R + 1, 2R + 1) of the tiles, in batches and in order."""
-
-    def cut(features: Tensor, batch: list[tuple[int, int]], margin: int) -> Tensor:
-        side = size_px + 2 * margin
-        return torch.cat([features[..., r - margin :, c - margin :][..., :side, :side] for r, c in batch])
-
-    places = list(zip(rows.tolist(), cols.tolist(), strict=True))
-    for start in range(0, len(places), BATCH):
-        batch = places[start : start + BATCH]
-        template_valid = cut(reference.valid, batch, 0)
-        search_valid = cut(secondary.valid, batch, search_px)
-        masks = () if template_valid.all() and search_valid.all() else (template_valid, search_valid)
-        yield correlate(cut(reference.values, batch, 0), cut(secondary.values, batch, search_px), *masks)
+) -> Tensor:
+    """Correlation surfaces (N, 2R + 1, 2R + 1) of the tiles, in order."""
+    side = size_px + 2 * search_px
+    surfaces = torch.empty((len(rows), 2 * search_px + 1, 2 * search_px + 1), device=reference.values.device)
+    whole = []
+    for n, (row, col) in enumerate(zip(rows, cols, strict=True)):
+        template_valid = reference.mask(row, col, size_px)
+        search_valid = secondary.mask(row - search_px, col - search_px, side)
+        if size_px % CELL_PX == 0 and bool(template_valid.all()) and bool(search_valid.all()):
+            whole.append(n)
+            continue
+        surfaces[n] = correlate(
+            reference.cut(row, col, size_px),
+            secondary.cut(row - search_px, col - search_px, side),
+            template_valid,
+            search_valid,
+        )[0]
+    if whole:
+        surfaces[whole] = correlate_tiles(
+            reference.values[0],
+            secondary.values[0],
+            [rows[n] for n in whole],
+            [cols[n] for n in whole],
+            size_px=size_px,
+            search_px=search_px,
+        )
+    return surfaces

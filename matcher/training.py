@@ -31,7 +31,7 @@ from crosstie.types import Kind
 class TrainingPlan:
     """All that decides what comes out of a training run."""
 
-    steps: int = 1600
+    steps: int = 1300
     """Optimiser steps in all."""
     batch: int = 8
     """Crops a step."""

@@ -1,0 +1,97 @@
+"""The same correlation as `correlate`, for many overlapping tiles at once.
+
+A template's correlation is the sum of those of the cells it is made of, and tiles that overlap share cells:
+with 192-px tiles every 64 px, nine tiles share each. So every 64-px cell is transformed once, at a quarter of
+the transform's size, and the window means come from one integral image.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+CELL_PX = 64
+"""Side of a cell. A tile side that is a multiple of it can be assembled."""
+
+BATCH = 4
+"""Cells transformed at once: larger batches leave the cache and were slower."""
+
+
+def correlate_tiles(
+    reference: Tensor, secondary: Tensor, rows: list[int], cols: list[int], *, size_px: int, search_px: int
+) -> Tensor:
+    """Zero-mean normalised cross-correlation of each tile; all pixels valid.
+
+    Parameters
+    ----------
+    reference, secondary : (C, H, W) features
+    rows, cols : first pixel of each of N tiles, at least `search_px` from every edge
+    size_px : side of the tiles, a multiple of `CELL_PX`
+
+    Returns
+    -------
+    (N, 2 search + 1, 2 search + 1), equal to `correlate.correlate` up to rounding.
+    """
+    if size_px % CELL_PX:
+        raise ValueError(f"tiles of {size_px} px are not made of cells of {CELL_PX} px")
+    # Constants drop out of the result; without them the sums stay small enough for float32.
+    reference = reference - reference.mean(dim=(1, 2), keepdim=True)
+    secondary = secondary - secondary.mean(dim=(1, 2), keepdim=True)
+    steps = range(0, size_px, CELL_PX)
+    of_tile = [[(r + i, c + j) for i in steps for j in steps] for r, c in zip(rows, cols, strict=True)]
+    places = sorted({place for cells in of_tile for place in cells})
+    index = {place: n for n, place in enumerate(places)}
+    member = torch.tensor([[index[place] for place in cells] for cells in of_tile])
+
+    products, sums, energies = _cells(reference, secondary, places, search_px)
+    n = size_px**2
+    mean = sums[member].sum(1) / n  # (N, C)
+    template_energy = energies[member].sum(1) - n * mean.square().sum(1)
+    window_sum, window_energy = _windows(secondary, rows, cols, size_px, search_px)
+    top = products[member].sum(1) - torch.einsum("nc,ncij->nij", mean, window_sum)
+    search_energy = window_energy - window_sum.square().sum(1) / n
+    floor = 1e-5 * reference.shape[0] * n  # as in `correlate`
+    return top / torch.sqrt(template_energy.clamp_min(floor)[:, None, None] * search_energy.clamp_min(floor))
+
+
+def _cells(
+    reference: Tensor, secondary: Tensor, places: list[tuple[int, int]], search_px: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each cell: raw correlation (M, 2R + 1, 2R + 1), sum (M, C) and energy (M,) of its pixels."""
+    side = CELL_PX + 2 * search_px
+    shifts = 2 * search_px + 1
+    products, sums, energies = [], [], []
+    for start in range(0, len(places), BATCH):
+        batch = places[start : start + BATCH]
+        cell = torch.stack([reference[:, r : r + CELL_PX, c : c + CELL_PX] for r, c in batch])
+        window = torch.stack(
+            [secondary[:, r - search_px :, c - search_px :][:, :side, :side] for r, c in batch]
+        )
+        spectrum = torch.fft.rfft2(cell, s=(side, side)).conj() * torch.fft.rfft2(window)
+        products.append(torch.fft.irfft2(spectrum.sum(1), s=(side, side))[:, :shifts, :shifts])
+        sums.append(cell.sum((2, 3)))
+        energies.append(cell.square().sum((1, 2, 3)))
+    return torch.cat(products), torch.cat(sums), torch.cat(energies)
+
+
+def _windows(
+    secondary: Tensor, rows: list[int], cols: list[int], size_px: int, search_px: int
+) -> tuple[Tensor, Tensor]:
+    """Of each window of each tile: sum per channel (N, C, 2R + 1, 2R + 1), energy (N, 2R + 1, 2R + 1)."""
+    stack = torch.cat((secondary, secondary.square().sum(0, keepdim=True)))
+    # Double precision: an integral image over a chunk loses what float32 has left for one window.
+    total = torch.nn.functional.pad(stack.double(), (1, 0, 1, 0)).cumsum_(1).cumsum_(2)
+    shifts = 2 * search_px + 1
+
+    def corner(row: int, col: int) -> Tensor:
+        return total[:, row : row + shifts, col : col + shifts]
+
+    found = []
+    for row, col in zip(rows, cols, strict=True):
+        r, c = row - search_px, col - search_px
+        box = (
+            corner(r + size_px, c + size_px) - corner(r, c + size_px) - corner(r + size_px, c) + corner(r, c)
+        )
+        found.append(box.float())
+    windows = torch.stack(found)
+    return windows[:, :-1], windows[:, -1]

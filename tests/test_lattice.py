@@ -1,0 +1,33 @@
+"""The shared-cell correlation against the plain one, tile by tile."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from crosstie.matcher.correlate import correlate
+from crosstie.matcher.lattice import correlate_tiles
+
+
+@pytest.mark.parametrize(
+    ("size", "places"), [(64, [(20, 31)]), (128, [(16, 16), (16, 80), (80, 16), (33, 47)])]
+)
+def test_equals_the_plain_correlation(size: int, places: list[tuple[int, int]]) -> None:
+    """Tiles that share cells, and one off the lattice of the others."""
+    search = 16
+    generator = torch.Generator().manual_seed(0)
+    reference, secondary = (torch.randn(5, 240, 240, generator=generator) + 30 for _ in range(2))
+    secondary[:, 4:, 6:] += reference[:, :-4, :-6]
+    rows, cols = [r for r, _ in places], [c for _, c in places]
+    got = correlate_tiles(reference, secondary, rows, cols, size_px=size, search_px=search)
+    for n, (r, c) in enumerate(places):
+        template = reference[None, :, r : r + size, c : c + size]
+        window = secondary[None, :, r - search : r + size + search, c - search : c + size + search]
+        torch.testing.assert_close(got[n], correlate(template, window)[0], rtol=0, atol=1e-4)
+        row, col = divmod(int(got[n].argmax()), 2 * search + 1)
+        assert (col - search, row - search) == (6, 4)
+
+
+def test_a_size_that_is_not_made_of_cells_is_refused() -> None:
+    with pytest.raises(ValueError, match="not made of cells"):
+        correlate_tiles(torch.ones(1, 200, 200), torch.ones(1, 200, 200), [50], [50], size_px=96, search_px=8)
