@@ -197,10 +197,9 @@ def spread_out(tiles: tuple[Tile, ...], *, count: int) -> list[Tile]:
     return [tiles[i] for _, i in sorted(best.items())]
 
 
-def room_for_templates(shape: tuple[int, int]) -> int:
-    """How many coarse templates cover a grid of `shape` (rows, cols): more would see the same ground."""
-    rows, cols = (math.ceil(length / COARSE_TEMPLATE_PX) for length in shape)
-    return rows * cols
+def room_for_templates(rows: int, cols: int) -> int:
+    """How many coarse templates cover a grid of (rows, cols) px: more would see the same ground."""
+    return math.ceil(rows / COARSE_TEMPLATE_PX) * math.ceil(cols / COARSE_TEMPLATE_PX)
 
 
 def _patch_px(job: MatchJob) -> int:

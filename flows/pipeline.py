@@ -96,7 +96,7 @@ def register_plan(
     coarse = None
     if plan.coarse_search_px:
         spots = spread_out(
-            plan.tiles, count=min(settings.tiles.coarse_spots, room_for_templates(plan.grid.shape))
+            plan.tiles, count=min(settings.tiles.coarse_spots, room_for_templates(*plan.grid.shape))
         )
         coarse = consensus(engine.probabilities(job, spots))
         if coarse.reliable:

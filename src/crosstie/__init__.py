@@ -1,9 +1,9 @@
 """Batch co-registration of Sentinel-1 to Sentinel-2.
 
-    import crosstie
+import crosstie
 
-    result = crosstie.register("s2_tci.tif", "s1_vh.tif", out="products")
-    print(result.verdict, result.correction.affine)
+result = crosstie.register("s2_tci.tif", "s1_vh.tif", out="products")
+print(result.verdict, result.correction.affine)
 """
 
 from __future__ import annotations
