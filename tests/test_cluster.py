@@ -28,7 +28,7 @@ SETTINGS = load_settings(
         "tiles.coarse_spots": 4,
         "tiles.search_px": 16,
         "compute.threads": 1,
-        "compute.chunk_px": 128,
+        "compute.chunk_px": 192,
         "compute.device": "cpu",
     }
 )

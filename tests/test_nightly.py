@@ -32,7 +32,7 @@ OPTIONS = {
     "tiles.stride_px": 64,
     "tiles.search_px": 16,
     "compute.threads": 1,
-    "compute.chunk_px": 128,
+    "compute.chunk_px": 192,
     "compute.device": "cpu",
 }
 SETTINGS = load_settings(options=OPTIONS)
