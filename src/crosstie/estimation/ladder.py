@@ -67,14 +67,18 @@ def climb(
     block = blocks(used.corner_px, tile_px=tile_px, stride_px=stride_px)
     if block.max() + 1 < MIN_BLOCKS:
         return None
+    # The correction serves the ground that the points cover, so a model is judged on gaps of one tile, which
+    # its neighbours surround. Wider gaps would ask it to extrapolate relief, which no affine can.
+    gap = blocks(used.corner_px, tile_px=tile_px, stride_px=stride_px, widest_px=tile_px)
+    fold = folds(gap, count=settings.folds)
     weight = precision(used.sigma_px, found.sigma_px)
     loss = cauchy(found.sigma_px, settings)
-    translation = _rung(Model.TRANSLATION, used, frame, block, weight, loss, settings)
+    translation = _rung(Model.TRANSLATION, used, frame, block, fold, weight, loss)
     if translation is None or highest is not Model.AFFINE:
         return translation
     if not spreads(used, tile_px=tile_px, settings=settings):
         return translation
-    affine = _rung(Model.AFFINE, used, frame, block, weight, loss, settings)
+    affine = _rung(Model.AFFINE, used, frame, block, fold, weight, loss)
     if affine is None or affine.standard_error_px > settings.max_standard_error_px:
         return translation
     gains = is_gain(
@@ -99,13 +103,15 @@ def spreads(points: Candidates, *, tile_px: int, settings: EstimationSettings) -
     return bool(narrow >= (tile_px / 2) ** 2)
 
 
-def blocks(corner_px: NDArray[np.int64], *, tile_px: int, stride_px: int) -> NDArray[np.int64]:
-    """(N,) block of each tile, 0 .. G - 1: two tiles wide where that leaves enough of them, else smaller.
+def blocks(
+    corner_px: NDArray[np.int64], *, tile_px: int, stride_px: int, widest_px: int | None = None
+) -> NDArray[np.int64]:
+    """(N,) block of each tile, 0 .. G - 1: two tiles wide (or `widest_px`) where enough remain, else smaller.
 
     Points of two blocks have few pixels in common; one tile is the least that keeps it so, and only
     images of a few tiles go below.
     """
-    index = cell_index(corner_px, edge_px=2 * tile_px)
+    index = cell_index(corner_px, edge_px=widest_px or 2 * tile_px)
     if index.max() + 1 >= 3 * MIN_BLOCKS:
         return index
     edge = tile_px
@@ -131,9 +137,9 @@ def _rung(
     used: Candidates,
     frame: Frame,
     block: NDArray[np.int64],
+    fold: NDArray[np.int64],
     weight: FloatArray,
     loss: Loss,
-    settings: EstimationSettings,
 ) -> Rung | None:
     """Fit a model to all used points and to all folds but one; None where a fold's rest lies on a line."""
     design, offset = frame.design(used.s_m, model), used.offset_px
@@ -143,7 +149,6 @@ def _rung(
     start[-1] = -np.median(offset, axis=0)
     beta = fit_cauchy(design, offset, weight, loss, start=start)
     residual = offset + design @ beta
-    fold = folds(block, count=settings.folds)
     held_out = np.empty_like(offset)
     for number in range(int(fold.max()) + 1):
         out = fold == number

@@ -39,7 +39,7 @@ class EstimationSettings:
     """Final threshold in robust standard deviations (per axis) of the residuals."""
     cauchy_sigmas: float = 2.0
     """Scale of the Cauchy loss in the same unit: near least squares for relief, deaf to what leaked in."""
-    folds: int = 5
+    folds: int = 10
     """Folds of the cross-validation."""
     min_gain_over_identity: float = 0.05
     """A correction that lowers the cross-validated RMSE by a smaller share does not matter."""
