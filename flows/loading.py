@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from crosstie.config import Settings
     from crosstie.matcher.matching import Matcher
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Parameters of mallopt(3), from malloc.h."""
 
 
 def load_matcher(settings: Settings) -> Matcher:
@@ -26,6 +30,7 @@ def load_matcher(settings: Settings) -> Matcher:
 
     if settings.compute.device == "cuda" and not torch.cuda.is_available():
         raise SettingsError("setting compute.device = 'cuda': torch sees no CUDA device; set auto or cpu")
+    keep_freed_memory()
     threads = settings.compute.threads
     torch.set_num_threads(available_cores() if threads == "auto" else threads)
     return Matcher.load(settings.weights, device=settings.compute.device)
@@ -41,6 +46,18 @@ def weights_sha256(settings: Settings) -> str:
     from crosstie.matcher.weights import verified_sha256
 
     return verified_sha256(settings.weights)
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep large freed blocks instead of handing each back to the kernel.
+
+    The network's arrays are of a few sizes that come again and again; cleared anew by the kernel at each use
+    they cost a third of the CPU time. Other C libraries are left as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def available_cores() -> int:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from crosstie.errors import SettingsError
+from crosstie.flows.loading import keep_freed_memory
 from crosstie.io.labelled import LabelledScene, read_labelled
 from crosstie.matcher.held_out import Draws, calibrate, measure
 from crosstie.matcher.samples import TrainingScene
@@ -43,6 +44,7 @@ def train_on_scenes(
     UnreadableRasterError : a scene cannot be read
     SettingsError : the line leaves no place on one of its sides
     """
+    keep_freed_memory()
     labelled = [read_labelled(folder) for folder in folders]
     scenes = [_places(scene, scene.centres_m[:, 0] <= hold_out_east_m) for scene in labelled]
     held_out = [_places(scene, scene.centres_m[:, 0] > hold_out_east_m) for scene in labelled]

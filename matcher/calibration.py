@@ -91,16 +91,6 @@ def fit_calibration(
     return Calibration(confidence, minimize(likelihood, start, jac=True, method="L-BFGS-B").x, np.zeros(2))
 
 
-def mirror_bias(error_px: Array) -> Array:
-    """Bias (2,) of the network itself, px: the median of errors (N, 2) over crops flipped at random.
-
-    Whatever bias the truth has turns with the crop and cancels over the eight symmetries of the square; what
-    the network adds does not turn.
-    """
-    near = np.hypot(error_px[:, 0], error_px[:, 1]) <= 2
-    return np.asarray(np.median(error_px[near], axis=0)) if near.any() else np.zeros(2)
-
-
 def expected_calibration_error(confidence: Array, good: NDArray[np.bool_], *, bins: int = 10) -> float:
     """Mean gap between confidence and hit rate over equal-width bins, weighted by their counts.
 

@@ -14,8 +14,8 @@ from crosstie.matcher.calibration import (
     Calibration,
     expected_calibration_error,
     fit_calibration,
-    mirror_bias,
 )
+from crosstie.matcher.correlate import correlate
 from crosstie.matcher.network import MatchingNetwork
 from crosstie.matcher.peak import find_peaks
 from crosstie.matcher.placement import place, to_tensor
@@ -131,11 +131,9 @@ def calibrate(
             run(batches=count // 4, seed=seed + 2000, unrelated=True),
         ]
 
-    flipped = measure(
-        network, scenes, draws, sizes_px=(192, 128), batches=batches, seed=3, augmented=True, device=device
-    )
     calibration = replace(
-        fit_calibration(*_columns(parts(1, batches))), bias_px=mirror_bias(flipped.error_px)
+        fit_calibration(*_columns(parts(1, batches))),
+        bias_px=turning_bias(network, scenes, draws, batches=batches // 2, device=device),
     )
     evidence, _, error, sizes = _columns(parts(2, batches // 2))
     good = np.hypot(error[:, 0], error[:, 1]) <= 1
@@ -143,6 +141,51 @@ def calibrate(
     for size in np.unique(sizes):
         confidence[sizes == size] = calibration.confidence(evidence[sizes == size], int(size))
     return calibration, expected_calibration_error(confidence, good)
+
+
+@torch.no_grad()
+def turning_bias(
+    network: MatchingNetwork,
+    scenes: Sequence[TrainingScene],
+    draws: Draws,
+    *,
+    batches: int,
+    device: str = "cpu",
+) -> NDArray[np.float64]:
+    """Offset (2,) dx, dy that the network itself adds, px. Needs no truth.
+
+    The true offset of a crop turns with it, so over the four quarter turns of one crop it sums to zero; what
+    the network adds does not turn, and is the mean of the four measured offsets.
+    """
+    means = []
+    for i in range(batches):
+        rng = np.random.default_rng((4, i))
+        batch = draw_batch(scenes, rng, size=BATCH, crop_px=draws.crop_px, jitter_px=8, augmented=False)
+        start, size = draws.search_px, draws.crop_px - 2 * draws.search_px
+        turned = []
+        for quarter in range(4):
+            optical, sar = (
+                np.ascontiguousarray(np.rot90(image, quarter, axes=(2, 3)))
+                for image in (batch.reference, batch.secondary)
+            )
+            reference = network.features(to_tensor(optical, device), Kind.OPTICAL)
+            secondary = network.features(to_tensor(sar, device), Kind.SAR)
+            template = reference[..., start : start + size, start : start + size]
+            peaks = find_peaks(correlate(template, secondary), network.logit_scale(size).to(device))
+            turned.append(peaks.offset_px.double().cpu().numpy())
+        offsets = np.stack(turned)
+        # Turned back, the four agree but for the bias and the noise; a false peak does not.
+        back = np.stack([_turn_back(o, quarter) for quarter, o in enumerate(offsets)])
+        agree = (np.abs(back - np.median(back, axis=0)).max(axis=(0, 2))) <= 1.5
+        means.append(offsets.mean(axis=0)[agree])
+    found = np.concatenate(means)
+    return np.asarray(np.median(found, axis=0)) if len(found) else np.zeros(2)
+
+
+def _turn_back(offset_px: NDArray[np.float64], quarter: int) -> NDArray[np.float64]:
+    """Offsets (N, 2) dx, dy measured on images turned by `np.rot90(.., quarter)`, in the unturned image."""
+    x, y = offset_px.T
+    return np.column_stack([(x, y), (-y, x), (-x, -y), (y, -x)][quarter])
 
 
 def _columns(
