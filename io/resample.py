@@ -84,7 +84,7 @@ def sample(bands: NDArray[np.float32], col: FloatArray, row: FloatArray) -> NDAr
     valid = np.isfinite(bands).all(axis=0)
     end = np.array(valid.shape)[:, None, None] - 1
     if valid.all() and (at >= 0).all() and (at <= end).all():
-        return np.stack([_linear(np.asarray(band), at) for band in bands])
+        return np.stack([_linear(bands[n, :, :], at) for n in range(len(bands))])
     weight = _linear(valid.astype(np.float32), at)
     kept = weight >= 0.5
     out = np.full((len(bands), *col.shape), np.nan, np.float32)
