@@ -22,6 +22,8 @@ def load_matcher(settings: Settings) -> Matcher:
     WeightsError : weights missing, or with another sha256
     SettingsError : CUDA is wanted and there is none
     """
+    # Threads that wait by spinning stall one another where processes share cores; read when torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Imported here: a process that only reads or plans is spared torch.
     import torch
 

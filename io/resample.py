@@ -85,7 +85,7 @@ def sample(bands: NDArray[np.float32], col: FloatArray, row: FloatArray) -> NDAr
     end = np.array(valid.shape)[:, None, None] - 1
     if valid.all() and (at >= 0).all() and (at <= end).all():
         return np.stack([_linear(bands[n, :, :], at) for n in range(len(bands))])
-    weight = _linear(valid.astype(np.float32), at)
+    weight = _linear(np.asarray(valid, np.float32), at)
     kept = weight >= 0.5
     out = np.full((len(bands), *col.shape), np.nan, np.float32)
     filled: NDArray[np.float32] = np.where(valid, bands, np.float32(0))

@@ -61,8 +61,8 @@ def climb(
 ) -> Rung | None:
     """Choose between translation and affine; None where the points are too few or too close to tell.
 
-    The affine is taken where the points spread in two dimensions, it predicts left-out blocks better by
-    `min_gain_of_affine`, and its standard error stays within `max_standard_error_px`.
+    The affine is taken where the points spread in two dimensions, it predicts left-out tiles better by
+    `min_gain_of_affine`, and its standard error stays within `max_standard_error_px` and well below itself.
     """
     block = blocks(used.corner_px, tile_px=tile_px, stride_px=stride_px)
     if block.max() + 1 < MIN_BLOCKS:
@@ -80,6 +80,8 @@ def climb(
         return translation
     affine = _rung(Model.AFFINE, used, frame, block, fold, weight, loss)
     if affine is None or affine.standard_error_px > settings.max_standard_error_px:
+        return translation
+    if affine.significance < settings.min_significance:
         return translation
     gains = is_gain(
         translation.rmse_px, affine.rmse_px, share=settings.min_gain_of_affine, floor_px=settings.min_gain_px

@@ -35,9 +35,9 @@ class EstimationSettings:
     max_threshold_px: float = 8.0
     """The final threshold is no larger, px, nor than a quarter of the search radius. Wide is cheap:
     of random offsets 5 % fall within that quarter, while a tight one fits plains and forgets mountains."""
-    threshold_sigmas: float = 4.0
+    threshold_sigmas: float = 5.0
     """Final threshold in robust standard deviations (per axis) of the residuals."""
-    cauchy_sigmas: float = 2.0
+    cauchy_sigmas: float = 4.0
     """Scale of the Cauchy loss in the same unit: near least squares for relief, deaf to what leaked in."""
     folds: int = 10
     """Folds of the cross-validation."""
