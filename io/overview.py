@@ -237,12 +237,12 @@ def _scale_arrow(ax: Axes, length_m: float, km_per_m: float) -> None:
 
 
 def _residuals(registration: Registration) -> tuple[FloatArray, str]:
-    """(N, 2) metres left by the correction, or by the best fit where none is applied, and its name."""
+    """(N, 2) metres left by the correction, or by what was fitted where none is applied, and its name."""
     points, estimate = registration.points, registration.estimate
     if estimate.verdict.code is VerdictCode.CORRECTED:
         return estimate.residual_m, "the correction"
     left_m = estimate.fitted.apply(points.xy_m + points.offset_m) - points.xy_m
-    return left_m, f"the best fit ({estimate.fitted.model}, not applied)"
+    return left_m, f"the fit ({estimate.fitted.model}, not applied)"
 
 
 def _draw_histogram(part: SubFigure, registration: Registration) -> None:

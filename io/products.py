@@ -122,8 +122,9 @@ def render(
 def correction_dict(registration: Registration) -> dict[str, Any]:
     """Say everything about a correction in the words of the schema `crosstie/correction/1`.
 
-    Beyond the contract: `explanation` (the reasons as sentences), `fitted` (the best model before the
-    verdict) and `hrefs` (where a scene has several files). Numbers that are not finite become null.
+    Beyond the contract: `explanation` (the reasons as sentences), `fitted` (the fullest model that the points
+    determine, applied or not) and `hrefs` (where a scene has several files). Numbers that are not finite
+    become null.
     """
     estimate, provenance = registration.estimate, registration.provenance
     return {

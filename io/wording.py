@@ -93,7 +93,9 @@ def _would_have_been(registration: Registration) -> str:
     estimate = registration.estimate
     if estimate.fitted.model is estimate.correction.model:
         return ""
-    return f" (the best fit was {estimate.fitted.model}, not applied)"
+    if estimate.verdict.code is VerdictCode.CORRECTED:
+        return f" (an {estimate.fitted.model} predicts the points no better)"
+    return f" (the fitted {estimate.fitted.model} is not applied)"
 
 
 def _shift(registration: Registration, correction: AffineCorrection) -> str:

@@ -295,7 +295,8 @@ class Estimate:
     correction: AffineCorrection
     """What to apply: the identity unless the verdict is `corrected`."""
     fitted: AffineCorrection
-    """The best model before the verdict, applied or not: for diagnosis and comparison."""
+    """The fullest model that the points determine, whatever was chosen and applied: for diagnosis, and to
+    compare runs whose choices differ."""
     used: BoolArray
     """(N,) tie points that the fit kept."""
     residual_m: FloatArray

@@ -49,6 +49,16 @@ class Rung:
         return rmse(self.design @ self.fit.beta) / max(noise, 1e-12)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Ladder:
+    """What became of the rungs."""
+
+    chosen: Rung
+    """The simplest that predicts."""
+    fullest: Rung
+    """The highest that the points determine: the same for two runs whose choice fell differently."""
+
+
 def climb(
     used: Candidates,
     frame: Frame,
@@ -58,7 +68,7 @@ def climb(
     tile_px: int,
     stride_px: int,
     settings: EstimationSettings,
-) -> Rung | None:
+) -> Ladder | None:
     """Choose between translation and affine; None where the points are too few or too close to tell.
 
     The affine is taken where the points spread in two dimensions, it predicts left-out tiles better by
@@ -74,19 +84,18 @@ def climb(
     weight = precision(used.sigma_px, found.sigma_px)
     loss = cauchy(found.sigma_px, settings)
     translation = _rung(Model.TRANSLATION, used, frame, block, fold, weight, loss)
-    if translation is None or highest is not Model.AFFINE:
-        return translation
-    if not spreads(used, tile_px=tile_px, settings=settings):
-        return translation
+    if translation is None:
+        return None
+    if highest is not Model.AFFINE or not spreads(used, tile_px=tile_px, settings=settings):
+        return Ladder(translation, translation)
     affine = _rung(Model.AFFINE, used, frame, block, fold, weight, loss)
     if affine is None or affine.standard_error_px > settings.max_standard_error_px:
-        return translation
-    if affine.significance < settings.min_significance:
-        return translation
+        return Ladder(translation, translation)
+    significant = affine.significance >= settings.min_significance
     gains = is_gain(
         translation.rmse_px, affine.rmse_px, share=settings.min_gain_of_affine, floor_px=settings.min_gain_px
     )
-    return affine if gains else translation
+    return Ladder(affine if gains and significant else translation, affine)
 
 
 def is_gain(before: float, after: float, *, share: float, floor_px: float) -> bool:

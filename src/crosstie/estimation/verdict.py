@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,14 +78,18 @@ def estimate(
     if found.kept.sum() < least:
         return _refused(points, Reason.TOO_FEW_TIE_POINTS)
     used = candidates.keep(found.kept)
-    rung = climb(used, frame, found, highest=highest, tile_px=tile_px, stride_px=stride_px, settings=settings)
-    if rung is None or rung.standard_error_px > settings.max_standard_error_px:
+    ladder = climb(
+        used, frame, found, highest=highest, tile_px=tile_px, stride_px=stride_px, settings=settings
+    )
+    if ladder is None or ladder.chosen.standard_error_px > settings.max_standard_error_px:
         return _refused(points, Reason.TOO_FEW_TIE_POINTS)
-    fitted = frame.correction(rung.fit)
-    verdict = _judge(used, rung, fitted, tile_px=tile_px, stride_px=stride_px, settings=settings)
+    rung = ladder.chosen
+    chosen, fitted = frame.correction(rung.fit), frame.correction(ladder.fullest.fit)
+    verdict = _judge(used, rung, chosen, tile_px=tile_px, stride_px=stride_px, settings=settings)
     mask = np.zeros(len(points), np.bool_)
     mask[index[found.kept]] = True
-    return _estimate(points, verdict, fitted, mask, used, rung, pixel_m)
+    applied = chosen if verdict.code is VerdictCode.CORRECTED else AffineCorrection.identity()
+    return _estimate(points, verdict, applied, fitted, mask, used, rung, pixel_m)
 
 
 def _is_candidate(points: TiePoints, settings: EstimationSettings) -> BoolArray:
@@ -211,6 +215,7 @@ def _refused(points: TiePoints, reason: Reason) -> Estimate:
 def _estimate(
     points: TiePoints,
     verdict: Verdict,
+    applied: AffineCorrection,
     fitted: AffineCorrection,
     mask: BoolArray,
     used: Candidates,
@@ -219,23 +224,16 @@ def _estimate(
 ) -> Estimate:
     before = error(used.offset_px, pixel_m)
     median_x, median_y = np.median(used.offset_px, axis=0) * pixel_m
-    untouched = Estimate(
+    corrected = verdict.code is VerdictCode.CORRECTED
+    return Estimate(
         verdict=verdict,
-        correction=AffineCorrection.identity(),
+        correction=applied,
         fitted=fitted,
         used=mask,
-        residual_m=_residual_m(points, AffineCorrection.identity()),
+        residual_m=_residual_m(points, applied),
         error_before=before,
-        error_after=before,
+        error_after=error(rung.held_out_px, pixel_m) if corrected else before,
         median_offset_m=(float(median_x), float(median_y)),
-    )
-    if verdict.code is not VerdictCode.CORRECTED:
-        return untouched
-    return replace(
-        untouched,
-        correction=fitted,
-        residual_m=_residual_m(points, fitted),
-        error_after=error(rung.held_out_px, pixel_m),
     )
 
 
