@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from crosstie.matcher.calibration import Calibration
 from crosstie.matcher.correlate import correlate
 from crosstie.matcher.lattice import CELL_PX, correlate_tiles
-from crosstie.matcher.network import HALO_PX, STRIDE_PX, MatchingNetwork
+from crosstie.matcher.network import HALO_PX, STRIDE_PX, MatchingNetwork, fuse
 from crosstie.matcher.normalise import WINDOW_PX, normalise
 from crosstie.matcher.peak import Peaks, find_peaks
 from crosstie.matcher.weights import load as load_weights
@@ -79,7 +79,8 @@ class Matcher:
         loaded = load_weights(path, sha256)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(loaded.network.to(device), loaded.calibration, loaded.sha256, device)
+        network = fuse(loaded.network).to(device)
+        return cls(network, loaded.calibration, loaded.sha256, device)
 
     @property
     def halo_px(self) -> int:

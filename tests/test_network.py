@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from crosstie.matcher.network import HALO_PX, STRIDE_PX, MatchingNetwork
+from crosstie.matcher.network import HALO_PX, STRIDE_PX, MatchingNetwork, fuse
 from crosstie.types import Kind
 
 
@@ -23,6 +23,18 @@ def test_features_do_not_depend_on_where_the_tile_is_cut(network: MatchingNetwor
     torch.testing.assert_close(
         part[..., inside, inside], whole[..., start:stop, start:stop][..., inside, inside], rtol=0, atol=1e-5
     )
+
+
+def test_folding_the_normalisations_changes_nothing() -> None:
+    torch.manual_seed(1)
+    network = MatchingNetwork()
+    plane = torch.randn(2, 1, 96, 96)
+    with torch.no_grad():
+        for _ in range(3):  # fixed statistics other than the initial 0 and 1
+            network.features(plane, Kind.SAR)
+        network.eval()
+        plain = network.features(plane, Kind.SAR)
+        torch.testing.assert_close(fuse(network).features(plane, Kind.SAR), plain, rtol=0, atol=1e-5)
 
 
 def test_each_kind_has_its_own_encoder(network: MatchingNetwork) -> None:

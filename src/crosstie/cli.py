@@ -429,15 +429,22 @@ def _print_pairs(plan: PairPlan, done: set[str] | None, form: PairsFormat) -> No
 
 
 def _print_outcomes(outcomes: Sequence[Outcome], catalog: str) -> None:
-    _print_table([outcome.row() for outcome in outcomes])
+    # Scene ids are long: a line of figures a pair first, then what each number stands for and where it lies.
+    rows = [outcome.row() for outcome in outcomes]
+    short = [name for name in (rows[0] if rows else ()) if name not in {"pair", "products"}]
+    _print_table([{"#": str(n), **{name: row[name] for name in short}} for n, row in enumerate(rows, 1)])
     if not outcomes:
         typer.echo(
             f"no pair in {catalog}; `crosstie pairs --catalog {catalog}` says which scenes are left out"
         )
         return
-    for outcome in outcomes:
+    for n, outcome in enumerate(outcomes, 1):
+        typer.echo(f"\n#{n} {outcome.pair_key}")
         for sentence in outcome.explanation:
-            typer.echo(f"{outcome.pair_key}: {sentence}")
+            typer.echo(f"   {sentence}")
+        if outcome.products is not None:
+            typer.echo(f"   {outcome.products}/report.html")
+    typer.echo("")
     counts = Counter(outcome.verdict for outcome in outcomes)
     before = sum(outcome.already_done for outcome in outcomes)
     typer.echo(
