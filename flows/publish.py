@@ -116,8 +116,13 @@ def _detail(plan: Plan, registration: Registration) -> Thumbnails | None:
         return None
     surest = int(np.argmax(np.where(used, points.confidence, -1.0)))
     row, col = (
-        int(start[surest] + plan.tile_px / 2 - DETAIL_PX / 2) // ALIGN_PX * ALIGN_PX
-        for start in (points.row, points.col)
+        _inside(int(start[surest] + plan.tile_px / 2 - DETAIL_PX / 2), length)
+        for start, length in zip((points.row, points.col), plan.grid.shape, strict=True)
     )
     view = window(plan.grid, row=row, col=col, shape=(DETAIL_PX, DETAIL_PX))
     return Thumbnails(read_plane(plan.reference, view), read_plane(plan.secondary, view), view)
+
+
+def _inside(start_px: int, length_px: int) -> int:
+    """First row or column of a detail window moved into a grid of that length, on the network's lattice."""
+    return max(0, min(start_px, length_px - DETAIL_PX)) // ALIGN_PX * ALIGN_PX

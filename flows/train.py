@@ -25,6 +25,7 @@ def train_on_scenes(
     *,
     hold_out_east_m: float,
     device: str = "auto",
+    calibration_batches: int = 60,
     progress: Callable[[int, dict[str, float]], None] | None = None,
 ) -> dict[str, float]:
     """Train, calibrate and save; a run that was cut goes on from its last checkpoint.
@@ -33,6 +34,7 @@ def train_on_scenes(
     ----------
     folders : labelled scenes (`crosstie.io.labelled`), all in one CRS
     out : receives `checkpoint.pt`, `log.csv`, `plan.json` and, at the end, `crosstie.safetensors`
+    calibration_batches : batches of held-out crops that the confidence is fitted on
     hold_out_east_m : places east of this easting are never learnt from; confidence is calibrated on them
 
     Returns
@@ -58,8 +60,18 @@ def train_on_scenes(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     network = train(scenes, held_out, plan, out, device=device, progress=progress)
     draws = Draws(plan.crop_px, plan.search_px, plan.jitter_px)
-    calibration, calibration_error = calibrate(network, held_out, draws, device=device)
-    measured = measure(network, held_out, draws, sizes_px=(192, 128, 64), batches=20, seed=777, device=device)
+    calibration, calibration_error = calibrate(
+        network, held_out, draws, batches=calibration_batches, device=device
+    )
+    measured = measure(
+        network,
+        held_out,
+        draws,
+        sizes_px=(192, 128, 64),
+        batches=calibration_batches // 3,
+        seed=777,
+        device=device,
+    )
     figures = {name: v for size in (192, 128, 64) for name, v in measured.figures(size).items()}
     figures["calibration_error"] = calibration_error
     facts = {
