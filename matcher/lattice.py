@@ -79,8 +79,8 @@ def _windows(
 ) -> tuple[Tensor, Tensor]:
     """Of each window of each tile: sum per channel (N, C, 2R + 1, 2R + 1), energy (N, 2R + 1, 2R + 1)."""
     stack = torch.cat((secondary, secondary.square().sum(0, keepdim=True)))
-    # float32 is enough here: with the means taken out, an integral image over a chunk stays below 1e8, and the
-    # last digit of that is a millionth of a window's energy.
+    # float32 is enough here: with the means taken out, an integral image over a chunk stays below 1e8, and
+    # the last digit of that is a millionth of a window's energy.
     total = torch.nn.functional.pad(stack, (1, 0, 1, 0)).cumsum_(1).cumsum_(2)
     shifts = 2 * search_px + 1
 
