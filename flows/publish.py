@@ -28,7 +28,7 @@ ALGORITHM_VERSION = "1"
 DETAIL_PX = 320
 """Side of the window that the report shows at full resolution."""
 
-TOLD_VERSIONS = ("crosstie", "torch", "numpy", "scipy", "scikit-image", "rasterio", "odc-geo")
+TOLD_VERSIONS = ("crosstie", "torch", "numpy", "scipy", "rasterio", "odc-geo")
 
 
 @dataclass(frozen=True, slots=True)
