@@ -78,7 +78,7 @@ _SENTENCES = {
     Reason.RESIDUAL_TOO_LARGE: "The offsets scatter too widely around the best correction.",
     Reason.INCONSISTENT_OFFSETS: "The offsets do not agree with one another on any correction.",
     Reason.NOT_BETTER_THAN_IDENTITY: "No correction leaves a smaller cross-validated error than none at all.",
-    Reason.OFFSET_BEYOND_SEARCH: "The images are farther apart than the search reaches.",
+    Reason.OFFSET_BEYOND_SEARCH: "No offset was found within the search; the images may be farther apart.",
     Reason.TERRAIN_NOT_AFFINE: "The offsets follow the terrain; an affine cannot describe them.",
     Reason.IMPLAUSIBLE_CORRECTION: "The best correction rotates, scales or shears more than a sensor can.",
 }
