@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crosstie.errors import SettingsError
 from crosstie.matcher.held_out import Draws, measure
 from crosstie.matcher.network import MatchingNetwork
 from crosstie.matcher.placement import place, to_tensor
@@ -86,8 +87,13 @@ def train(
     ----------
     scenes, held_out : places to learn from, and places never learnt from that the log is evaluated on
     progress : called after each step with the step and its figures
+
+    Raises
+    ------
+    SettingsError : `folder` holds a run with another plan; only `steps` may differ
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _same_run(folder, plan)
     (folder / "plan.json").write_text(json.dumps(asdict(plan), indent=1))
     torch.manual_seed(plan.seed)
     network = MatchingNetwork()
@@ -129,6 +135,19 @@ def train(
         if progress is not None:
             progress(done, figures)
     return average
+
+
+def _same_run(folder: Path, plan: TrainingPlan) -> None:
+    """Refuse to go on with a run of another plan: its weights would be of neither."""
+    path = folder / "plan.json"
+    if not (path.exists() and (folder / "checkpoint.pt").exists()):
+        return
+    before = json.loads(path.read_text())
+    now = json.loads(json.dumps(asdict(plan)))
+    other = [name for name in now if name != "steps" and before.get(name) != now[name]]
+    if other:
+        said = ", ".join(f"{name} {before.get(name)}, not {now[name]}" for name in other)
+        raise SettingsError(f"{folder}: holds a run with {said}; choose another folder, or remove it")
 
 
 def batch_loss(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from training_land import shifted_scene
 
+from crosstie.errors import SettingsError
 from crosstie.matcher.training import TrainingPlan, gaussian_target, train
 
 SMALL = TrainingPlan(
@@ -47,6 +48,14 @@ def test_a_resumed_run_ends_with_the_same_weights_to_the_bit(tmp_path: Path) -> 
     resumed = train(scenes, [], SMALL, tmp_path / "cut")
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
+
+
+def test_a_run_is_not_continued_with_another_plan(tmp_path: Path) -> None:
+    scenes = [shifted_scene(5, -3)]
+    train(scenes, [], replace(SMALL, steps=1), tmp_path)
+    with pytest.raises(SettingsError, match="seed 0, not 1"):
+        train(scenes, [], replace(SMALL, seed=1), tmp_path)
+    train(scenes, [], replace(SMALL, steps=2), tmp_path)  # longer is allowed
 
 
 def test_a_plan_whose_templates_do_not_fit_is_refused() -> None:
