@@ -34,21 +34,22 @@ def find_peaks(correlation: Tensor, logit_scale: Tensor) -> Peaks:
     is a paraboloid there, and its vertex, fitted by least squares to the 3 x 3 neighbourhood, is unbiased.
     """
     b, height, width = correlation.shape
+    device = correlation.device
     radius = (width - 1) // 2
     flat = correlation.reshape(b, -1)
     peak, index = flat.max(dim=1)
     # A vertex needs neighbours: a maximum on the rim is fitted one pixel inside.
     row = (index // width).clamp(1, height - 2)
     col = (index % width).clamp(1, width - 2)
-    shift = torch.arange(-1, 2)
-    batch = torch.arange(b)[:, None, None]
+    shift = torch.arange(-1, 2, device=device)
+    batch = torch.arange(b, device=device)[:, None, None]
     patch = correlation[batch, (row[:, None] + shift)[:, :, None], (col[:, None] + shift)[:, None, :]]
     vertex = _vertex(patch)
     offset = torch.stack((col, row), dim=1) + vertex - radius
 
     log_p = torch.log_softmax(flat * logit_scale, dim=1)
-    rows = torch.arange(height)[:, None].expand(height, width).reshape(-1)
-    cols = torch.arange(width)[None, :].expand(height, width).reshape(-1)
+    rows = torch.arange(height, device=device)[:, None].expand(height, width).reshape(-1)
+    cols = torch.arange(width, device=device)[None, :].expand(height, width).reshape(-1)
     dx = cols[None] - radius - offset[:, :1]
     dy = rows[None] - radius - offset[:, 1:]
     distance2 = dx**2 + dy**2

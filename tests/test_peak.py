@@ -34,3 +34,9 @@ def test_a_maximum_on_the_rim_stays_inside_and_finite() -> None:
     offset = find_peaks(surface, torch.tensor(10.0)).offset_px[0]
     assert torch.isfinite(offset).all()
     assert offset.abs().max() <= 32
+
+
+def test_all_work_is_done_on_the_device_of_the_surface() -> None:
+    """The meta device refuses to mix with the CPU, as a GPU does."""
+    peaks = find_peaks(torch.zeros(2, 65, 65, device="meta"), torch.tensor(10.0))
+    assert {t.device.type for t in (peaks.offset_px, peaks.spread_px, peaks.evidence)} == {"meta"}
