@@ -40,6 +40,11 @@ def verified_sha256(path: Path | None = None, sha256: str | None = None) -> str:
     ------
     WeightsError : no file, nothing to check it against, or another sha256
     """
+    return _verified(path, sha256)[1]
+
+
+def _verified(path: Path | None, sha256: str | None) -> tuple[bytes, str]:
+    """The bytes of the file and their sha256: what is opened is what was checked."""
     if path is None:
         path, sha256 = SHIPPED, sha256 or SHIPPED_SHA256
     if not path.is_file():
@@ -51,10 +56,11 @@ def verified_sha256(path: Path | None = None, sha256: str | None = None) -> str:
                 f"{path}: nothing says which sha256 to expect; give it, or write {sidecar.name}"
             )
         sha256 = (sidecar.read_text().split() or [""])[0]
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    body = path.read_bytes()
+    found = hashlib.sha256(body).hexdigest()
     if found != sha256.lower():
         raise WeightsError(f"{path}: sha256 is {found}, expected {sha256}; fetch the file again")
-    return found
+    return body, found
 
 
 def load(path: Path | None = None, sha256: str | None = None) -> Weights:
@@ -64,10 +70,10 @@ def load(path: Path | None = None, sha256: str | None = None) -> Weights:
     ------
     WeightsError : as `verified_sha256`, or a file that is no crosstie weights
     """
-    found = verified_sha256(path, sha256)
+    body, found = _verified(path, sha256)
     path = path or SHIPPED
     try:
-        tensors = safetensors.torch.load(path.read_bytes())
+        tensors = safetensors.torch.load(body)
     except safetensors.SafetensorError as error:
         raise WeightsError(
             f"{path}: not a safetensors file ({error}); train again or fetch it again"
