@@ -42,10 +42,6 @@ class Calibration:
         return np.asarray(np.exp(np.clip(log_sigma, np.log(0.02), np.log(10))))
 
 
-UNCALIBRATED = Calibration(np.array([0.0, 0, 0, 1, 0, -3]), np.array([1.0, 0, 0, 0]), np.zeros(2))
-"""For a network in training, before anything was held against truth."""
-
-
 def fit_calibration(
     evidence: Array, spread_px: Array, error_px: Array, sizes_px: NDArray[np.int64]
 ) -> Calibration:

@@ -3,20 +3,23 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from crosstie.errors import WeightsError
-from crosstie.matcher.calibration import UNCALIBRATED
+from crosstie.matcher.calibration import Calibration
 from crosstie.matcher.network import MatchingNetwork
 from crosstie.matcher.weights import load, save, verified_sha256
+
+CALIBRATION = Calibration(np.array([0.0, 0, 0, 1, 0, -3]), np.array([1.0, 0, 0, 0]), np.zeros(2))
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> tuple[Path, MatchingNetwork]:
     torch.manual_seed(4)
     network = MatchingNetwork()
-    save(tmp_path / "w.safetensors", network, UNCALIBRATED, facts={"seed": "4"})
+    save(tmp_path / "w.safetensors", network, CALIBRATION, facts={"seed": "4"})
     return tmp_path / "w.safetensors", network
 
 
@@ -25,7 +28,7 @@ def test_what_was_saved_comes_back(saved: tuple[Path, MatchingNetwork]) -> None:
     loaded = load(path)
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, loaded.network.state_dict()[name])
-    assert (loaded.calibration.confidence_weights == UNCALIBRATED.confidence_weights).all()
+    assert (loaded.calibration.confidence_weights == CALIBRATION.confidence_weights).all()
 
 
 def test_one_changed_byte_is_refused(saved: tuple[Path, MatchingNetwork]) -> None:

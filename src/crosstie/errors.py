@@ -1,14 +1,13 @@
 """Everything crosstie raises on purpose.
 
     CrosstieError
-    ├── BadInputError              the caller can mend it: one line, exit code 2
-    │   ├── UnreadableRasterError      missing, not a raster, truncated
-    │   ├── NoGeoreferenceError        neither CRS and transform nor GCPs
-    │   ├── CatalogueError             a catalogue that cannot be read or searched
-    │   ├── SettingsError              a setting out of range, misspelt or contradictory
-    │   ├── WeightsError               weights missing or with another sha256
-    │   └── StoreError                 a product root that cannot be read or written
-    └── TooFewTiePointsError       becomes a verdict in one place, never reaches a user
+    └── BadInputError              the caller can mend it: one line, exit code 2
+        ├── UnreadableRasterError      missing, not a raster, truncated
+        ├── NoGeoreferenceError        neither CRS and transform nor GCPs
+        ├── CatalogueError             a catalogue that cannot be read or searched
+        ├── SettingsError              a setting out of range, misspelt or contradictory
+        ├── WeightsError               weights missing or with another sha256
+        └── StoreError                 a product root that cannot be read or written
 
 A bad *result* is not an exception: it is a verdict with reason codes (`crosstie.types.Reason`).
 """
@@ -46,7 +45,3 @@ class WeightsError(BadInputError):
 
 class StoreError(BadInputError):
     """A product root cannot be reached, read or written."""
-
-
-class TooFewTiePointsError(CrosstieError):
-    """Fewer tie points than a model needs, or all of them on one line."""
