@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Plane = NDArray[np.float32]
 
-ALIGN_PX = 8
+ALIGN_PX = 16
 """Windows begin and end at multiples of this: the coarsest features of the network have that pixel, and must
 not move with the window."""
 

@@ -18,11 +18,25 @@ def luminance(rgb: Array) -> Array:
     return plane
 
 
-def augment_optical(rgb: Array, rng: np.random.Generator) -> Array:
-    """Another band mix, gamma, noise, haze, clouds and holes on (3, rows, cols) in 0..1 -> (rows, cols)."""
-    plane: NDArray[np.floating] = luminance(rgb)
-    if rng.random() < 0.4:
-        plane = np.tensordot(rng.dirichlet((0.7, 0.7, 0.7)).astype(np.float32), rgb, axes=1)
+def one_plane(bands: Array) -> Array:
+    """(bands, rows, cols) -> (rows, cols): luminance of three bands, mean of any other number."""
+    if len(bands) == 3:
+        return luminance(bands)
+    mean: Array = bands.mean(axis=0, dtype=np.float32)
+    return mean
+
+
+def augment_optical(bands: Array, rng: np.random.Generator) -> Array:
+    """Other bands, gamma, noise, haze, clouds and holes on (bands, rows, cols) in 0..1 -> (rows, cols)."""
+    plane: NDArray[np.floating] = one_plane(bands)
+    mix = rng.random()
+    if mix < 0.35:
+        plane = np.tensordot(rng.dirichlet(np.full(len(bands), 0.7)).astype(np.float32), bands, axes=1)
+    elif mix < 0.5 and len(bands) == 3:
+        # Near infrared shows green fields bright that red shows dark: so may a difference of two bands.
+        plane = np.tensordot(_difference(rng), bands, axes=1)
+        low, high = float(plane.min()), float(plane.max())
+        plane = (plane - low) / max(high - low, 1e-3)
     if rng.random() < 0.5:
         plane = np.clip(plane, 1e-3, 1) ** rng.uniform(0.5, 2.0)
     if rng.random() < 0.2:
@@ -56,6 +70,12 @@ def augment_sar(db: Array, rng: np.random.Generator) -> Array:
     if rng.random() < 0.15:
         plane = np.where(_blobs(plane.shape, rng, share=rng.uniform(0.02, 0.2)) > 0.5, np.nan, plane)
     return plane.astype(np.float32)
+
+
+def _difference(rng: np.random.Generator) -> Array:
+    """Weights (3,) of red, green and blue: more of green, less of red, by chance."""
+    weights = rng.dirichlet((1, 1, 1)) + np.array([-1.0, 1.0, 0.0]) * rng.uniform(0.3, 1.2)
+    return weights.astype(np.float32)
 
 
 def _blobs(shape: tuple[int, ...], rng: np.random.Generator, *, share: float) -> Array:

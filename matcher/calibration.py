@@ -15,7 +15,12 @@ from scipy.optimize import minimize
 
 Array = NDArray[np.float64]
 
-EVIDENCE = ("peak", "lead", "log10_mass_outside", "logit_lead", "log2_size", "bias")
+EVIDENCE = ("peak", "lead", "log10_mass_outside", "logit_lead", "deep", "deep_gap")
+"""Of each template: shallow correlation at the peak and its lead over the second peak; logarithm of the
+probability outside the peak; lead in logits, deep and shallow together; deep correlation at the peak, and how
+far that is below the deep maximum (0 where the two levels agree)."""
+
+CONFIDENCE_TERMS = (*EVIDENCE, "log2_size", "bias")
 """What the weights of the confidence belong to."""
 
 SIGMA_TERMS = ("log_spread", "log10_mass_outside", "log2_size", "bias")
@@ -25,14 +30,14 @@ SIGMA_TERMS = ("log_spread", "log10_mass_outside", "log2_size", "bias")
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
     confidence_weights: Array
-    """(6,) in the order of `EVIDENCE`."""
+    """(8,) in the order of `CONFIDENCE_TERMS`."""
     sigma_weights: Array
     """(4,) in the order of `SIGMA_TERMS`; sigma in px per axis."""
     bias_px: Array
     """(2,) dx, dy that the network adds to every offset of SAR against optical, to be taken off."""
 
     def confidence(self, evidence: Array, size_px: int) -> Array:
-        """Probability (N,) that an offset is within 1 px, from evidence (N, 4) of `peak.find_peaks`."""
+        """Probability (N,) that an offset is within 1 px, from evidence (N, 6) of `peak.find_peaks`."""
         logit = _confidence_terms(evidence, size_px) @ self.confidence_weights
         return np.asarray(1 / (1 + np.exp(-np.clip(logit, -30, 30))))
 
@@ -49,7 +54,7 @@ def fit_calibration(
 
     Parameters
     ----------
-    evidence : (N, 4) of `peak.find_peaks`
+    evidence : (N, 6) of `peak.find_peaks`
     spread_px : (N,)
     error_px : (N, 2) measured minus true offset; infinite where the pair shows two different places
     sizes_px : (N,) side of each template

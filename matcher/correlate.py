@@ -45,7 +45,7 @@ def correlate(
         search = _centre(search, search_valid)
     spectrum = torch.fft.rfft2(template, s=(n, n)).conj() * torch.fft.rfft2(search)
     top = torch.fft.irfft2(spectrum.sum(dim=1), s=(n, n))[..., :shifts, :shifts]
-    search_energy = _box_sum(search.square().sum(dim=1), m) - _box_sum(search, m).square().sum(dim=1) / m**2
+    search_energy = box_sums(search.square().sum(dim=1), m) - box_sums(search, m).square().sum(dim=1) / m**2
     if search_valid is None:
         template_energy = template.square().sum(dim=(1, 2, 3))[:, None, None]
     else:
@@ -64,7 +64,7 @@ def _centre(features: Tensor, valid: Tensor) -> Tensor:
     return (features - mean) * valid
 
 
-def _box_sum(x: Tensor, m: int) -> Tensor:
+def box_sums(x: Tensor, m: int) -> Tensor:
     """Sums of every m x m window of (..., n, n): (..., n - m + 1, n - m + 1), by an integral image."""
     total = torch.nn.functional.pad(x, (1, 0, 1, 0)).cumsum(-1).cumsum(-2)
     return total[..., m:, m:] - total[..., :-m, m:] - total[..., m:, :-m] + total[..., :-m, :-m]

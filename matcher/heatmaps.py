@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from crosstie.matcher.correlate import _box_sum
+from crosstie.matcher.correlate import box_sums
 from crosstie.matcher.enhancement import FeatureParts
-from crosstie.matcher.peak import _vertex
+from crosstie.matcher.peak import vertex
 from crosstie.matcher.s2m2_settings import DEEP_STRIDE_PX, S2M2Settings
 
 PRODUCT_SCALE = 200.0
@@ -88,7 +88,7 @@ def windowed_ncc(template: Tensor, search: Tensor, transform: Literal["circular"
     # The mean of a window falls out against a template of mean zero; the overall mean goes for precision.
     search = search - search.mean(dim=(-2, -1), keepdim=True)
     covariance = correlation_map(template, search, transform)[..., :shifts, :shifts]
-    search_energy = _box_sum(search.square(), m) - _box_sum(search, m).square() / m**2
+    search_energy = box_sums(search.square(), m) - box_sums(search, m).square() / m**2
     template_energy = template.square().sum(dim=(-2, -1), keepdim=True)
     floor = LEAST_VARIANCE * m**2
     return covariance / torch.sqrt(template_energy.clamp_min(floor) * search_energy.clamp_min(floor))
@@ -166,7 +166,7 @@ def _peak(surface: Tensor, fine: Tensor, *, refined: bool) -> Tensor:
         step = torch.arange(-1, 2, device=surface.device)
         batch = torch.arange(b, device=surface.device)[:, None, None]
         patch = fine[batch, (cell[:, 1:] + step)[:, :, None], (cell[:, :1] + step)[:, None, :]]
-        return cell + _vertex(patch) - (side - 1) / 2
+        return cell + vertex(patch) - (side - 1) / 2
     return cell.float() - (side - 1) / 2
 
 

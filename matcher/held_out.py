@@ -15,11 +15,11 @@ from crosstie.matcher.calibration import (
     expected_calibration_error,
     fit_calibration,
 )
-from crosstie.matcher.correlate import correlate
-from crosstie.matcher.network import MatchingNetwork
+from crosstie.matcher.network import DenseFeatures, MatchingNetwork
 from crosstie.matcher.peak import find_peaks
 from crosstie.matcher.placement import place, to_tensor
 from crosstie.matcher.samples import TrainingScene, draw_batch
+from crosstie.matcher.similarity import logits
 from crosstie.types import Kind
 
 BATCH = 8
@@ -39,7 +39,7 @@ class Measured:
     """N tiles, each with what the matcher saw and how far off it was."""
 
     evidence: NDArray[np.float64]
-    """(N, 4) of `peak.find_peaks`"""
+    """(N, 6) of `peak.find_peaks`"""
     spread_px: NDArray[np.float64]
     """(N,)"""
     error_px: NDArray[np.float64]
@@ -83,11 +83,13 @@ def measure(
         reference = network.features(to_tensor(batch.reference, device), Kind.OPTICAL)
         secondary = network.features(to_tensor(batch.secondary, device), Kind.SAR)
         if unrelated:
-            secondary = secondary.roll(1, dims=0)
+            secondary = DenseFeatures(*(level.roll(1, dims=0) for level in secondary))
         truth = torch.from_numpy(batch.truth_px).to(device)
         for size in sizes_px:
-            surface, target = place(reference, secondary, truth, rng, size_px=size, search_px=draws.search_px)
-            peaks = find_peaks(surface, network.logit_scale(size).to(device))
+            similarity, target = place(
+                reference, secondary, truth, rng, size_px=size, search_px=draws.search_px
+            )
+            peaks = find_peaks(similarity, logits(network, similarity, size))
             error = peaks.offset_px - target
             error = torch.where(torch.isfinite(error), error, torch.nan)
             known = torch.isfinite(error).all(1)
@@ -161,7 +163,7 @@ def turning_bias(
     for i in range(batches):
         rng = np.random.default_rng((4, i))
         batch = draw_batch(scenes, rng, size=BATCH, crop_px=draws.crop_px, jitter_px=8, augmented=False)
-        start, size = draws.search_px, draws.crop_px - 2 * draws.search_px
+        size = draws.crop_px - 2 * draws.search_px
         turned = []
         for quarter in range(4):
             optical, sar = (
@@ -170,8 +172,9 @@ def turning_bias(
             )
             reference = network.features(to_tensor(optical, device), Kind.OPTICAL)
             secondary = network.features(to_tensor(sar, device), Kind.SAR)
-            template = reference[..., start : start + size, start : start + size]
-            peaks = find_peaks(correlate(template, secondary), network.logit_scale(size).to(device))
+            nowhere = torch.full((BATCH, 2, 1, 1), torch.nan, device=device)
+            similarity, _ = place(reference, secondary, nowhere, rng, size_px=size, search_px=draws.search_px)
+            peaks = find_peaks(similarity, logits(network, similarity, size))
             turned.append(peaks.offset_px.double().cpu().numpy())
         offsets = np.stack(turned)
         # Turned back, the four agree but for the bias and the noise; a false peak does not.

@@ -16,13 +16,17 @@ from torch.nn import functional as F
 from crosstie.matcher.calibration import Calibration
 from crosstie.matcher.correlate import correlate
 from crosstie.matcher.lattice import CELL_PX, correlate_tiles
-from crosstie.matcher.network import HALO_PX, STRIDE_PX, MatchingNetwork, fuse
+from crosstie.matcher.network import DEEP_STRIDE_PX, HALO_PX, STRIDE_PX, MatchingNetwork, fuse
 from crosstie.matcher.normalise import WINDOW_PX, normalise
 from crosstie.matcher.peak import Peaks, find_peaks
+from crosstie.matcher.similarity import Similarity, deep_reach, logits
 from crosstie.matcher.weights import load as load_weights
 from crosstie.types import Kind
 
 Plane = NDArray[np.float32]
+
+DEEP_BATCH = 64
+"""Tiles whose deep similarity is computed at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,21 +42,32 @@ class Matches:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Features:
-    """Dense features of one plane."""
+class Level:
+    """Features of one plane at one stride."""
 
     values: Tensor
-    """(1, 16, rows, cols), 0 where invalid."""
+    """(1, C, rows, cols), 0 where invalid."""
     valid: Tensor
     """(1, 1, rows, cols), 1.0 where good."""
 
-    def cut(self, row: int, col: int, side: int) -> Tensor:
-        """Features (1, 16, side, side) of the window that begins at (row, col)."""
-        return self.values[..., row : row + side, col : col + side]
+    def cut(self, row: int, col: int, side: int) -> Level:
+        """The window that begins at (row, col), in pixels of this level."""
+        window = ..., slice(row, row + side), slice(col, col + side)
+        return Level(self.values[window], self.valid[window])
 
-    def mask(self, row: int, col: int, side: int) -> Tensor:
-        """Validity (1, 1, side, side) of the same window."""
-        return self.valid[..., row : row + side, col : col + side]
+    @property
+    def whole(self) -> bool:
+        return bool(self.valid.all())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Features:
+    """Dense features of one plane."""
+
+    shallow: Level
+    """16 channels, stride 1"""
+    deep: Level
+    """32 channels, stride 8"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,9 +110,14 @@ class Matcher:
         # Whole strides, by repeating the edge.
         pad = (0, -cols % STRIDE_PX, 0, -rows % STRIDE_PX)
         x = F.pad(torch.from_numpy(normalised)[None, None], pad, mode="replicate").to(self.device)
-        values = self.network.features(x.contiguous(memory_format=torch.channels_last), kind).float()
+        shallow, deep = self.network.features(x.contiguous(memory_format=torch.channels_last), kind)
         mask = torch.from_numpy(valid.astype(np.float32))[None, None].to(self.device)
-        return Features(values[..., :rows, :cols].contiguous(), mask)
+        # A cell is good where most of its pixels are.
+        cells = (F.avg_pool2d(F.pad(mask, pad), DEEP_STRIDE_PX) >= 0.5).float()
+        return Features(
+            Level(shallow.float()[..., :rows, :cols].contiguous(), mask),
+            Level(deep.float().contiguous(), cells),
+        )
 
     @torch.inference_mode()
     def match(
@@ -130,12 +150,18 @@ class Matcher:
             raise ValueError(f"tiles need {search_px} px of context on every side in {reference.shape}")
         left = self.features(reference, reference_kind)
         right = self.features(secondary, secondary_kind)
-        scale = self.network.logit_scale(size_px).to(self.device)
-        surfaces = _surfaces(left, right, rows.tolist(), cols.tolist(), size_px=size_px, search_px=search_px)
+        similarity = measure_similarity(
+            left, right, rows.tolist(), cols.tolist(), size_px=size_px, search_px=search_px
+        )
         # Offsets are secondary minus reference: the bias of SAR against optical changes sign with the roles.
         sign = (secondary_kind is Kind.SAR) - (reference_kind is Kind.SAR)
         bias_px = sign * self.calibration.bias_px
-        return self._judge(find_peaks(surfaces, scale), bias_px, size_px=size_px, search_px=search_px)
+        return self._judge(
+            find_peaks(similarity, logits(self.network, similarity, size_px)),
+            bias_px,
+            size_px=size_px,
+            search_px=search_px,
+        )
 
     def _judge(self, peaks: Peaks, bias_px: NDArray[np.float64], *, size_px: int, search_px: int) -> Matches:
         offset = peaks.offset_px.double().cpu().numpy()
@@ -170,18 +196,15 @@ class Matcher:
         size = reference.shape[0] - 2 * search_px
         left = self.features(reference, reference_kind)
         right = self.features(secondary, secondary_kind)
-        surface = correlate(
-            left.cut(search_px, search_px, size),
-            right.values,
-            left.mask(search_px, search_px, size),
-            right.valid,
+        similarity = measure_similarity(
+            left, right, [search_px], [search_px], size_px=size, search_px=search_px
         )
-        logits = surface[0].flatten() * self.network.logit_scale(size).to(self.device)
-        probability: Plane = torch.softmax(logits, 0).reshape(surface.shape[1:]).cpu().numpy()
+        surface = logits(self.network, similarity, size)[0]
+        probability: Plane = torch.softmax(surface.flatten(), 0).reshape(surface.shape).cpu().numpy()
         return probability
 
 
-def _surfaces(
+def measure_similarity(
     reference: Features,
     secondary: Features,
     rows: list[int],
@@ -189,30 +212,74 @@ def _surfaces(
     *,
     size_px: int,
     search_px: int,
+) -> Similarity:
+    """Deep and shallow similarity of N tiles, in order, that begin at (rows, cols) px."""
+    return Similarity(
+        _shallow(reference.shallow, secondary.shallow, rows, cols, size_px=size_px, search_px=search_px),
+        _deep(reference.deep, secondary.deep, rows, cols, size_px=size_px, search_px=search_px),
+    )
+
+
+def _shallow(
+    reference: Level, secondary: Level, rows: list[int], cols: list[int], *, size_px: int, search_px: int
 ) -> Tensor:
-    """Correlation surfaces (N, 2R + 1, 2R + 1) of the tiles, in order."""
+    """(N, 2R + 1, 2R + 1)."""
     side = size_px + 2 * search_px
-    surfaces = torch.empty((len(rows), 2 * search_px + 1, 2 * search_px + 1), device=reference.values.device)
-    whole = []
+    found = torch.empty((len(rows), 2 * search_px + 1, 2 * search_px + 1), device=reference.values.device)
+    lattice = []
     for n, (row, col) in enumerate(zip(rows, cols, strict=True)):
-        template_valid = reference.mask(row, col, size_px)
-        search_valid = secondary.mask(row - search_px, col - search_px, side)
-        if size_px % CELL_PX == 0 and bool(template_valid.all()) and bool(search_valid.all()):
-            whole.append(n)
-            continue
-        surfaces[n] = correlate(
-            reference.cut(row, col, size_px),
-            secondary.cut(row - search_px, col - search_px, side),
-            template_valid,
-            search_valid,
-        )[0]
-    if whole:
-        surfaces[whole] = correlate_tiles(
+        template = reference.cut(row, col, size_px)
+        search = secondary.cut(row - search_px, col - search_px, side)
+        if size_px % CELL_PX == 0 and template.whole and search.whole:
+            lattice.append(n)
+        else:
+            found[n] = _correlate(template, search)[0]
+    if lattice:
+        found[lattice] = correlate_tiles(
             reference.values[0],
             secondary.values[0],
-            [rows[n] for n in whole],
-            [cols[n] for n in whole],
+            [rows[n] for n in lattice],
+            [cols[n] for n in lattice],
             size_px=size_px,
             search_px=search_px,
         )
-    return surfaces
+    return found
+
+
+def _deep(
+    reference: Level, secondary: Level, rows: list[int], cols: list[int], *, size_px: int, search_px: int
+) -> Tensor:
+    """(N, 2K + 1, 2K + 1); the tiles begin at the nearest cell, the same in both images."""
+    reach = deep_reach(search_px)
+    size = max(1, round(size_px / DEEP_STRIDE_PX))
+    side = size + 2 * reach
+    height, width = reference.values.shape[-2:]
+    found = []
+    for start in range(0, len(rows), DEEP_BATCH):
+        places = [
+            (
+                _nearest_cell(row, reach, height - size - reach),
+                _nearest_cell(col, reach, width - size - reach),
+            )
+            for row, col in zip(
+                rows[start : start + DEEP_BATCH], cols[start : start + DEEP_BATCH], strict=True
+            )
+        ]
+        template = _stack([reference.cut(row, col, size) for row, col in places])
+        search = _stack([secondary.cut(row - reach, col - reach, side) for row, col in places])
+        found.append(_correlate(template, search))
+    return torch.cat(found) if found else torch.empty((0, 2 * reach + 1, 2 * reach + 1))
+
+
+def _nearest_cell(start_px: int, least: int, most: int) -> int:
+    return max(least, min(round(start_px / DEEP_STRIDE_PX), most))
+
+
+def _stack(levels: list[Level]) -> Level:
+    return Level(torch.cat([level.values for level in levels]), torch.cat([level.valid for level in levels]))
+
+
+def _correlate(template: Level, search: Level) -> Tensor:
+    if template.whole and search.whole:
+        return correlate(template.values, search.values)
+    return correlate(template.values, search.values, template.valid, search.valid)

@@ -1,12 +1,14 @@
 """The network of the `crosstie` configuration: one small residual pyramid for each kind of image.
 
 Features depend neither on the partner nor on where a tile is cut: normalisation layers use fixed statistics
-at inference and every downsampling is a plain average. So one dense pass a scene serves every tile.
+at inference and every downsampling is a plain average. So one dense pass a scene serves every tile. They come
+at two levels, as in S2M2-SAR (Gai & Li 2025): deep ones see far and say where roughly, shallow ones exactly.
 """
 
 from __future__ import annotations
 
-from typing import cast
+import math
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +17,31 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from crosstie.types import Kind
 
-WIDTHS = (16, 32, 64, 96)
-"""Channels at strides 1, 2, 4, 8."""
+WIDTHS = (16, 32, 64, 96, 128)
+"""Channels at strides 1, 2, 4, 8, 16."""
 
-FEATURES = 16
-"""Channels of the output, at stride 1."""
+SHALLOW = 16
+"""Channels of the shallow features, at stride 1."""
+
+DEEP = 32
+"""Channels of the deep features, at stride `DEEP_STRIDE_PX`."""
+
+DEEP_STRIDE_PX = 8
 
 STRIDE_PX: int = 2 ** (len(WIDTHS) - 1)
 """Coarsest stride: feature grids whose origins differ by a multiple of it are the same grid."""
 
-HALO_PX = 48
+HALO_PX = 112
 """Context that a feature can see on each side, rounded up to a multiple of the stride."""
+
+
+class DenseFeatures(NamedTuple):
+    """Features of a batch of planes (B, 1, H, W). A tuple, for torch takes it apart and puts it together."""
+
+    shallow: Tensor
+    """(B, 16, H, W)"""
+    deep: Tensor
+    """(B, 32, H / 8, W / 8)"""
 
 
 class ResidualBlock(nn.Module):
@@ -58,45 +74,72 @@ def fuse(network: MatchingNetwork) -> MatchingNetwork:
 
 
 class Encoder(nn.Module):
-    """A normalised plane (B, 1, H, W) -> features (B, 16, H, W); H and W multiples of 8."""
+    """A normalised plane (B, 1, H, W) -> features of both levels; H and W multiples of 16."""
 
     def __init__(self) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
             ResidualBlock(a, b) for a, b in zip((1, *WIDTHS[:-1]), WIDTHS, strict=True)
         )
-        self.laterals = nn.ModuleList(nn.Conv2d(width, FEATURES, 1) for width in WIDTHS)
-        self.smooth = nn.Conv2d(FEATURES, FEATURES, 3, padding=1)
+        # From the coarsest level up, what was seen far away is added to what is seen near by.
+        self.laterals = nn.ModuleList(nn.Conv2d(width, DEEP, 1) for width in WIDTHS[1:])
+        self.refine = nn.Conv2d(DEEP, DEEP, 3, padding=1)
+        self.to_deep = nn.Conv2d(DEEP, DEEP, 1)
+        self.narrow = nn.Conv2d(DEEP, SHALLOW, 1)
+        self.finest = nn.Conv2d(WIDTHS[0], SHALLOW, 1)
+        self.smooth = nn.Conv2d(SHALLOW, SHALLOW, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> DenseFeatures:
         levels = []
         for i, block in enumerate(self.blocks):
-            # Averaging, unlike taking the maximum, keeps the phase of an edge: sub-pixel offsets live on it.
-            x = block(F.avg_pool2d(x, 2) if i else x)
+            x = block(_halve(x) if i else x)
             levels.append(x)
-        top = self.laterals[-1](levels[-1])
-        for lateral, level in zip(reversed(self.laterals[:-1]), reversed(levels[:-1]), strict=True):
-            top = F.interpolate(top, scale_factor=2, mode="bilinear", align_corners=False) + lateral(level)
-        features: Tensor = self.smooth(F.relu(top))
-        return features
+        half, quarter, eighth, sixteenth = (
+            lateral(level) for lateral, level in zip(self.laterals, levels[1:], strict=True)
+        )
+        top = F.relu(self.refine(F.relu(_double(sixteenth) + eighth)))
+        deep = self.to_deep(top)
+        top = self.narrow(F.relu(_double(F.relu(_double(top) + quarter)) + half))
+        shallow = self.smooth(F.relu(_double(top) + self.finest(levels[0])))
+        return DenseFeatures(shallow, deep)
+
+
+def _halve(x: Tensor) -> Tensor:
+    """Average over 4 x 4 every second pixel.
+
+    Averaging, unlike taking the maximum, keeps the phase of an edge: sub-pixel offsets live on it. Twice as
+    wide as the step, it lets nothing through that the coarser grid would alias (Zhang 2019, ICML): features
+    must not depend on which pixel a scene begins at.
+    """
+    return F.avg_pool2d(x, 4, stride=2, padding=1, count_include_pad=False)
+
+
+def _double(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 class MatchingNetwork(nn.Module):
-    """Two encoders and the learnt temperature of the similarity."""
+    """Two encoders and the learnt temperatures of the two similarities."""
 
     def __init__(self) -> None:
         super().__init__()
         self.encoders = nn.ModuleDict({kind.value: Encoder() for kind in Kind})
-        # log of the factor that turns a correlation of a 128-px template into a logit, and how it grows with
-        # the template's side: the noise of a correlation falls as the template grows.
+        # Logarithms of the factors that turn a correlation of a 128-px template into a logit, and how they
+        # grow with the template's side: the noise of a correlation falls as the template grows.
         self.log_scale = nn.Parameter(torch.tensor(4.0))
         self.log_growth = nn.Parameter(torch.tensor(0.7))
+        self.log_deep_scale = nn.Parameter(torch.tensor(2.5))
+        self.log_deep_growth = nn.Parameter(torch.tensor(0.7))
 
-    def features(self, plane: Tensor, kind: Kind) -> Tensor:
-        """Features (B, 16, H, W) of normalised planes (B, 1, H, W) of one kind."""
-        features: Tensor = self.encoders[kind.value](plane)
+    def features(self, plane: Tensor, kind: Kind) -> DenseFeatures:
+        """Features of normalised planes (B, 1, H, W) of one kind."""
+        features: DenseFeatures = self.encoders[kind.value](plane)
         return features
 
     def logit_scale(self, size_px: int) -> Tensor:
-        """Factor from correlation to logit for templates of `size_px`."""
-        return torch.exp(self.log_scale + self.log_growth * torch.log(torch.tensor(size_px / 128)))
+        """Factor from the shallow correlation to its logit for templates of `size_px`."""
+        return torch.exp(self.log_scale + self.log_growth * math.log(size_px / 128))
+
+    def deep_logit_scale(self, size_px: int) -> Tensor:
+        """Factor from the deep correlation to its logit for templates of `size_px`."""
+        return torch.exp(self.log_deep_scale + self.log_deep_growth * math.log(size_px / 128))

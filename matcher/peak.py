@@ -1,4 +1,4 @@
-"""From a correlation surface to an offset with sub-pixel digits, a spread and the evidence for it."""
+"""From similarities to an offset with sub-pixel digits, a spread and the evidence for it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from crosstie.matcher.similarity import Similarity, spread
 
 RIVAL_RADIUS_PX = 4
 """A second peak closer than this is the same peak."""
@@ -23,47 +25,79 @@ class Peaks:
     spread_px: Tensor
     """(B,) standard deviation per axis of the probability around the maximum."""
     evidence: Tensor
-    """(B, 4): correlation at the peak, its lead over the second peak, the logarithm of the probability
-    mass outside the peak, and the logit lead over the second peak."""
+    """(B, 6), in the order of `crosstie.matcher.calibration.EVIDENCE`"""
 
 
-def find_peaks(correlation: Tensor, logit_scale: Tensor) -> Peaks:
-    """Locate the maximum of each surface (B, 2R + 1, 2R + 1).
+def find_peaks(similarity: Similarity, logit: Tensor) -> Peaks:
+    """Locate the offset of each of B templates.
 
-    The network is trained so that softmax(scale * r) is a Gaussian around the truth; then log p = scale * r
-    is a paraboloid there, and its vertex, fitted by least squares to the 3 x 3 neighbourhood, is unbiased.
+    Deep and shallow similarity together say which peak; where it is to a fraction of a pixel, the shallow one
+    says alone, for the slope of the broad deep one would pull it. The network is trained so that
+    softmax(scale * r) is a Gaussian around the truth; then log p = scale * r is a paraboloid there, and its
+    vertex, fitted by least squares to the 3 x 3 neighbourhood, is unbiased.
+
+    Parameters
+    ----------
+    similarity : of B templates
+    logit : (B, 2R + 1, 2R + 1) of each whole offset, of both levels together (`similarity.logits`)
     """
-    b, height, width = correlation.shape
-    device = correlation.device
+    shallow = similarity.shallow
+    b, height, width = shallow.shape
+    device = shallow.device
     radius = (width - 1) // 2
-    flat = correlation.reshape(b, -1)
-    peak, index = flat.max(dim=1)
+    logit = logit.reshape(b, -1)
+    index = logit.argmax(dim=1)
     # A vertex needs neighbours: a maximum on the rim is fitted one pixel inside.
-    row = (index // width).clamp(1, height - 2)
-    col = (index % width).clamp(1, width - 2)
-    shift = torch.arange(-1, 2, device=device)
-    batch = torch.arange(b, device=device)[:, None, None]
-    patch = correlation[batch, (row[:, None] + shift)[:, :, None], (col[:, None] + shift)[:, None, :]]
-    vertex = _vertex(patch)
-    offset = torch.stack((col, row), dim=1) + vertex - radius
+    row, col = _climb(shallow, *_inside(index // width, index % width, height, width))
+    row, col = _inside(row, col, height, width)
+    patch = _patches(shallow, row, col)
+    offset = torch.stack((col, row), dim=1) + vertex(patch) - radius
 
-    log_p = torch.log_softmax(flat * logit_scale, dim=1)
     rows = torch.arange(height, device=device)[:, None].expand(height, width).reshape(-1)
     cols = torch.arange(width, device=device)[None, :].expand(height, width).reshape(-1)
-    dx = cols[None] - radius - offset[:, :1]
-    dy = rows[None] - radius - offset[:, 1:]
-    distance2 = dx**2 + dy**2
-    p = log_p.exp()
+    distance2 = (cols[None] - radius - offset[:, :1]) ** 2 + (rows[None] - radius - offset[:, 1:]) ** 2
+    p = torch.softmax(logit, dim=1)
     near = distance2 <= NEAR_RADIUS_PX**2
     mass = (p * near).sum(1)
-    spread = torch.sqrt((p * near * distance2).sum(1) / mass.clamp_min(1e-9) / 2)
-    rival = torch.where(distance2 <= RIVAL_RADIUS_PX**2, -2.0, flat).max(dim=1).values
-    outside = torch.log10((1 - mass).clamp(1e-6, 1))
-    evidence = torch.stack((peak, peak - rival, outside, (peak - rival) * logit_scale), dim=1)
-    return Peaks(offset_px=offset, spread_px=spread, evidence=evidence)
+    spread_px = torch.sqrt((p * near * distance2).sum(1) / mass.clamp_min(1e-9) / 2)
+    rival = distance2 <= RIVAL_RADIUS_PX**2
+    flat = shallow.reshape(b, -1)
+    at_peak = patch[:, 1, 1]
+    deep = spread(similarity.deep, radius).reshape(b, -1)
+    deep_at_peak = deep.gather(1, (row * width + col)[:, None])[:, 0]
+    evidence = torch.stack(
+        (
+            at_peak,
+            at_peak - flat.masked_fill(rival, -2.0).max(dim=1).values,
+            torch.log10((1 - mass).clamp(1e-6, 1)),
+            logit.max(dim=1).values - logit.masked_fill(rival, -torch.inf).max(dim=1).values,
+            deep_at_peak,
+            deep_at_peak - deep.max(dim=1).values,
+        ),
+        dim=1,
+    )
+    return Peaks(offset_px=offset, spread_px=spread_px, evidence=evidence)
 
 
-def _vertex(z: Tensor) -> Tensor:
+def _inside(row: Tensor, col: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    return row.clamp(1, height - 2), col.clamp(1, width - 2)
+
+
+def _climb(surface: Tensor, row: Tensor, col: Tensor) -> tuple[Tensor, Tensor]:
+    """The best of the 3 x 3 round each place."""
+    best = _patches(surface, row, col).reshape(len(surface), 9).argmax(dim=1)
+    return row + best // 3 - 1, col + best % 3 - 1
+
+
+def _patches(surface: Tensor, row: Tensor, col: Tensor) -> Tensor:
+    """(B, 3, 3) round each place of (B, height, width)."""
+    step = torch.arange(-1, 2, device=surface.device)
+    batch = torch.arange(len(surface), device=surface.device)[:, None, None]
+    patches: Tensor = surface[batch, (row[:, None] + step)[:, :, None], (col[:, None] + step)[:, None, :]]
+    return patches
+
+
+def vertex(z: Tensor) -> Tensor:
     """(dx, dy) of the extremum of the least-squares paraboloid through (B, 3, 3), within +-1 px; (B, 2)."""
     gx = (z[:, :, 2] - z[:, :, 0]).sum(1) / 6
     gy = (z[:, 2] - z[:, 0]).sum(1) / 6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ MARGIN_PX = 32
 """Raw pixels read round a crop, so that its normalisation is that of the scene (half of `WINDOW_PX`)."""
 
 Array = NDArray[np.float32]
+T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,6 +122,12 @@ def _try_sample(
     if augmented:
         reference, secondary, offset = _flip(reference, secondary, offset, rng)
     return np.ascontiguousarray(reference), np.ascontiguousarray(secondary), offset.astype(np.float32)
+
+
+def turned(image: NDArray[T], symmetry: int) -> NDArray[T]:
+    """One of the eight symmetries of the square on the last two axes."""
+    image = np.rot90(image, symmetry % 4, axes=(-2, -1))
+    return np.ascontiguousarray(image if symmetry < 4 else image.swapaxes(-2, -1))
 
 
 def truth_at(scene: TrainingScene, x: NDArray[np.float64] | float, y: NDArray[np.float64] | float) -> Array:

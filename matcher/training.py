@@ -1,7 +1,6 @@
-"""Supervised training of the matching network: seeded, resumable, with a log. Arrays only.
+"""Semi-supervised training: labelled and unlabelled batches in one loop. Seeded, resumable, with a log.
 
-The loss is the cross-entropy between softmax(scale * correlation) and a Gaussian around the sub-pixel truth,
-for templates of several sizes cut from the same dense features, so that one network serves every tile size.
+Arrays only. What a configuration learns from a batch is its learner's business (`crosstie.matcher.learning`).
 """
 
 from __future__ import annotations
@@ -15,58 +14,109 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from crosstie.errors import SettingsError
-from crosstie.matcher.held_out import Draws, measure
-from crosstie.matcher.network import MatchingNetwork
-from crosstie.matcher.placement import place, to_tensor
+from crosstie.matcher.held_out import Draws
 from crosstie.matcher.samples import Batch, TrainingScene, draw_batch
-from crosstie.types import Kind
+from crosstie.matcher.unlabelled import UnlabelledScene, Views, draw_views
+
+
+class Learner(Protocol):
+    """What one configuration of the matcher brings to the loop: a network, and losses on it."""
+
+    @property
+    def least_crop_px(self) -> int: ...
+
+    def build(self) -> Any:
+        """A new network with random weights."""
+
+    def labelled_loss(self, network: Any, batch: Batch, rng: np.random.Generator, device: str) -> Tensor: ...
+
+    def unlabelled_loss(
+        self, network: Any, teacher: Any, views: Views, rng: np.random.Generator, device: str
+    ) -> tuple[Tensor, float]:
+        """Loss, and the share of pairs whose pseudo-label was learnt from."""
+
+    def figures(
+        self, network: Any, scenes: Sequence[TrainingScene], draws: Draws, device: str
+    ) -> dict[str, float]:
+        """What the network reaches on places never learnt from."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingPlan:
-    """All that decides what comes out of a training run."""
+    """All that decides what comes out of a training run, beside the data and the learner."""
 
-    steps: int = 1300
+    steps: int = 2600
     """Optimiser steps in all."""
     batch: int = 8
-    """Crops a step."""
+    """Labelled crops a step."""
+    unlabelled_batch: int = 6
+    """Unlabelled crops a step, once `burn_in` is over."""
+    burn_in: int = 700
+    """Steps before the teacher is asked: what knows nothing must not teach."""
+    unlabelled_weight: float = 0.5
+    """Of the loss on pseudo-labels; it rises to this over 200 steps after `burn_in`."""
+    accumulate: int = 1
+    """Batches whose gradients are added before each optimiser step."""
     learning_rate: float = 2e-3
     """Peak, after 50 steps of warm-up; it falls to zero over the last 30 % of the steps."""
     weight_decay: float = 1e-2
     seed: int = 0
     crop_px: int = 288
+    unlabelled_crop_px: int = 224
+    """Smaller than the labelled ones: archives of chips of 256 px leave 16 px to move in."""
     search_px: int = 32
     jitter_px: int = 24
     """Known extra shift, drawn uniformly per axis: a network that sticks to zero learns nothing."""
-    sizes_px: tuple[int, ...] = (192, 128, 96, 64, 64)
-    """Template sides; one loss term each, every step."""
-    target_sigma_px: float = 0.8
-    """Width of the Gaussian target; about the noise of the truth."""
+    unlabelled_jitter_px: int = 16
     average_decay: float = 0.995
-    """Of the exponential moving average of the weights, which is what is saved."""
+    """Of the exponential moving average of the weights, which teaches, and which is what is saved."""
     evaluate_every: int = 200
     checkpoint_every: int = 50
-
-    def __post_init__(self) -> None:
-        room = self.crop_px - 2 * self.search_px
-        if max(self.sizes_px) > room:
-            raise ValueError(f"templates of {max(self.sizes_px)} px do not fit a crop of {self.crop_px} px")
-
-    @property
-    def reported_sizes_px(self) -> tuple[int, int]:
-        """Template sides that held-out figures are given for: the largest and the smallest."""
-        return max(self.sizes_px), min(self.sizes_px)
+    patience: int = 0
+    """Evaluations without a better `watched` figure before training stops early; 0 for never."""
+    watched: str = "cmr1_64"
 
     def rate_at(self, step: int) -> float:
         """Learning rate at `step`: warm-up, plateau, linear fall (so that a run can be extended)."""
         fall = max(1, round(0.3 * self.steps))
         return self.learning_rate * min(1.0, (step + 1) / 50, (self.steps - step) / fall)
+
+    def unlabelled_weight_at(self, step: int) -> float:
+        return self.unlabelled_weight * min(1.0, max(0.0, (step - self.burn_in + 1) / 200))
+
+    @property
+    def draws(self) -> Draws:
+        return Draws(self.crop_px, self.search_px, self.jitter_px)
+
+
+LOGGED = (
+    *("step", "rate", "loss", "unlabelled_loss", "pseudo_share", "seconds_per_step"),
+    *(f"{figure}_{size}" for size in (192, 128, 64) for figure in ("median", "cmr1", "cmr2")),
+)
+"""Columns of `log.csv`."""
+
+
+@dataclass(slots=True)
+class _State:
+    """What a checkpoint holds beside the tensors."""
+
+    step: int = 0
+    best: float = -math.inf
+    evaluations_since_best: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    number: int
+    labelled: tuple[Batch, ...]
+    unlabelled: tuple[Views, ...]
 
 
 def train(
@@ -75,9 +125,12 @@ def train(
     plan: TrainingPlan,
     folder: Path,
     *,
+    learner: Learner,
+    unlabelled: Sequence[UnlabelledScene] = (),
+    start_from: dict[str, Tensor] | None = None,
     device: str = "cpu",
     progress: Callable[[int, dict[str, float]], None] | None = None,
-) -> MatchingNetwork:
+) -> Any:
     """Train and return the averaged network.
 
     `folder` receives `checkpoint.pt` (to resume from; a run that finds one goes on with it), `log.csv` and
@@ -85,130 +138,162 @@ def train(
 
     Parameters
     ----------
-    scenes, held_out : places to learn from, and places never learnt from that the log is evaluated on
+    scenes, held_out : places to learn from, and places never learnt from that the log is evaluated on; no
+        `scenes` at all is allowed where `unlabelled` pairs and weights to start from are given
+    unlabelled : pairs whose offset nobody knows
+    start_from : weights to go on from (state dict); random ones without
     progress : called after each step with the step and its figures
 
     Raises
     ------
-    SettingsError : `folder` holds a run with another plan; only `steps` may differ
+    SettingsError : `folder` holds a run with another plan (only `steps` may differ), crops too small for the
+        learner, or nothing to learn from
     """
+    if plan.crop_px < learner.least_crop_px:
+        raise SettingsError(
+            f"crops of {plan.crop_px} px are too small for the templates; they need {learner.least_crop_px}"
+        )
+    if not scenes and (not unlabelled or start_from is None):
+        raise SettingsError(
+            "nothing to learn from: give labelled scenes, or unlabelled pairs and weights to start from"
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    _same_run(folder, plan)
-    (folder / "plan.json").write_text(json.dumps(asdict(plan), indent=1))
+    _same_run(folder, plan, learner)
+    (folder / "plan.json").write_text(json.dumps(_described(plan, learner), indent=1))
     torch.manual_seed(plan.seed)
-    network = MatchingNetwork()
-    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = learner.build()
+    if start_from is not None:
+        network.load_state_dict(start_from)
+    network.to(device).to(memory_format=torch.channels_last)
     average = deepcopy(network).eval().requires_grad_(False)
     optimiser = torch.optim.AdamW(network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay)
-    checkpoint = folder / "checkpoint.pt"
-    start = 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        network.load_state_dict(state["network"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        start = int(state["step"])
+    state = _resume(folder / "checkpoint.pt", network, average, optimiser, device)
 
     network.train()
-    loss_mean = math.nan
-    began = time.monotonic()
-    for step, batch in _batches(scenes, plan, start):
+    means: dict[str, float] = {}
+    began, first = time.monotonic(), state.step
+    for step in _steps(scenes, unlabelled, plan, first):
+        if plan.patience and state.evaluations_since_best >= plan.patience:
+            break
         for group in optimiser.param_groups:
-            group["lr"] = plan.rate_at(step)
-        loss = batch_loss(network, batch, plan, np.random.default_rng((plan.seed, step, 1)), device)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        _update_average(average, network, min(plan.average_decay, (1 + step) / (10 + step)))
-
-        value = float(loss.detach())
-        loss_mean = value if math.isnan(loss_mean) else 0.95 * loss_mean + 0.05 * value
-        figures = {"loss": loss_mean, "seconds_per_step": (time.monotonic() - began) / (step - start + 1)}
-        done = step + 1
+            group["lr"] = plan.rate_at(step.number)
+        now = _learn(network, average, optimiser, step, plan, learner, device)
+        _update_average(average, network, min(plan.average_decay, (1 + step.number) / (10 + step.number)))
+        for name, value in now.items():
+            means[name] = value if name not in means else 0.95 * means[name] + 0.05 * value
+        done = state.step = step.number + 1
+        figures = means | {"seconds_per_step": (time.monotonic() - began) / (done - first)}
         if held_out and (done % plan.evaluate_every == 0 or done == plan.steps):
-            figures |= evaluate_held_out(average, held_out, plan, device)
+            figures |= learner.figures(average, held_out, plan.draws, device)
+            _watch(state, figures, plan)
         if done % 10 == 0 or done == plan.steps:
             _log(folder / "log.csv", plan, done, figures)
         if done % plan.checkpoint_every == 0 or done == plan.steps:
-            _save(checkpoint, network, average, optimiser, done)
+            _save(folder / "checkpoint.pt", network, average, optimiser, state)
         if progress is not None:
             progress(done, figures)
     return average
 
 
-def _same_run(folder: Path, plan: TrainingPlan) -> None:
+def _learn(
+    network: nn.Module,
+    average: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    step: _Step,
+    plan: TrainingPlan,
+    learner: Learner,
+    device: str,
+) -> dict[str, float]:
+    """One optimiser step over the batches of `step`."""
+    found: dict[str, float] = {}
+    optimiser.zero_grad(set_to_none=True)
+    for n, batch in enumerate(step.labelled):
+        rng = np.random.default_rng((plan.seed, step.number, 1, n))
+        loss = learner.labelled_loss(network, batch, rng, device) / plan.accumulate
+        loss.backward()  # type: ignore[no-untyped-call]
+        found["loss"] = found.get("loss", 0.0) + float(loss.detach())
+    for n, views in enumerate(step.unlabelled):
+        rng = np.random.default_rng((plan.seed, step.number, 2, n))
+        loss, kept = learner.unlabelled_loss(network, average, views, rng, device)
+        if loss.requires_grad:  # else the teacher was sure of nothing
+            (loss * plan.unlabelled_weight_at(step.number) / plan.accumulate).backward()  # type: ignore[no-untyped-call]
+        found["unlabelled_loss"] = found.get("unlabelled_loss", 0.0) + float(loss.detach()) / plan.accumulate
+        found["pseudo_share"] = found.get("pseudo_share", 0.0) + kept / plan.accumulate
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    optimiser.step()
+    return found
+
+
+def _watch(state: _State, figures: dict[str, float], plan: TrainingPlan) -> None:
+    value = figures.get(plan.watched, -math.inf)
+    if value > state.best:
+        state.best, state.evaluations_since_best = value, 0
+    else:
+        state.evaluations_since_best += 1
+
+
+def _described(plan: TrainingPlan, learner: Learner) -> dict[str, Any]:
+    described: dict[str, Any] = json.loads(
+        json.dumps(asdict(plan) | {"learner": type(learner).__name__} | asdict(learner))  # type: ignore[call-overload]
+    )
+    return described
+
+
+def _same_run(folder: Path, plan: TrainingPlan, learner: Learner) -> None:
     """Refuse to go on with a run of another plan: its weights would be of neither."""
     path = folder / "plan.json"
     if not (path.exists() and (folder / "checkpoint.pt").exists()):
         return
     before = json.loads(path.read_text())
-    now = json.loads(json.dumps(asdict(plan)))
+    now = _described(plan, learner)
     other = [name for name in now if name != "steps" and before.get(name) != now[name]]
     if other:
         said = ", ".join(f"{name} {before.get(name)}, not {now[name]}" for name in other)
         raise SettingsError(f"{folder}: holds a run with {said}; choose another folder, or remove it")
 
 
-def batch_loss(
-    network: MatchingNetwork, batch: Batch, plan: TrainingPlan, rng: np.random.Generator, device: str
-) -> Tensor:
-    """Mean cross-entropy over template sizes; templates with unknown truth carry no weight."""
-    # bfloat16 doubles the speed on CPUs and GPUs that know it; correlations stay in float32.
-    with torch.autocast(device.partition(":")[0], dtype=torch.bfloat16):
-        reference = network.features(to_tensor(batch.reference, device), Kind.OPTICAL)
-        secondary = network.features(to_tensor(batch.secondary, device), Kind.SAR)
-    truth = torch.from_numpy(batch.truth_px).to(device)
-    total = torch.zeros((), device=device)
-    for size in plan.sizes_px:
-        surface, target = place(reference, secondary, truth, rng, size_px=size, search_px=plan.search_px)
-        known = torch.isfinite(target).all(1) & (target.abs() < plan.search_px - 1).all(1)
-        if not known.any():
-            continue
-        log_p = torch.log_softmax(surface[known].flatten(1) * network.logit_scale(size), dim=1)
-        gaussian = gaussian_target(target[known], plan.search_px, plan.target_sigma_px).flatten(1)
-        total = total - (gaussian * log_p).sum(1).mean()
-    return total / len(plan.sizes_px)
-
-
-def gaussian_target(offset_px: Tensor, search_px: int, sigma_px: float) -> Tensor:
-    """Probability (B, 2R + 1, 2R + 1) of each integer offset, a Gaussian round (B, 2) dx, dy; sums to one."""
-    axis = torch.arange(-search_px, search_px + 1, device=offset_px.device)
-    x = torch.exp(-0.5 * ((axis[None] - offset_px[:, :1]) / sigma_px) ** 2)
-    y = torch.exp(-0.5 * ((axis[None] - offset_px[:, 1:]) / sigma_px) ** 2)
-    product = y[:, :, None] * x[:, None, :]
-    return product / product.sum(dim=(1, 2), keepdim=True)
-
-
-def evaluate_held_out(
-    network: MatchingNetwork, scenes: Sequence[TrainingScene], plan: TrainingPlan, device: str
-) -> dict[str, float]:
-    """Median error and CMR@1/2 (px) at the largest and the smallest size; always the same draws."""
-    sizes = plan.reported_sizes_px
-    draws = Draws(plan.crop_px, plan.search_px, plan.jitter_px)
-    measured = measure(network, scenes, draws, sizes_px=sizes, batches=8, device=device)
-    return {name: value for size in sizes for name, value in measured.figures(size).items()}
-
-
-def _batches(scenes: Sequence[TrainingScene], plan: TrainingPlan, start: int) -> Iterator[tuple[int, Batch]]:
+def _steps(
+    scenes: Sequence[TrainingScene], unlabelled: Sequence[UnlabelledScene], plan: TrainingPlan, start: int
+) -> Iterator[_Step]:
     """Batches drawn ahead in a thread, each from its own seed: a resumed run sees what it would have seen."""
 
-    def draw(step: int) -> Batch:
-        rng = np.random.default_rng((plan.seed, step))
-        return draw_batch(scenes, rng, size=plan.batch, crop_px=plan.crop_px, jitter_px=plan.jitter_px)
+    def draw(step: int) -> _Step:
+        labelled = [
+            draw_batch(
+                scenes,
+                np.random.default_rng((plan.seed, step, 3, n)),
+                size=plan.batch,
+                crop_px=plan.crop_px,
+                jitter_px=plan.jitter_px,
+            )
+            for n in range(plan.accumulate if scenes else 0)
+        ]
+        asked = unlabelled and plan.unlabelled_batch and step >= plan.burn_in
+        views = [
+            draw_views(
+                unlabelled,
+                np.random.default_rng((plan.seed, step, 4, n)),
+                size=plan.unlabelled_batch,
+                crop_px=plan.unlabelled_crop_px,
+                jitter_px=plan.unlabelled_jitter_px,
+            )
+            for n in range(plan.accumulate if asked else 0)
+        ]
+        return _Step(step, tuple(labelled), tuple(views))
 
     with ThreadPoolExecutor(1) as pool:
-        pending = [(s, pool.submit(draw, s)) for s in range(start, min(start + 2, plan.steps))]
-        while pending:
-            step, future = pending.pop(0)
-            batch = future.result()
-            if step + 2 < plan.steps:
-                pending.append((step + 2, pool.submit(draw, step + 2)))
-            yield step, batch
+        pending = [pool.submit(draw, s) for s in range(start, min(start + 2, plan.steps))]
+        for following in range(start + 2, plan.steps + 2):
+            if not pending:
+                break
+            step = pending.pop(0).result()
+            if following < plan.steps:
+                pending.append(pool.submit(draw, following))
+            yield step
 
 
 @torch.no_grad()
-def _update_average(average: MatchingNetwork, network: MatchingNetwork, decay: float) -> None:
+def _update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
     for a, b in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
         if a.dtype.is_floating_point:
             a.lerp_(b, 1 - decay)
@@ -216,32 +301,38 @@ def _update_average(average: MatchingNetwork, network: MatchingNetwork, decay: f
             a.copy_(b)
 
 
+def _resume(
+    path: Path, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer, device: str
+) -> _State:
+    if not path.exists():
+        return _State()
+    saved = torch.load(path, map_location=device, weights_only=True)
+    network.load_state_dict(saved["network"])
+    average.load_state_dict(saved["average"])
+    optimiser.load_state_dict(saved["optimiser"])
+    return _State(**saved["state"])
+
+
 def _save(
-    path: Path,
-    network: MatchingNetwork,
-    average: MatchingNetwork,
-    optimiser: torch.optim.Optimizer,
-    step: int,
+    path: Path, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer, state: _State
 ) -> None:
     """Write beside and rename: a run killed while saving keeps its last good checkpoint."""
     partial = path.with_suffix(".partial")
-    state = {
+    saved = {
         "network": network.state_dict(),
         "average": average.state_dict(),
         "optimiser": optimiser.state_dict(),
-        "step": step,
+        "state": asdict(state),
     }
-    torch.save(state, partial)
+    torch.save(saved, partial)
     partial.replace(path)
 
 
 def _log(path: Path, plan: TrainingPlan, step: int, figures: dict[str, float]) -> None:
     """Append one line; held-out figures stay empty where there was no evaluation."""
-    names = ["step", "rate", "loss", "seconds_per_step"]
-    names += [f"{figure}_{size}" for size in plan.reported_sizes_px for figure in ("median", "cmr1", "cmr2")]
     new = not path.exists()
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, names, restval="")
+        writer = csv.DictWriter(file, LOGGED, restval="", extrasaction="ignore")
         if new:
             writer.writeheader()
         rounded = {name: f"{value:.5g}" for name, value in figures.items()}

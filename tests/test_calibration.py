@@ -10,7 +10,7 @@ def simulated(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
     rng = np.random.default_rng(seed)
     lead = rng.uniform(0, 0.5, n)
     right = rng.random(n) < 1 / (1 + np.exp(-(20 * lead - 4)))
-    evidence = np.column_stack((0.2 + lead, lead, -6 * lead, 30 * lead))
+    evidence = np.column_stack((0.2 + lead, lead, -6 * lead, 30 * lead, 0.3 + lead, 0 * lead))
     spread = rng.uniform(0.3, 1.2, n)
     error = np.where(
         right[:, None], rng.normal(size=(n, 2)) * 0.5 * spread[:, None], rng.uniform(5, 30, (n, 2))
