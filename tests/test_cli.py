@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from crosstie.cli import app
 
-COMMANDS = ["register", "pairs", "nightly", "config", "doctor", "simulate"]
+COMMANDS = ["register", "pairs", "nightly", "config", "doctor", "simulate", "evaluate"]
 
 
 def crosstie(*arguments: str | Path) -> Result:
