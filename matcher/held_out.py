@@ -49,12 +49,16 @@ class Measured:
 
     def figures(self, size_px: int) -> dict[str, float]:
         """Median error and share within 1 and 2 px of the templates of one size."""
-        error = np.hypot(*self.error_px[self.size_px == size_px].T)
-        return {
-            f"median_{size_px}": float(np.median(error)),
-            f"cmr1_{size_px}": float((error <= 1).mean()),
-            f"cmr2_{size_px}": float((error <= 2).mean()),
-        }
+        return shares(np.hypot(*self.error_px[self.size_px == size_px].T), size_px)
+
+
+def shares(error_px: NDArray[np.float64], size_px: int) -> dict[str, float]:
+    """Median and share within 1 and 2 px of errors (N,) of templates of one size, named after it."""
+    return {
+        f"median_{size_px}": float(np.median(error_px)),
+        f"cmr1_{size_px}": float((error_px <= 1).mean()),
+        f"cmr2_{size_px}": float((error_px <= 2).mean()),
+    }
 
 
 @torch.no_grad()
@@ -107,6 +111,7 @@ def calibrate(
     draws: Draws,
     *,
     batches: int = 60,
+    sizes_px: Sequence[int] = (192, 128, 96, 64),
     device: str = "cpu",
 ) -> tuple[Calibration, float]:
     """Fit the calibration on held-out places and say how well it holds on other draws of them.
@@ -124,7 +129,7 @@ def calibrate(
             network,
             scenes,
             draws,
-            sizes_px=(192, 128, 96, 64),
+            sizes_px=sizes_px,
             device=device,
         )
         return [

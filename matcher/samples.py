@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,6 +12,7 @@ from scipy.ndimage import map_coordinates
 
 from crosstie.matcher.augment import augment_optical, augment_sar, luminance
 from crosstie.matcher.normalise import normalise
+from crosstie.types import Kind
 
 LATTICE_PX = 8
 """Spacing of the true offsets that travel with a crop."""
@@ -21,6 +22,15 @@ MARGIN_PX = 32
 
 Array = NDArray[np.float32]
 T = TypeVar("T", bound=np.generic)
+
+
+Prepare = Callable[[NDArray[np.floating], Kind], Array]
+"""Plane (rows, cols), NaN where invalid -> network input (rows, cols)."""
+
+
+def locally_normalised(plane: NDArray[np.floating], kind: Kind) -> Array:  # noqa: ARG001
+    """Input of the `crosstie` configuration, whatever the kind of image."""
+    return normalise(plane)[0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,12 +71,16 @@ def draw_batch(
     crop_px: int,
     jitter_px: int,
     augmented: bool = True,
+    prepare: Prepare = locally_normalised,
 ) -> Batch:
     """Draw `size` crops, each scene as often as it has places."""
     weights = np.array([len(s.centres_px) for s in scenes], np.float64)
     picks = rng.choice(len(scenes), size=size, p=weights / weights.sum())
     drawn = [
-        draw_sample(scenes[i], rng, crop_px=crop_px, jitter_px=jitter_px, augmented=augmented) for i in picks
+        draw_sample(
+            scenes[i], rng, crop_px=crop_px, jitter_px=jitter_px, augmented=augmented, prepare=prepare
+        )
+        for i in picks
     ]
     reference, secondary, truth = (np.stack(column) for column in zip(*drawn, strict=True))
     return Batch(reference[:, None], secondary[:, None], truth)
@@ -79,17 +93,26 @@ def draw_sample(
     crop_px: int,
     jitter_px: int,
     augmented: bool,
+    prepare: Prepare = locally_normalised,
 ) -> tuple[Array, Array, Array]:
     """Draw one crop: normalised optical and SAR (P, P) and the offsets between them (2, P / 8, P / 8)."""
     for _ in range(50):
-        sample = _try_sample(scene, rng, crop_px=crop_px, jitter_px=jitter_px, augmented=augmented)
+        sample = _try_sample(
+            scene, rng, crop_px=crop_px, jitter_px=jitter_px, augmented=augmented, prepare=prepare
+        )
         if sample is not None:
             return sample
     raise ValueError("50 draws gave no crop with known offsets; check the truth field and the places")
 
 
 def _try_sample(
-    scene: TrainingScene, rng: np.random.Generator, *, crop_px: int, jitter_px: int, augmented: bool
+    scene: TrainingScene,
+    rng: np.random.Generator,
+    *,
+    crop_px: int,
+    jitter_px: int,
+    augmented: bool,
+    prepare: Prepare,
 ) -> tuple[Array, Array, Array] | None:
     rows, cols = scene.sar_db.shape
     full = crop_px + 2 * MARGIN_PX
@@ -113,8 +136,8 @@ def _try_sample(
         sar = augment_sar(sar, rng)
     optical = np.where(valid, optical, np.nan)
     inner = slice(MARGIN_PX, MARGIN_PX + crop_px)
-    reference = normalise(optical)[0][inner, inner]
-    secondary = normalise(sar)[0][inner, inner]
+    reference = prepare(optical, Kind.OPTICAL)[inner, inner]
+    secondary = prepare(sar, Kind.SAR)[inner, inner]
 
     nodes = (np.arange(crop_px // LATTICE_PX) + 0.5) * LATTICE_PX
     yy, xx = np.meshgrid(row + MARGIN_PX + nodes, col + MARGIN_PX + nodes, indexing="ij")

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosstie.matcher.augment import augment_optical, augment_sar, one_plane
-from crosstie.matcher.normalise import normalise
-from crosstie.matcher.samples import MARGIN_PX, turned
+from crosstie.matcher.samples import MARGIN_PX, Prepare, locally_normalised, turned
+from crosstie.types import Kind
 
 Array = NDArray[np.float32]
 
@@ -47,18 +47,29 @@ class Views:
 
 
 def draw_views(
-    scenes: Sequence[UnlabelledScene], rng: np.random.Generator, *, size: int, crop_px: int, jitter_px: int
+    scenes: Sequence[UnlabelledScene],
+    rng: np.random.Generator,
+    *,
+    size: int,
+    crop_px: int,
+    jitter_px: int,
+    prepare: Prepare = locally_normalised,
 ) -> Views:
     """Draw `size` pairs of views, each scene as often as it has places."""
     weights = np.array([len(s.centres_px) for s in scenes], np.float64)
     picks = rng.choice(len(scenes), size=size, p=weights / weights.sum())
-    drawn = [_draw(scenes[i], rng, crop_px=crop_px, jitter_px=jitter_px) for i in picks]
+    drawn = [_draw(scenes[i], rng, crop_px=crop_px, jitter_px=jitter_px, prepare=prepare) for i in picks]
     weak_r, weak_s, strong_r, strong_s, extra = (np.stack(column) for column in zip(*drawn, strict=True))
     return Views(weak_r[:, None], weak_s[:, None], strong_r[:, None], strong_s[:, None], extra)
 
 
 def _draw(
-    scene: UnlabelledScene, rng: np.random.Generator, *, crop_px: int, jitter_px: int
+    scene: UnlabelledScene,
+    rng: np.random.Generator,
+    *,
+    crop_px: int,
+    jitter_px: int,
+    prepare: Prepare,
 ) -> tuple[Array, Array, Array, Array, Array]:
     for _ in range(50):
         patch = _patch(scene, rng, side=crop_px + 2 * jitter_px)
@@ -75,18 +86,18 @@ def _draw(
     room = min(jitter_px, start)
     weak_jump, strong_jump = rng.integers(-room, room + 1, (2, 2))
 
-    def cut(plane: Array, jump: NDArray[np.int64]) -> Array:
+    def cut(plane: Array, kind: Kind, jump: NDArray[np.int64]) -> Array:
         row, col = start + int(jump[1]), start + int(jump[0])
-        return normalise(plane)[0][row : row + crop_px, col : col + crop_px]
+        return prepare(plane, kind)[row : row + crop_px, col : col + crop_px]
 
     still = np.zeros(2, np.int64)
     plain = one_plane(bands)
     changed = augment_optical(bands, rng)
     return (
-        cut(np.where(valid, plain, np.nan), still),
-        cut(sar, weak_jump),
-        cut(np.where(valid, changed, np.nan), still),
-        cut(augment_sar(sar, rng), strong_jump),
+        cut(np.where(valid, plain, np.nan), Kind.OPTICAL, still),
+        cut(sar, Kind.SAR, weak_jump),
+        cut(np.where(valid, changed, np.nan), Kind.OPTICAL, still),
+        cut(augment_sar(sar, rng), Kind.SAR, strong_jump),
         (weak_jump - strong_jump).astype(np.float32),
     )
 
