@@ -56,10 +56,8 @@ def write_qxs(folder: Path, *, count: int) -> Path:
     return folder
 
 
-def write_table(
-    folder: Path, offsets: list[tuple[int, int]], *, shape: tuple[int, int] = (256, 256), header: str = ""
-) -> Path:
-    lines = [header or "reference,secondary,dx_px,dy_px,place"]
+def write_table(folder: Path, offsets: list[tuple[int, int]], *, shape: tuple[int, int] = (256, 256)) -> Path:
+    lines = ["reference,secondary,dx_px,dy_px,place"]
     for n, (dx, dy) in enumerate(offsets):
         optical, sar = textures(dx, dy, shape=shape, seed=n)
         save(folder / "s2" / f"{n}.png", np.dstack([optical] * 3))

@@ -226,7 +226,12 @@ def test_the_picture_and_the_table_show_the_pairs(tmp_path: Path) -> None:
 
 
 def test_the_command_measures_a_table_with_the_shipped_weights(tmp_path: Path) -> None:
+    # Both images named as SAR: one encoder sees one texture twice, and any network must find it again.
     table = write_table(tmp_path, [(3, -5), (0, 2), (-4, 4)])
+    (tmp_path / "s2").rename(tmp_path / "sar")
+    table.write_text(table.read_text().replace("s2/", "sar/"))
+    for path in (tmp_path / "sar").iterdir():
+        save(path, np.asarray(Image.open(path))[..., 0])
     json_path, csv_path, png_path = (tmp_path / "out" / name for name in ("e.json", "e.csv", "e.png"))
     outputs = ("--json", json_path, "--csv", csv_path, "--picture", png_path)
     result = crosstie("--pairs", table, *outputs, "--per-pair")

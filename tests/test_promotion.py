@@ -8,13 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.torch
-import torch
 from benchmark_folders import GreyMatcher, write_table
-from safetensors import safe_open
 from typer.testing import CliRunner, Result
 
 from crosstie.cli import app
+from crosstie.config import Settings
 from crosstie.errors import SettingsError, WeightsError
 from crosstie.flows.evaluate import Protocol, evaluate, load_table, place
 from crosstie.flows.promote import compared, opponent, promote, refuse_target
@@ -33,27 +31,29 @@ def with_sha256(path: Path, body: bytes) -> Path:
 
 @pytest.fixture
 def good(tmp_path: Path) -> Path:
-    """The shipped weights under another name."""
-    return with_sha256(tmp_path / "good.safetensors", SHIPPED.read_bytes())
+    return with_sha256(tmp_path / "good.safetensors", b"sees")
 
 
 @pytest.fixture
 def spoilt(tmp_path: Path) -> Path:
-    """The same network with its filters turned to noise."""
-    noise = torch.Generator().manual_seed(1)
-    with safe_open(SHIPPED, "pt") as file:
-        header = file.metadata()
-    tensors = safetensors.torch.load_file(SHIPPED)
-    for name, tensor in tensors.items():
-        if tensor.ndim == 4:
-            tensors[name] = torch.randn(tensor.shape, generator=noise) * 0.1
-    return with_sha256(tmp_path / "spoilt.safetensors", safetensors.torch.save(tensors, metadata=header))
+    return with_sha256(tmp_path / "spoilt.safetensors", b"blind")
 
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    """Eight pairs, small and searched closely: enough to tell noise from a matcher."""
     return write_table(tmp_path, [(n % 5 - 2, 3 - n) for n in range(8)], shape=(128, 128))
+
+
+@pytest.fixture(autouse=True)
+def matchers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights of one word stand for a matcher that sees, or for one that is blind and answers zero."""
+
+    def load(settings: Settings) -> GreyMatcher:
+        sha256 = verified_sha256(settings.weights)
+        word = settings.weights.read_bytes() if settings.weights else b"sees"
+        return GreyMatcher(sha256, stuck=word == b"blind")
+
+    monkeypatch.setattr("crosstie.flows.loading.load_matcher", load)
 
 
 def test_better_weights_take_the_place_and_the_replaced_are_kept(
@@ -92,7 +92,7 @@ def test_worse_weights_are_refused_with_exit_code_3_and_nothing_changes(
 
 def test_the_same_weights_are_no_better_than_themselves(tmp_path: Path, table: Path, good: Path) -> None:
     (tmp_path / "in").mkdir()
-    target = with_sha256(tmp_path / "in" / "best.safetensors", SHIPPED.read_bytes())
+    target = with_sha256(tmp_path / "in" / "best.safetensors", good.read_bytes())
     before = {path.name: path.read_bytes() for path in target.parent.iterdir()}
     assert crosstie("--pairs", table, "--weights", good, "--promote-to", target).exit_code == 3
     after = {path.name: path.read_bytes() for path in target.parent.iterdir()}
