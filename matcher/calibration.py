@@ -1,8 +1,10 @@
 """Evidence of a correlation peak -> calibrated confidence and sigma.
 
 Confidence is a logistic regression on the evidence (Platt 1999), fitted on places that the network never
-learnt from, with unrelated pairs among them so that nonsense gets a confidence near zero. Sigma is a
-log-linear model of the spread, fitted by maximum likelihood on the same places.
+learnt from, with unrelated pairs among them so that nonsense gets a confidence near zero. Sigma says how far
+an offset moves when the same ground is measured again on moved pixels: a log-linear model of that scatter, on
+the same places, scaled so that 68 % of it lies within one sigma. What the two images themselves disagree on
+(relief, other speckle, another season) is not in it: the fit finds that from its residuals.
 """
 
 from __future__ import annotations
@@ -27,6 +29,13 @@ SIGMA_TERMS = ("log_spread", "log10_mass_outside", "log2_size", "bias")
 """What the weights of the logarithm of sigma belong to."""
 
 
+ONE_SIGMA = 0.6827
+"""Share of a normal distribution within one standard deviation."""
+
+SIGMA_RANGE_PX = (0.002, 10.0)
+"""Nothing is claimed to be more exact, or less."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
     confidence_weights: Array
@@ -38,32 +47,28 @@ class Calibration:
 
     def confidence(self, evidence: Array, size_px: int) -> Array:
         """Probability (N,) that an offset is within 1 px, from evidence (N, 6) of `peak.find_peaks`."""
-        logit = _confidence_terms(evidence, size_px) @ self.confidence_weights
+        sizes_px = np.full(len(evidence), size_px)
+        logit = _confidence_terms(evidence, sizes_px) @ self.confidence_weights
         return np.asarray(1 / (1 + np.exp(-np.clip(logit, -30, 30))))
 
     def sigma_px(self, evidence: Array, spread_px: Array, size_px: int) -> Array:
-        """Standard deviation (N,) of the offset per axis, px."""
-        log_sigma = _sigma_terms(evidence, spread_px, size_px) @ self.sigma_weights
-        return np.asarray(np.exp(np.clip(log_sigma, np.log(0.02), np.log(10))))
+        """Standard deviation (N,) of a repeated measurement per axis, px."""
+        sizes_px = np.full(len(evidence), size_px)
+        log_sigma = _sigma_terms(evidence, spread_px, sizes_px) @ self.sigma_weights
+        return np.asarray(np.exp(np.clip(log_sigma, *np.log(SIGMA_RANGE_PX))))
 
 
-def fit_calibration(
-    evidence: Array, spread_px: Array, error_px: Array, sizes_px: NDArray[np.int64]
-) -> Calibration:
-    """Fit on N measured offsets.
+def fit_confidence(evidence: Array, error_px: Array, sizes_px: NDArray[np.int64]) -> Array:
+    """Weights (8,) of the confidence, from N measured offsets.
 
     Parameters
     ----------
     evidence : (N, 6) of `peak.find_peaks`
-    spread_px : (N,)
     error_px : (N, 2) measured minus true offset; infinite where the pair shows two different places
     sizes_px : (N,) side of each template
     """
-    distance = np.hypot(error_px[:, 0], error_px[:, 1])
-    good = distance <= 1
-    terms = np.concatenate([_confidence_terms(evidence[sizes_px == s], int(s)) for s in np.unique(sizes_px)])
-    order = np.concatenate([np.flatnonzero(sizes_px == s) for s in np.unique(sizes_px)])
-    target = good[order].astype(np.float64)
+    target = (np.hypot(error_px[:, 0], error_px[:, 1]) <= 1).astype(np.float64)
+    terms = _confidence_terms(evidence, sizes_px)
     # Each term is scaled to one for the optimiser and the small ridge; undone in the weights.
     scale = np.maximum(terms.std(axis=0), 1e-6)
     scale[-1] = 1
@@ -74,22 +79,34 @@ def fit_calibration(
         slope = 1 / (1 + np.exp(-z)) - target
         return float(value.mean() + 1e-4 * w @ w), (terms / scale).T @ slope / len(z) + 2e-4 * w
 
-    confidence = minimize(loss, np.zeros(terms.shape[1]), jac=True, method="L-BFGS-B").x / scale
+    found: Array = minimize(loss, np.zeros(terms.shape[1]), jac=True, method="L-BFGS-B").x / scale
+    return found
 
-    near = distance <= 3  # a false peak is the confidence's business, not sigma's
-    groups = [(int(s), near & (sizes_px == s)) for s in np.unique(sizes_px)]
-    sigma_terms = np.concatenate([_sigma_terms(evidence[m], spread_px[m], s) for s, m in groups])
-    squares = np.concatenate([(error_px[m] ** 2).sum(1) for _, m in groups])
+
+def fit_sigma(evidence: Array, spread_px: Array, closure_px: Array, sizes_px: NDArray[np.int64]) -> Array:
+    """Weights (4,) of the logarithm of sigma, from N offsets that were measured twice.
+
+    Parameters
+    ----------
+    evidence, spread_px : (N, 6) and (N,) of the first measurement
+    closure_px : (N, 2) difference of both measurements less the known movement between them
+    sizes_px : (N,) side of each template
+    """
+    same_peak = np.hypot(closure_px[:, 0], closure_px[:, 1]) <= 1  # another peak is the confidence's business
+    terms = _sigma_terms(evidence, spread_px, sizes_px)[same_peak]
+    error = np.abs(closure_px[same_peak])
+    # Absolute deviations: closure has long tails, and a few tiles must not set the scale of all.
+    size = error.mean(axis=1)
 
     def likelihood(w: Array) -> tuple[float, Array]:
-        log_sigma = np.clip(sigma_terms @ w, -5, 3)
-        ratio = squares * np.exp(-2 * log_sigma)
-        return float((2 * log_sigma + ratio / 2).mean() + 1e-3 * w @ w), (
-            sigma_terms.T @ (2 - ratio) / len(ratio) + 2e-3 * w
-        )
+        log_scale = np.clip(terms @ w, -8, 3)
+        ratio = size * np.exp(-log_scale)
+        return float((log_scale + ratio).mean() + 1e-4 * w @ w), terms.T @ (1 - ratio) / len(ratio) + 2e-4 * w
 
-    start = np.array([0.0, 0, 0, np.log(0.6)])
-    return Calibration(confidence, minimize(likelihood, start, jac=True, method="L-BFGS-B").x, np.zeros(2))
+    start = np.array([0.0, 0, 0, np.log(max(float(size.mean()), 1e-3))])
+    weights: Array = minimize(likelihood, start, jac=True, method="L-BFGS-B").x
+    weights[-1] += np.log(np.quantile(error / np.exp(terms @ weights)[:, None], ONE_SIGMA))
+    return weights
 
 
 def expected_calibration_error(confidence: Array, good: NDArray[np.bool_], *, bins: int = 10) -> float:
@@ -106,12 +123,10 @@ def expected_calibration_error(confidence: Array, good: NDArray[np.bool_], *, bi
     return float(sum(gaps))
 
 
-def _confidence_terms(evidence: Array, size_px: int) -> Array:
-    n = len(evidence)
-    return np.column_stack((evidence, np.full(n, np.log2(size_px / 128)), np.ones(n)))
+def _confidence_terms(evidence: Array, sizes_px: NDArray[np.int64]) -> Array:
+    return np.column_stack((evidence, np.log2(sizes_px / 128), np.ones(len(evidence))))
 
 
-def _sigma_terms(evidence: Array, spread_px: Array, size_px: int) -> Array:
-    n = len(evidence)
+def _sigma_terms(evidence: Array, spread_px: Array, sizes_px: NDArray[np.int64]) -> Array:
     log_spread = np.log(np.maximum(spread_px, 1e-3))
-    return np.column_stack((log_spread, evidence[:, 2], np.full(n, np.log2(size_px / 128)), np.ones(n)))
+    return np.column_stack((log_spread, evidence[:, 2], np.log2(sizes_px / 128), np.ones(len(evidence))))

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from crosstie.matcher.calibration import (
-    Calibration,
-    expected_calibration_error,
-    fit_calibration,
-)
 from crosstie.matcher.network import DenseFeatures, MatchingNetwork
 from crosstie.matcher.peak import find_peaks
 from crosstie.matcher.placement import place, to_tensor
@@ -103,105 +97,3 @@ def measure(
             columns.append(tuple(column[known].double().cpu().numpy() for column in row))
     evidence, spread, errors, sizes = (np.concatenate(column) for column in zip(*columns, strict=True))
     return Measured(evidence, spread, errors, sizes.astype(np.int64))
-
-
-def calibrate(
-    network: MatchingNetwork,
-    scenes: Sequence[TrainingScene],
-    draws: Draws,
-    *,
-    batches: int = 60,
-    sizes_px: Sequence[int] = (192, 128, 96, 64),
-    device: str = "cpu",
-) -> tuple[Calibration, float]:
-    """Fit the calibration on held-out places and say how well it holds on other draws of them.
-
-    A quarter as many unrelated pairs are added, so that nonsense earns no confidence.
-
-    Returns
-    -------
-    calibration, expected calibration error on draws that were not fitted
-    """
-
-    def parts(seed: int, count: int) -> list[Measured]:
-        run = partial(
-            measure,
-            network,
-            scenes,
-            draws,
-            sizes_px=sizes_px,
-            device=device,
-        )
-        return [
-            run(batches=count, seed=seed),
-            run(batches=count // 2, seed=seed + 1000, augmented=True),
-            run(batches=count // 4, seed=seed + 2000, unrelated=True),
-        ]
-
-    calibration = replace(
-        fit_calibration(*_columns(parts(1, batches))),
-        bias_px=turning_bias(network, scenes, draws, batches=batches // 2, device=device),
-    )
-    evidence, _, error, sizes = _columns(parts(2, batches // 2))
-    good = np.hypot(error[:, 0], error[:, 1]) <= 1
-    confidence = np.zeros(len(good))
-    for size in np.unique(sizes):
-        confidence[sizes == size] = calibration.confidence(evidence[sizes == size], int(size))
-    return calibration, expected_calibration_error(confidence, good)
-
-
-@torch.no_grad()
-def turning_bias(
-    network: MatchingNetwork,
-    scenes: Sequence[TrainingScene],
-    draws: Draws,
-    *,
-    batches: int,
-    device: str = "cpu",
-) -> NDArray[np.float64]:
-    """Offset (2,) dx, dy that the network itself adds, px. Needs no truth.
-
-    The true offset of a crop turns with it, so over the four quarter turns of one crop it sums to zero; what
-    the network adds does not turn, and is the mean of the four measured offsets.
-    """
-    means = []
-    for i in range(batches):
-        rng = np.random.default_rng((4, i))
-        batch = draw_batch(scenes, rng, size=BATCH, crop_px=draws.crop_px, jitter_px=8, augmented=False)
-        size = draws.crop_px - 2 * draws.search_px
-        turned = []
-        for quarter in range(4):
-            optical, sar = (
-                np.ascontiguousarray(np.rot90(image, quarter, axes=(2, 3)))
-                for image in (batch.reference, batch.secondary)
-            )
-            reference = network.features(to_tensor(optical, device), Kind.OPTICAL)
-            secondary = network.features(to_tensor(sar, device), Kind.SAR)
-            nowhere = torch.full((BATCH, 2, 1, 1), torch.nan, device=device)
-            similarity, _ = place(reference, secondary, nowhere, rng, size_px=size, search_px=draws.search_px)
-            peaks = find_peaks(similarity, logits(network, similarity, size))
-            turned.append(peaks.offset_px.double().cpu().numpy())
-        offsets = np.stack(turned)
-        # Turned back, the four agree but for the bias and the noise; a false peak does not.
-        back = np.stack([_turn_back(o, quarter) for quarter, o in enumerate(offsets)])
-        agree = (np.abs(back - np.median(back, axis=0)).max(axis=(0, 2))) <= 1.5
-        means.append(offsets.mean(axis=0)[agree])
-    found = np.concatenate(means)
-    return np.asarray(np.median(found, axis=0)) if len(found) else np.zeros(2)
-
-
-def _turn_back(offset_px: NDArray[np.float64], quarter: int) -> NDArray[np.float64]:
-    """Offsets (N, 2) dx, dy measured on images turned by `np.rot90(.., quarter)`, in the unturned image."""
-    x, y = offset_px.T
-    return np.column_stack([(x, y), (-y, x), (-x, -y), (y, -x)][quarter])
-
-
-def _columns(
-    parts: list[Measured],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    return (
-        np.concatenate([p.evidence for p in parts]),
-        np.concatenate([p.spread_px for p in parts]),
-        np.concatenate([p.error_px for p in parts]),
-        np.concatenate([p.size_px for p in parts]),
-    )
