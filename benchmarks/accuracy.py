@@ -133,7 +133,7 @@ def affines(folder: Path, matcher: Matcher) -> dict[str, object]:
 def closure(folder: Path, matcher: Matcher) -> dict[str, object]:
     """Error (px) of a known sub-pixel shift, tile by tile, over three shifts."""
     reference, secondary = open_pair(folder / "s2_tci.tif", folder / "s1_vh.tif")
-    margin = -(-(SEARCH_PX + matcher.halo_px) // 8) * 8
+    margin = -(-(SEARCH_PX + matcher.halo_px) // 16) * 16
     rows, cols = reference.geobox.shape
     whole = window(reference.geobox, row=-margin, col=-margin, shape=(rows + 2 * margin, cols + 2 * margin))
     optical, sar = read_plane(reference, whole), read_plane(secondary, whole)

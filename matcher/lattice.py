@@ -17,6 +17,18 @@ BATCH = 4
 """Cells transformed at once: larger batches leave the cache and were slower."""
 
 
+def shares_cells(rows: list[int], cols: list[int], size_px: int, search_px: int) -> bool:
+    """Whether tiles overlap so much that their cells cost less than they do, by the area transformed."""
+    cells = {place for row, col in zip(rows, cols, strict=True) for place in _cells_of(row, col, size_px)}
+    side, cell_side = size_px + 2 * search_px, CELL_PX + 2 * search_px
+    return len(cells) * cell_side**2 < len(rows) * side**2
+
+
+def _cells_of(row: int, col: int, size_px: int) -> list[tuple[int, int]]:
+    steps = range(0, size_px, CELL_PX)
+    return [(row + i, col + j) for i in steps for j in steps]
+
+
 def correlate_tiles(
     reference: Tensor, secondary: Tensor, rows: list[int], cols: list[int], *, size_px: int, search_px: int
 ) -> Tensor:
@@ -37,8 +49,7 @@ def correlate_tiles(
     # Constants drop out of the result; without them the sums stay small enough for float32.
     reference = reference - reference.mean(dim=(1, 2), keepdim=True)
     secondary = secondary - secondary.mean(dim=(1, 2), keepdim=True)
-    steps = range(0, size_px, CELL_PX)
-    of_tile = [[(r + i, c + j) for i in steps for j in steps] for r, c in zip(rows, cols, strict=True)]
+    of_tile = [_cells_of(row, col, size_px) for row, col in zip(rows, cols, strict=True)]
     places = sorted({place for cells in of_tile for place in cells})
     index = {place: n for n, place in enumerate(places)}
     member = torch.tensor([[index[place] for place in cells] for cells in of_tile])

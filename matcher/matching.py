@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from crosstie.matcher.calibration import Calibration
 from crosstie.matcher.correlate import correlate
-from crosstie.matcher.lattice import CELL_PX, correlate_tiles
+from crosstie.matcher.lattice import CELL_PX, correlate_tiles, shares_cells
 from crosstie.matcher.network import DEEP_STRIDE_PX, HALO_PX, STRIDE_PX, MatchingNetwork, fuse
 from crosstie.matcher.normalise import WINDOW_PX, normalise
 from crosstie.matcher.peak import Peaks, find_peaks
@@ -226,14 +226,17 @@ def _shallow(
     """(N, 2R + 1, 2R + 1)."""
     side = size_px + 2 * search_px
     found = torch.empty((len(rows), 2 * search_px + 1, 2 * search_px + 1), device=reference.values.device)
-    lattice = []
-    for n, (row, col) in enumerate(zip(rows, cols, strict=True)):
-        template = reference.cut(row, col, size_px)
-        search = secondary.cut(row - search_px, col - search_px, side)
-        if size_px % CELL_PX == 0 and template.whole and search.whole:
-            lattice.append(n)
-        else:
-            found[n] = _correlate(template, search)[0]
+    templates = [reference.cut(row, col, size_px) for row, col in zip(rows, cols, strict=True)]
+    searches = [
+        secondary.cut(row - search_px, col - search_px, side) for row, col in zip(rows, cols, strict=True)
+    ]
+    lattice: list[int] = []
+    if size_px % CELL_PX == 0:
+        lattice = [n for n in range(len(rows)) if templates[n].whole and searches[n].whole]
+        if not shares_cells([rows[n] for n in lattice], [cols[n] for n in lattice], size_px, search_px):
+            lattice = []
+    for n in sorted(set(range(len(rows))) - set(lattice)):
+        found[n] = _correlate(templates[n], searches[n])[0]
     if lattice:
         found[lattice] = correlate_tiles(
             reference.values[0],

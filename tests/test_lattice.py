@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from crosstie.matcher.correlate import correlate
-from crosstie.matcher.lattice import correlate_tiles
+from crosstie.matcher.lattice import correlate_tiles, shares_cells
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,11 @@ def test_equals_the_plain_correlation(size: int, places: list[tuple[int, int]]) 
 def test_a_size_that_is_not_made_of_cells_is_refused() -> None:
     with pytest.raises(ValueError, match="not made of cells"):
         correlate_tiles(torch.ones(1, 200, 200), torch.ones(1, 200, 200), [50], [50], size_px=96, search_px=8)
+
+
+def test_cells_are_shared_where_tiles_overlap_and_not_where_they_lie_apart() -> None:
+    """192-px tiles every 64 px share each cell nine times; side by side they share none."""
+    for stride, worth in ((64, True), (192, False)):
+        starts = range(32, 32 + 8 * stride, stride)
+        rows, cols = [r for r in starts for _ in starts], [c for _ in starts for c in starts]
+        assert shares_cells(rows, cols, 192, 32) is worth
