@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from crosstie.grid import Chunk, px_to_m, px_to_m_vector, window
+from crosstie.grid import Chunk, ground_lattice, px_to_m, px_to_m_vector, window
 from crosstie.io.raster import RasterSource, read_plane
 from crosstie.types import Kind, TiePoints, Tile
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     Plane = NDArray[np.float32]
 
 ALIGN_PX = 16
-"""Windows begin and end at multiples of this: the coarsest features of the network have that pixel, and must
-not move with the window."""
+"""Windows begin and end at multiples of this, counted on the ground: the coarsest features of the network
+have that pixel, and must move neither with the window nor with the first pixel of the scene."""
 
 COARSE_TEMPLATE_PX = 256
 """Template of the coarse step: large, because its peak must stand out over a wide search."""
@@ -120,8 +120,9 @@ def read_chunk(job: MatchJob, chunk: Chunk, *, halo_px: int) -> Planes:
     """
     margin = job.search_px + halo_px
     rows, cols = chunk.shape
-    row0, row1 = _aligned(chunk.row - margin, chunk.row + rows + margin)
-    col0, col1 = _aligned(chunk.col - margin, chunk.col + cols + margin)
+    first_row, first_col = ground_lattice(job.grid, step_px=ALIGN_PX)
+    row0, row1 = _aligned(chunk.row - margin, chunk.row + rows + margin, first_row)
+    col0, col1 = _aligned(chunk.col - margin, chunk.col + cols + margin, first_col)
     return _read(job, row=row0, col=col0, shape=(row1 - row0, col1 - col0))
 
 
@@ -218,5 +219,6 @@ def _read(job: MatchJob, *, row: int, col: int, shape: tuple[int, int]) -> Plane
     )
 
 
-def _aligned(start_px: int, stop_px: int) -> tuple[int, int]:
-    return start_px // ALIGN_PX * ALIGN_PX, -(-stop_px // ALIGN_PX) * ALIGN_PX
+def _aligned(start_px: int, stop_px: int, first_px: int) -> tuple[int, int]:
+    """The least span that holds the given one and whose ends lie a whole number of steps from `first_px`."""
+    return start_px - (start_px - first_px) % ALIGN_PX, stop_px + (first_px - stop_px) % ALIGN_PX

@@ -18,11 +18,11 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.signal import fftconvolve
 
 from crosstie.config import Settings, load_settings
-from crosstie.flows.measure import MatchJob, match_chunk, read_chunk, spread_out
+from crosstie.flows.measure import ALIGN_PX, MatchJob, match_chunk, read_chunk, spread_out
 from crosstie.flows.pipeline import InProcess, register_plan
 from crosstie.flows.plan import plan_pair
 from crosstie.flows.register import RegisterResult, register
-from crosstie.grid import chunks, tiles
+from crosstie.grid import chunks, ground_lattice, tiles
 from crosstie.io.raster import open_pair
 from crosstie.types import Kind, Reason, Tile, VerdictCode
 
@@ -259,7 +259,9 @@ def test_a_window_holds_its_tiles_the_search_and_the_halo(reference: Path) -> No
     job = MatchJob(*sources, plan.grid, search_px=16, coarse_search_px=0, shift_px=(5, -3))
     for chunk in chunks(list(tiles((SIZE, SIZE), size_px=96, stride_px=80)), span_px=200):
         planes = read_chunk(job, chunk, halo_px=11)
-        assert planes.row % 8 == planes.col % 8 == 0
+        first = ground_lattice(plan.grid, step_px=ALIGN_PX)
+        assert (planes.row % ALIGN_PX, planes.col % ALIGN_PX) == first
+        assert len(planes.reference) % ALIGN_PX == planes.reference.shape[1] % ALIGN_PX == 0
         assert planes.row <= chunk.row - 27
         assert planes.row + len(planes.reference) >= chunk.row + chunk.shape[0] + 27
         for tile in chunk.tiles:

@@ -79,6 +79,17 @@ def window(grid: GeoBox, *, row: int, col: int, shape: tuple[int, int]) -> GeoBo
     return GeoBox(shape, grid.affine @ Affine.translation(col, row), grid.crs)
 
 
+def ground_lattice(grid: GeoBox, *, step_px: int) -> tuple[int, int]:
+    """First (row, col), 0 to `step_px` - 1, of a lattice that stays on the ground wherever the grid begins.
+
+    Grids that are cut from one another by whole pixels get the same lattice. It is counted from the origin of
+    the map, whose fraction of a pixel is dropped at 0.363: wholes and halves are common, and rounding must
+    not fall to either side of them.
+    """
+    col, row = ~grid.affine @ (0.0, 0.0)
+    return math.floor(row + 0.637) % step_px, math.floor(col + 0.637) % step_px
+
+
 def px_to_m(grid: GeoBox, xy_px: FloatArray) -> FloatArray:
     """Positions (N, 2) in pixels of the grid -> map coordinates, metres."""
     moved: FloatArray = px_to_m_vector(grid, xy_px) + np.array([grid.affine.c, grid.affine.f])
