@@ -8,19 +8,22 @@ on an unchanged view; smaller templates on a changed and moved view must then fi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from crosstie.matcher.examples import SEED, SHOWN, Example
 from crosstie.matcher.held_out import Draws, measure
-from crosstie.matcher.network import DEEP_STRIDE_PX, DenseFeatures, MatchingNetwork
+from crosstie.matcher.network import DEEP_STRIDE_PX, STRIDE_PX, DenseFeatures, MatchingNetwork
 from crosstie.matcher.peak import find_peaks
 from crosstie.matcher.placement import place, to_tensor
-from crosstie.matcher.samples import Batch, TrainingScene
-from crosstie.matcher.similarity import deep_logits, logits, shallow_logits
+from crosstie.matcher.samples import Batch, TrainingScene, draw_batch, locally_normalised
+from crosstie.matcher.similarity import deep_logits, logits, shallow_logits, spread
 from crosstie.matcher.unlabelled import Views
 from crosstie.types import Kind
 
@@ -43,6 +46,10 @@ class CrosstieLearner:
 
     def build(self) -> MatchingNetwork:
         return MatchingNetwork()
+
+    def prepare(self, plane: NDArray[np.floating], kind: Kind) -> NDArray[np.float32]:
+        """Network input (rows, cols) from luminance or dB."""
+        return locally_normalised(plane, kind)
 
     @property
     def least_crop_px(self) -> int:
@@ -91,6 +98,43 @@ class CrosstieLearner:
         measured = measure(network, scenes, draws, sizes_px=sizes, batches=8, device=device)
         return {name: value for size in sizes for name, value in measured.figures(size).items()}
 
+    @torch.no_grad()
+    def examples(
+        self, network: MatchingNetwork, scenes: Sequence[TrainingScene], draws: Draws, device: str
+    ) -> list[Example]:
+        """A few crops with one template each, of the middle size; always the same."""
+        sizes = sorted(set(self.sizes_px))
+        size, reach = sizes[len(sizes) // 2], self.search_px
+        side = math.ceil((size + 2 * reach) / STRIDE_PX) * STRIDE_PX
+        rng = np.random.default_rng(SEED)
+        batch = draw_batch(
+            scenes, rng, size=SHOWN, crop_px=side, jitter_px=min(draws.jitter_px, reach // 2), augmented=False
+        )
+        reference, secondary = _features(network, batch.reference, batch.secondary, device)
+        truth = torch.from_numpy(batch.truth_px).to(device)
+        similarity, target = place(reference, secondary, truth, rng, size_px=size, search_px=reach)
+        surfaces = (
+            spread(deep_logits(network, similarity, size), reach),
+            shallow_logits(network, similarity, size),
+            logits(network, similarity, size),
+        )
+        maps = [_probability(surface) for surface in surfaces]
+        found = find_peaks(similarity, surfaces[-1]).offset_px.cpu().numpy()
+        # Only one place is left for a template whose crop was not rounded up to whole strides.
+        inner = slice(reach, reach + size)
+        return [
+            Example(
+                template=batch.reference[n, 0, inner, inner],
+                search=batch.secondary[n, 0, : size + 2 * reach, : size + 2 * reach],
+                deep=maps[0][n],
+                shallow=maps[1][n],
+                combined=maps[2][n],
+                truth_px=(float(target[n, 0]), float(target[n, 1])),
+                found_px=(float(found[n, 0]), float(found[n, 1])),
+            )
+            for n in range(SHOWN)
+        ]
+
     def _loss(
         self,
         network: MatchingNetwork,
@@ -127,6 +171,14 @@ def gaussian_target(offset: Tensor, radius: int, sigma: float) -> Tensor:
     y = torch.exp(-0.5 * ((axis[None] - offset[:, 1:]) / sigma) ** 2)
     product = y[:, :, None] * x[:, None, :]
     return product / product.sum(dim=(1, 2), keepdim=True)
+
+
+def _probability(logit: Tensor) -> NDArray[np.float32]:
+    """Of each of B surfaces (rows, cols); sums to one."""
+    flat: NDArray[np.float32] = (
+        torch.softmax(logit.float().flatten(1), dim=1).reshape(logit.shape).cpu().numpy()
+    )
+    return flat
 
 
 def _cross_entropy(logit: Tensor, target: Tensor) -> Tensor:

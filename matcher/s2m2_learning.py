@@ -10,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crosstie.matcher.heatmaps import S2M2Heatmaps, predict, pseudo_target
+from crosstie.matcher.examples import SEED, SHOWN, Example
+from crosstie.matcher.heatmaps import S2M2Heatmaps, predict, pseudo_target, upsample_deep
 from crosstie.matcher.held_out import BATCH, Draws, shares
 from crosstie.matcher.independence import independence_loss
 from crosstie.matcher.peak import NEAR_RADIUS_PX
 from crosstie.matcher.placement import to_tensor
 from crosstie.matcher.s2m2 import S2M2Network, network_input
-from crosstie.matcher.s2m2_losses import pseudo_loss, shift_target, supervised_loss
+from crosstie.matcher.s2m2_losses import DEEP_SCALE, SHALLOW_SCALE, pseudo_loss, shift_target, supervised_loss
 from crosstie.matcher.s2m2_settings import S2M2Settings
 from crosstie.matcher.samples import Batch, TrainingScene, draw_batch
 from crosstie.matcher.unlabelled import Views
@@ -112,6 +113,35 @@ class S2M2Learner:
         error = np.hypot(*np.array(errors).T)
         return shares(error[np.isfinite(error)], self.template_px)
 
+    @torch.no_grad()
+    def examples(
+        self, network: S2M2Network, scenes: Sequence[TrainingScene], draws: Draws, device: str
+    ) -> list[Example]:
+        """A few crops; always the same."""
+        batch = draw_batch(
+            scenes, np.random.default_rng(SEED), size=SHOWN, crop_px=draws.crop_px,
+            jitter_px=min(draws.jitter_px, self.search_px // 2), augmented=False, prepare=self.prepare,
+        )  # fmt: skip
+        truth = middle(batch.truth_px)
+        found = []
+        for n in range(SHOWN):
+            reference, secondary = batch.reference[n : n + 1], batch.secondary[n : n + 1]
+            heatmaps = self._heatmaps(network, reference, secondary, device)
+            deep = DEEP_SCALE * upsample_deep(heatmaps, self.settings, "bilinear")
+            offset = predict(heatmaps, self.settings)[0]
+            found.append(
+                Example(
+                    template=_middle_of(reference, self.template_px)[0, 0],
+                    search=_middle_of(secondary, self.least_crop_px)[0, 0],
+                    deep=_probability(deep),
+                    shallow=_probability(SHALLOW_SCALE * heatmaps.shallow),
+                    combined=pseudo_target(heatmaps, self.settings)[0].float().cpu().numpy(),
+                    truth_px=(float(truth[n, 0]), float(truth[n, 1])),
+                    found_px=(float(offset[0]), float(offset[1])),
+                )
+            )
+        return found
+
     def _heatmaps(
         self, network: S2M2Network, optical: NDArray[np.float32], sar: NDArray[np.float32], device: str
     ) -> S2M2Heatmaps:
@@ -122,6 +152,14 @@ class S2M2Learner:
                 to_tensor(_middle_of(sar, side - 2 * self.search_px), device),
             )
         return heatmaps
+
+
+def _probability(logit: Tensor) -> NDArray[np.float32]:
+    """Of one surface (1, rows, cols); sums to one."""
+    p: NDArray[np.float32] = (
+        torch.softmax(logit.float().flatten(), dim=0).reshape(logit.shape[-2:]).cpu().numpy()
+    )
+    return p
 
 
 def mass_at_peak(target: Tensor, offset_px: Tensor) -> Tensor:

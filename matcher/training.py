@@ -18,12 +18,15 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from crosstie.errors import SettingsError
+from crosstie.matcher.examples import Example
 from crosstie.matcher.held_out import Draws
 from crosstie.matcher.samples import Batch, TrainingScene, draw_batch
 from crosstie.matcher.unlabelled import UnlabelledScene, Views, draw_views
+from crosstie.types import Kind
 
 
 class Learner(Protocol):
@@ -34,6 +37,9 @@ class Learner(Protocol):
 
     def build(self) -> Any:
         """A new network with random weights."""
+
+    def prepare(self, plane: NDArray[np.floating], kind: Kind) -> NDArray[np.float32]:
+        """Network input (rows, cols) from luminance or dB, NaN where invalid."""
 
     def labelled_loss(self, network: Any, batch: Batch, rng: np.random.Generator, device: str) -> Tensor: ...
 
@@ -47,6 +53,11 @@ class Learner(Protocol):
     ) -> dict[str, float]:
         """What the network reaches on places never learnt from."""
 
+    def examples(
+        self, network: Any, scenes: Sequence[TrainingScene], draws: Draws, device: str
+    ) -> list[Example]:
+        """A few crops of those places, and how probable the network finds each offset there."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingPlan:
@@ -56,6 +67,8 @@ class TrainingPlan:
     """Optimiser steps in all."""
     batch: int = 8
     """Labelled crops a step."""
+    unlabelled_rounds: int = 1
+    """Unlabelled batches for each labelled one."""
     unlabelled_batch: int = 6
     """Unlabelled crops a step, once `burn_in` is over."""
     burn_in: int = 700
@@ -68,20 +81,46 @@ class TrainingPlan:
     """Peak, after 50 steps of warm-up; it falls to zero over the last 30 % of the steps."""
     weight_decay: float = 1e-2
     seed: int = 0
+    """Of the first weights and of all that is drawn; the same seed gives the same weights on a CPU."""
     crop_px: int = 288
+    """Side of the labelled crops, a multiple of 16."""
     unlabelled_crop_px: int = 224
     """Smaller than the labelled ones: archives of chips of 256 px leave 16 px to move in."""
     search_px: int = 32
+    """How far an offset is searched per axis, px."""
     jitter_px: int = 24
     """Known extra shift, drawn uniformly per axis: a network that sticks to zero learns nothing."""
     unlabelled_jitter_px: int = 16
+    """Known shift of each of the two views, drawn uniformly per axis."""
     average_decay: float = 0.995
     """Of the exponential moving average of the weights, which teaches, and which is what is saved."""
     evaluate_every: int = 200
+    """Steps between measurements on the held-out places."""
     checkpoint_every: int = 50
+    """Steps that a killed run loses at most."""
     patience: int = 0
     """Evaluations without a better `watched` figure before training stops early; 0 for never."""
     watched: str = "cmr1_64"
+    """Held-out figure that `patience` waits for; larger is better."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "steps",
+            "batch",
+            "accumulate",
+            "crop_px",
+            "search_px",
+            "evaluate_every",
+            "checkpoint_every",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("unlabelled_batch", "burn_in", "jitter_px", "unlabelled_jitter_px", "patience"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name in ("crop_px", "unlabelled_crop_px"):
+            if getattr(self, name) % 16:
+                raise ValueError(f"{name} must be a multiple of 16, got {getattr(self, name)}")
 
     def rate_at(self, step: int) -> float:
         """Learning rate at `step`: warm-up, plateau, linear fall (so that a run can be extended)."""
@@ -100,7 +139,10 @@ LOGGED = (
     *("step", "rate", "loss", "unlabelled_loss", "pseudo_share", "seconds_per_step"),
     *(f"{figure}_{size}" for size in (192, 128, 64) for figure in ("median", "cmr1", "cmr2")),
 )
-"""Columns of `log.csv`."""
+"""First columns of `log.csv`; other figures of a learner follow."""
+
+Observe = Callable[[int, dict[str, float], Any], None]
+"""Called with the step, its figures and the averaged network; it changes none of them."""
 
 
 @dataclass(slots=True)
@@ -130,6 +172,7 @@ def train(
     start_from: dict[str, Tensor] | None = None,
     device: str = "cpu",
     progress: Callable[[int, dict[str, float]], None] | None = None,
+    observe: Observe | None = None,
 ) -> Any:
     """Train and return the averaged network.
 
@@ -143,11 +186,12 @@ def train(
     unlabelled : pairs whose offset nobody knows
     start_from : weights to go on from (state dict); random ones without
     progress : called after each step with the step and its figures
+    observe : called after each evaluation, or where one would be were any place held out
 
     Raises
     ------
     SettingsError : `folder` holds a run with another plan (only `steps` may differ), crops too small for the
-        learner, or nothing to learn from
+        learner or images too small for the crops, nothing to learn from, or no such figure to watch
     """
     if plan.crop_px < learner.least_crop_px:
         raise SettingsError(
@@ -156,6 +200,12 @@ def train(
     if not scenes and (not unlabelled or start_from is None):
         raise SettingsError(
             "nothing to learn from: give labelled scenes, or unlabelled pairs and weights to start from"
+        )
+    smallest = min((scene.sar_db.shape for scene in unlabelled), key=min, default=(plan.unlabelled_crop_px,))
+    if min(smallest) < plan.unlabelled_crop_px:
+        raise SettingsError(
+            f"an unlabelled pair has {' x '.join(map(str, smallest))} px, less than unlabelled_crop_px "
+            f"({plan.unlabelled_crop_px}); leave such pairs out, or make the crops smaller"
         )
     folder.mkdir(parents=True, exist_ok=True)
     _same_run(folder, plan, learner)
@@ -172,24 +222,29 @@ def train(
     network.train()
     means: dict[str, float] = {}
     began, first = time.monotonic(), state.step
-    for step in _steps(scenes, unlabelled, plan, first):
+    for step in _steps(scenes, unlabelled, plan, learner, first):
         if plan.patience and state.evaluations_since_best >= plan.patience:
             break
         for group in optimiser.param_groups:
             group["lr"] = plan.rate_at(step.number)
         now = _learn(network, average, optimiser, step, plan, learner, device)
-        _update_average(average, network, min(plan.average_decay, (1 + step.number) / (10 + step.number)))
+        # Random weights are soon forgotten; those that a run starts from are the teacher.
+        young = 1.0 if start_from is not None else (1 + step.number) / (10 + step.number)
+        _update_average(average, network, min(plan.average_decay, young))
         for name, value in now.items():
             means[name] = value if name not in means else 0.95 * means[name] + 0.05 * value
         done = state.step = step.number + 1
         figures = means | {"seconds_per_step": (time.monotonic() - began) / (done - first)}
-        if held_out and (done % plan.evaluate_every == 0 or done == plan.steps):
+        evaluated = done % plan.evaluate_every == 0 or done == plan.steps
+        if evaluated and held_out:
             figures |= learner.figures(average, held_out, plan.draws, device)
             _watch(state, figures, plan)
-        if done % 10 == 0 or done == plan.steps:
+        if done % 10 == 0 or evaluated:
             _log(folder / "log.csv", plan, done, figures)
         if done % plan.checkpoint_every == 0 or done == plan.steps:
             _save(folder / "checkpoint.pt", network, average, optimiser, state)
+        if evaluated and observe is not None:
+            observe(done, figures, average)
         if progress is not None:
             progress(done, figures)
     return average
@@ -210,21 +265,26 @@ def _learn(
     for n, batch in enumerate(step.labelled):
         rng = np.random.default_rng((plan.seed, step.number, 1, n))
         loss = learner.labelled_loss(network, batch, rng, device) / plan.accumulate
-        loss.backward()  # type: ignore[no-untyped-call]
+        if loss.requires_grad:  # else the truth of no template was known
+            loss.backward()  # type: ignore[no-untyped-call]
         found["loss"] = found.get("loss", 0.0) + float(loss.detach())
     for n, views in enumerate(step.unlabelled):
         rng = np.random.default_rng((plan.seed, step.number, 2, n))
         loss, kept = learner.unlabelled_loss(network, average, views, rng, device)
         if loss.requires_grad:  # else the teacher was sure of nothing
-            (loss * plan.unlabelled_weight_at(step.number) / plan.accumulate).backward()  # type: ignore[no-untyped-call]
-        found["unlabelled_loss"] = found.get("unlabelled_loss", 0.0) + float(loss.detach()) / plan.accumulate
-        found["pseudo_share"] = found.get("pseudo_share", 0.0) + kept / plan.accumulate
+            (loss * plan.unlabelled_weight_at(step.number) / len(step.unlabelled)).backward()  # type: ignore[no-untyped-call]
+        found["unlabelled_loss"] = found.get("unlabelled_loss", 0.0) + float(loss.detach()) / len(
+            step.unlabelled
+        )
+        found["pseudo_share"] = found.get("pseudo_share", 0.0) + kept / len(step.unlabelled)
     torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
     optimiser.step()
     return found
 
 
 def _watch(state: _State, figures: dict[str, float], plan: TrainingPlan) -> None:
+    if plan.patience and plan.watched not in figures:
+        raise SettingsError(f"watched: there is no figure {plan.watched!r}; there are {', '.join(figures)}")
     value = figures.get(plan.watched, -math.inf)
     if value > state.best:
         state.best, state.evaluations_since_best = value, 0
@@ -253,7 +313,11 @@ def _same_run(folder: Path, plan: TrainingPlan, learner: Learner) -> None:
 
 
 def _steps(
-    scenes: Sequence[TrainingScene], unlabelled: Sequence[UnlabelledScene], plan: TrainingPlan, start: int
+    scenes: Sequence[TrainingScene],
+    unlabelled: Sequence[UnlabelledScene],
+    plan: TrainingPlan,
+    learner: Learner,
+    start: int,
 ) -> Iterator[_Step]:
     """Batches drawn ahead in a thread, each from its own seed: a resumed run sees what it would have seen."""
 
@@ -265,6 +329,7 @@ def _steps(
                 size=plan.batch,
                 crop_px=plan.crop_px,
                 jitter_px=plan.jitter_px,
+                prepare=learner.prepare,
             )
             for n in range(plan.accumulate if scenes else 0)
         ]
@@ -276,8 +341,9 @@ def _steps(
                 size=plan.unlabelled_batch,
                 crop_px=plan.unlabelled_crop_px,
                 jitter_px=plan.unlabelled_jitter_px,
+                prepare=learner.prepare,
             )
-            for n in range(plan.accumulate if asked else 0)
+            for n in range(plan.accumulate * plan.unlabelled_rounds if asked else 0)
         ]
         return _Step(step, tuple(labelled), tuple(views))
 
@@ -329,11 +395,26 @@ def _save(
 
 
 def _log(path: Path, plan: TrainingPlan, step: int, figures: dict[str, float]) -> None:
-    """Append one line; held-out figures stay empty where there was no evaluation."""
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, LOGGED, restval="", extrasaction="ignore")
-        if new:
-            writer.writeheader()
-        rounded = {name: f"{value:.5g}" for name, value in figures.items()}
-        writer.writerow({"step": step, "rate": f"{plan.rate_at(step - 1):.3g}", **rounded})
+    """Add one row; held-out figures stay empty where there was no evaluation.
+
+    Written anew each time: new figures are new columns, and a resumed run takes back what it does again.
+    """
+    rows = [row for row in read_log(path) if int(row["step"]) < step]
+    rounded = {name: f"{value:.5g}" for name, value in figures.items()}
+    rows.append({"step": str(step), "rate": f"{plan.rate_at(step - 1):.3g}", **rounded})
+    partial = path.with_suffix(".partial")
+    with partial.open("w", newline="") as file:
+        writer = csv.DictWriter(
+            file, list(dict.fromkeys([*LOGGED, *(n for row in rows for n in row)])), restval=""
+        )
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(path)
+
+
+def read_log(path: Path) -> list[dict[str, str]]:
+    """Rows of a `log.csv`, oldest first; none where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))

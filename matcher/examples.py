@@ -1,0 +1,36 @@
+"""Held-out crops to look at: what is searched, and how probable each offset is to the network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Plane = NDArray[np.float32]
+
+SHOWN = 4
+"""Crops that are looked at, at each evaluation the same."""
+
+SEED = 31_000
+"""Of the crops that are looked at."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """One template of a held-out crop."""
+
+    template: Plane
+    """(size, size) of the optical image, as the network gets it"""
+    search: Plane
+    """(size + 2R, size + 2R) of the SAR image, the same ground in the middle"""
+    deep: Plane
+    """(2R + 1, 2R + 1) probability by the deep similarity alone; element (i, j) is offset (j - R, i - R)"""
+    shallow: Plane
+    """The same by the shallow similarity alone"""
+    combined: Plane
+    """The same by both"""
+    truth_px: tuple[float, float]
+    """True offset x, y; NaN unknown"""
+    found_px: tuple[float, float]
+    """Measured offset x, y"""
