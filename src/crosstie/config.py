@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -21,7 +21,7 @@ from crosstie.io.pairing import PairingRules
 
 ENV_PREFIX = "CROSSTIE_"
 
-FOLLOWERS = {"estimation.search_radius_px": "tiles.search_px"}
+FOLLOWERS = {"estimation.search_radius_px": "tiles.search_px", "learner.search_px": "plan.search_px"}
 """Settings of a part that are taken from another setting: one number, one home."""
 
 LARGE_GRID_PX = 1024
@@ -30,14 +30,18 @@ LARGE_GRID_PX = 1024
 HUGE_GRID_PX = 4096
 """From this side on a scene has tie points enough at twice the stride, in a quarter of the time."""
 
+AnySettings = TypeVar("AnySettings", bound=BaseModel)
+
 PositivePx = Annotated[int, Field(gt=0)]
 
 
-class _Group(BaseModel):
+class Group(BaseModel):
+    """Settings that stand together; none can be misspelt, none can be changed."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class GridSettings(_Group):
+class GridSettings(Group):
     resolution_m: float = Field(
         default=10.0,
         gt=0,
@@ -47,7 +51,7 @@ class GridSettings(_Group):
     )
 
 
-class TileSettings(_Group):
+class TileSettings(Group):
     size_px: Literal["auto"] | Annotated[int, Field(ge=32, le=1024)] = Field(
         default="auto",
         description="Side of a tile, px (32..1024). auto: 192 where both sides of the grid have 1024 px or "
@@ -85,7 +89,7 @@ class TileSettings(_Group):
         return size, 128 if max(shape) > HUGE_GRID_PX else 64
 
 
-class ComputeSettings(_Group):
+class ComputeSettings(Group):
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where the matcher runs: auto takes CUDA where there is one."
     )
@@ -118,7 +122,7 @@ class ComputeSettings(_Group):
     )
 
 
-class Settings(_Group):
+class Settings(Group):
     """All settings. Later wins: defaults, the YAML file, the environment, options of the command.
 
     Some groups are the very values that the parts below take: limits and descriptions have one home.
@@ -163,26 +167,46 @@ def load_settings(path: Path | None = None, *, options: Mapping[str, object] | N
     ------
     SettingsError : one line that names the key, the value and what is allowed
     """
+    return validated(
+        Settings,
+        (f"settings {path}", read_yaml(path, hint="`crosstie config` prints a complete one") if path else {}),
+        ("environment", _environment()),
+        ("option", given_options(options)),
+    )
+
+
+def validated(model: type[AnySettings], *sources: tuple[str, Mapping[str, object]]) -> AnySettings:
+    """Settings out of several sources, of which later ones win; a slip is one line that names the source.
+
+    Parameters
+    ----------
+    sources : name of each, and its values by dotted name
+
+    Raises
+    ------
+    SettingsError : one line that names the key, the value and what is allowed
+    """
     tree: dict[str, Any] = {}
     origin: dict[str, str] = {}
-    for source, given in (
-        (f"settings {path}", _leaves(_read_yaml(path)) if path else {}),
-        ("environment", _environment()),
-        ("option", {name: value for name, value in (options or {}).items() if value is not None}),
-    ):
+    for source, given in sources:
         for dotted, value in given.items():
             if dotted in FOLLOWERS:
                 raise SettingsError(f"{source}: {dotted} follows {FOLLOWERS[dotted]}; set that instead")
             _put(tree, dotted, value)
             origin[dotted] = source
     try:
-        return Settings.model_validate(tree)
+        return model.model_validate(tree)
     except ValidationError as problem:
-        raise SettingsError(_one_line(problem, origin)) from None
+        raise SettingsError(_one_line(problem, origin, model)) from None
 
 
-def commented_yaml(settings: Settings) -> str:
-    """All settings as YAML that `load_settings` reads back, each with what it means above it."""
+def given_options(options: Mapping[str, object] | None) -> dict[str, object]:
+    """Options of a command that were given: None was not."""
+    return {name: value for name, value in (options or {}).items() if value is not None}
+
+
+def commented_yaml(settings: BaseModel) -> str:
+    """All settings as YAML that reads back as the same, each with what it means above it."""
     lines: list[str] = []
     for setting in walk(settings):
         *groups, name = setting.name.split(".")
@@ -208,12 +232,12 @@ class Setting:
     is_group: bool = False
 
 
-def walk(settings: Settings) -> Iterator[Setting]:
+def walk(settings: BaseModel) -> Iterator[Setting]:
     """Every setting, groups before what they hold; without those that follow others."""
-    schema = Settings.model_json_schema()
+    schema = settings.model_json_schema()
     values = settings.model_dump(mode="json")
-    for name, field in Settings.model_fields.items():
-        group = schema["$defs"].get(type(getattr(settings, name)).__name__)
+    for name, field in type(settings).model_fields.items():
+        group = schema.get("$defs", {}).get(type(getattr(settings, name)).__name__)
         if group is None:
             yield Setting(name, field.description or "", values[name])
             continue
@@ -228,8 +252,13 @@ def _scalar(value: object) -> str:
     return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("...\n").strip()
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    hint = "`crosstie config` prints a complete one"
+def read_yaml(path: Path, *, hint: str) -> dict[str, Any]:
+    """Values of a YAML file by dotted name; `hint` ends every message.
+
+    Raises
+    ------
+    SettingsError : the file cannot be read, or holds no settings
+    """
     try:
         given = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as problem:
@@ -240,7 +269,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(given, dict):
         raise SettingsError(f"settings {path}: must hold `name: value` lines, got {given!r}; {hint}")
-    return given
+    return _leaves(given)
 
 
 def _environment() -> dict[str, Any]:
@@ -276,8 +305,8 @@ def _put(tree: dict[str, Any], dotted: str, value: object) -> None:
     branch[leaf] = value
 
 
-def _one_line(problem: ValidationError, origin: Mapping[str, str]) -> str:
-    known = {setting.name: setting.description for setting in walk(Settings())}
+def _one_line(problem: ValidationError, origin: Mapping[str, str], model: type[BaseModel]) -> str:
+    known = {setting.name: setting.description for setting in walk(model())}
     error = problem.errors(include_url=False)[0]
     place = [str(part) for part in error["loc"]]
     if error["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
