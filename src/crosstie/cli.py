@@ -321,51 +321,138 @@ def simulate_command(
 @told
 def train_command(
     scenes: Annotated[
-        list[Path],
-        typer.Argument(help="Folders with s1_vh.tif, s2_tci.tif, truth_offsets.tif and tiles.csv."),
-    ],
+        list[Path] | None,
+        typer.Argument(
+            help="Labelled scenes: folders with s1_vh.tif, s2_tci.tif, truth_offsets.tif and tiles.csv.",
+            show_default=False,
+        ),
+    ] = None,
     hold_out_east: Annotated[
-        float,
-        typer.Option(help="Easting, metres: places east of it are never learnt from, only measured on."),
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Receives checkpoints, log and weights.")] = Path(
-        "runs/train"
-    ),
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps; 1 to 2 s each on two cores.")] = 1300,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same weights on a CPU.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: CUDA where there is one.")] = "auto",
+        float | None,
+        typer.Option(
+            help="Easting, metres: labelled places east of it are never learnt from, only measured on.",
+            show_default=False,
+        ),
+    ] = None,
+    catalog: Annotated[
+        str | None,
+        typer.Option(
+            "--catalog",
+            help="Also learn from the pairs of a STAC catalogue, without labels: path or URL.",
+            show_default=False,
+        ),
+    ] = None,
+    pictures: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Also learn from a folder of aligned pictures, without labels: s1/NAME.png and s2/NAME.jpg. "
+            "Again for several.",
+            show_default=False,
+        ),
+    ] = None,
+    start_from: Annotated[
+        str | None,
+        typer.Option(
+            help="Weights to go on from: a file with its .sha256 beside it, or 'shipped'. With them no label "
+            "is needed.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Receives checkpoints, log, pictures and weights.  [default: runs/train]",
+            show_default=False,
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Optimiser steps; 1 to 4 s each on two cores.", show_default=False),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="The same seed gives the same weights on a CPU.", show_default=False),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="cpu, cuda, cuda:1, or auto: CUDA where there is one.", show_default=False),
+    ] = None,
+    promote_to: Annotated[
+        Path | None,
+        typer.Option(
+            help="Weights in use: replaced by the new ones if these measure better on the held-out places.",
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            "-c",
+            help="All settings of training as YAML; options win over it.",
+            show_default=False,
+        ),
+    ] = None,
+    show_config: Annotated[
+        bool, typer.Option("--show-config", help="Print all settings as commented YAML, and stop.")
+    ] = False,
+    flow: Annotated[
+        bool,
+        typer.Option("--flow", help="Run as a Prefect flow: its stages are tasks, its result an artifact."),
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what Prefect says, too.")] = False,
 ) -> None:
-    """Train the matcher on labelled scenes. Killed and started again, it goes on from its last checkpoint.
+    """Train the matcher, with labels or on your own archive. Killed and started again, it goes on.
+
+    Labelled scenes teach by their truth; pictures and the tiles of a catalogue's pairs by what a slow average
+    of the network, the teacher, finds in them. Confidence is calibrated on labelled places that are held out.
 
     [bold]Example:[/bold] crosstie train T11SLT T11SMT --hold-out-east -13062627 --out runs/first
+
+    [bold]Example:[/bold] crosstie train --catalog catalog.json --start-from shipped --steps 400
+
+    [bold]Example:[/bold] crosstie train --show-config > train.yaml; crosstie train --config train.yaml --flow
     """
-    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    if flow:
+        from crosstie.flows.prefect_env import prepare
 
-    from crosstie.flows.train import train_on_scenes
-    from crosstie.matcher.training import TrainingPlan
+        prepare(verbose=verbose)
+    from crosstie.config import commented_yaml
+    from crosstie.train_settings import load_train_settings
 
-    columns = (MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("train", total=steps, loss=float("nan"))
+    settings = load_train_settings(
+        config,
+        options={
+            "labelled.scenes": scenes or None,
+            "labelled.hold_out_east_m": hold_out_east,
+            "mine.catalog": catalog,
+            "pictures.folders": pictures or None,
+            "start_from": start_from,
+            "out": out,
+            "plan.steps": steps,
+            "plan.seed": seed,
+            "device": device,
+            "promote_to": promote_to,
+        },
+    )
+    if show_config:
+        typer.echo(commented_yaml(settings), nl=False)
+        return
+    from crosstie.flows.train import run_training, weights_path
+    from crosstie.flows.training_progress import told_on
 
-        def progress(step: int, figures: dict[str, float]) -> None:
-            bar.update(task, completed=step, loss=figures["loss"])
-            held_out = {name: value for name, value in figures.items() if name.startswith(("median", "cmr"))}
-            if held_out:
-                said = ", ".join(f"{name} {value:.3g}" for name, value in held_out.items())
-                bar.console.print(f"step {step}, held-out places: {said}")
+    with told_on(Console(stderr=True)):
+        if flow:
+            from crosstie.flows.training_flow import training
 
-        found = train_on_scenes(
-            scenes,
-            out,
-            TrainingPlan(steps=steps, seed=seed),
-            hold_out_east_m=hold_out_east,
-            device=device,
-            progress=progress,
-        )
+            found = training(settings)
+        else:
+            found = run_training(settings)
     for name, value in found.items():
         typer.echo(f"{name:<20}{value:.4f}")
-    typer.echo(f"weights: {out / 'crosstie.safetensors'}")
+    typer.echo(f"weights: {weights_path(settings)}")
 
 
 @app.command("evaluate")
