@@ -45,7 +45,7 @@ def draw_misses(trials: Sequence[Trial], path: Path, *, miss_px: float) -> int:
         row, pair = divmod(position, ACROSS)
         _draw(trial, int(n), axes[row, 2 * pair], axes[row, 2 * pair + 1])
     figure.tight_layout(pad=0.3)
-    figure.savefig(path, dpi=70)
+    figure.savefig(path, dpi=110)
     plt.close(figure)
     return len(missed)
 
@@ -69,4 +69,4 @@ def _draw(trial: Trial, n: int, left: Axes, right: Axes) -> None:
             right.add_patch(
                 mpl.patches.Rectangle(corner, size, size, fill=False, edgecolor=colour, linewidth=1)
             )
-    right.set_title("px off: " + ", ".join(words), fontsize=5)
+    right.set_title("px off: " + ", ".join(words), fontsize=6)
