@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter
 
 from crosstie.io.overlay import stretched
 
@@ -57,26 +58,30 @@ def curves_png(rows: Sequence[Mapping[str, str]]) -> bytes:
         share,
         rows,
         [n for n in names if n.startswith("cmr") or n == "pseudo_share"],
-        "Share: held-out within 1, 2 px; pseudo-labels learnt from",
+        "Held-out within 1, 2 px; pseudo-labels used",
     )
     share.set_ylim(-0.02, 1.02)
     _draw(median, rows, [n for n in names if n.startswith("median")], "Median error on held-out places, px")
     if any(line.get_xdata().size for line in median.lines):
         median.set_yscale("log")
+        for axis in (median.yaxis.set_major_formatter, median.yaxis.set_minor_formatter):
+            axis(FormatStrFormatter("%.2g"))
+        median.tick_params(which="minor", labelsize=8.5, colors=FAINT)
     return _png(figure)
 
 
 def heatmaps_png(title: str, examples: Sequence[Shown]) -> bytes:
     """Draw each example in a row: template, search with both answers, and the three probabilities, as PNG."""
     rows = len(examples)
-    figure = Figure(figsize=(5 * SIDE_IN, rows * SIDE_IN + 0.7), dpi=DPI, facecolor="white")
+    figure = Figure(figsize=(5 * SIDE_IN, rows * SIDE_IN + 1.0), dpi=DPI, facecolor="white")
     figure.text(0.01, 1 - 0.3 / figure.get_figheight(), title, size=12, weight="bold", color=INK, va="center")
+    high = figure.get_figheight()
     axes: Any = figure.subplots(
         rows, 5, squeeze=False,
-        gridspec_kw={"left": 0.01, "right": 0.99, "top": 1 - 0.85 / figure.get_figheight(), "bottom": 0.01,
+        gridspec_kw={"left": 0.01, "right": 0.99, "top": 1 - 0.85 / high, "bottom": 0.25 / high,
                      "wspace": 0.05, "hspace": 0.16},
     )  # fmt: skip
-    heads = ("optical template", "SAR search: true, found", "deep", "shallow", "both")
+    heads = ("optical template", "SAR: true (green), found", "deep", "shallow", "both")
     for line, example in zip(axes, examples, strict=True):
         for ax in line:
             ax.set_xticks([])

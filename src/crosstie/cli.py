@@ -363,7 +363,7 @@ def train_command(
         typer.Option(
             "--out",
             "-o",
-            help="Receives checkpoints, log, pictures and weights.  [default: runs/train]",
+            help="Receives checkpoints, log, pictures and weights; runs/train by default.",
             show_default=False,
         ),
     ] = None,
