@@ -17,12 +17,14 @@ import resource
 import shutil
 import subprocess
 import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
 import rasterio
 from classical import gradient
 from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning
 from scenes import Site, amplitude
 
 PANDORA2D = "pandora2d"
@@ -92,8 +94,10 @@ def _write(path: Path, plane: NDArray[np.float32]) -> None:
 
 
 def _read(path: Path) -> NDArray[np.float32]:
-    with rasterio.open(path) as file:
-        band: NDArray[np.float32] = file.read(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a lattice of points has no place
+        with rasterio.open(path) as file:
+            band: NDArray[np.float32] = file.read(1)
     return band
 
 
