@@ -108,7 +108,8 @@ def save_tensors(path: Path, network: nn.Module, *, facts: dict[str, str]) -> st
 
 
 def _write(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, str]) -> str:
-    header = {"format": FORMAT, "facts": json.dumps(facts, sort_keys=True)}
+    # One entry: safetensors writes several in any order, and the same weights would be another file.
+    header = {"facts": json.dumps({"format": FORMAT, **facts}, sort_keys=True)}
     body = safetensors.torch.save(tensors, metadata=header)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(body)

@@ -22,7 +22,7 @@ from crosstie.flows.prefect_env import prepare
 from crosstie.flows.train import promote, run_training, weights_path
 from crosstie.flows.training_data import keep_labels, read_data
 from crosstie.io.simulated import write_simulated_catalogue
-from crosstie.matcher.calibration import Calibration
+from crosstie.matcher.calibration import CONFIDENCE_TERMS, SIGMA_TERMS, Calibration
 from crosstie.matcher.network import MatchingNetwork
 from crosstie.matcher.samples import truth_at
 from crosstie.matcher.training import read_log
@@ -297,8 +297,17 @@ def test_show_config_prints_settings_that_read_back(tmp_path: Path) -> None:
 
 def random_weights(path: Path) -> Path:
     torch.manual_seed(0)
-    save(path, MatchingNetwork().eval(), Calibration(np.zeros(8), np.zeros(4), np.zeros(2)), facts={})
+    save(
+        path,
+        MatchingNetwork().eval(),
+        Calibration(np.zeros(len(CONFIDENCE_TERMS)), np.zeros(len(SIGMA_TERMS)), np.zeros(2)),
+        facts={"a": "b"},
+    )
     return path
+
+
+def test_the_same_weights_are_the_same_file(tmp_path: Path) -> None:
+    assert len({random_weights(tmp_path / f"{n}.safetensors").read_bytes() for n in range(12)}) == 1
 
 
 @pytest.mark.slow
