@@ -67,7 +67,9 @@ def _place(stem: str) -> str:
 
 
 def _decibel(path: Path) -> NDArray[np.float16]:
-    return sar_plane(_bands(path)[:1].astype(np.float32), is_db=False).astype(np.float16)
+    """Of 8-bit pictures, whose black is the dark end of a stretch and not missing."""
+    grey = np.maximum(_bands(path)[:1].astype(np.float32), 0.5)
+    return sar_plane(grey, is_db=False).astype(np.float16)
 
 
 def _bands(path: Path) -> NDArray[np.uint8]:

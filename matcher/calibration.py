@@ -17,10 +17,10 @@ from scipy.optimize import minimize
 
 Array = NDArray[np.float64]
 
-EVIDENCE = ("peak", "lead", "log10_mass_outside", "logit_lead", "deep", "deep_gap")
-"""Of each template: shallow correlation at the peak and its lead over the second peak; logarithm of the
-probability outside the peak; lead in logits, deep and shallow together; deep correlation at the peak, and how
-far that is below the deep maximum (0 where the two levels agree)."""
+EVIDENCE = ("log10_mass_outside", "logit_lead", "deep_gap")
+"""Of each template: logarithm of the probability that is not at the peak; lead over the second peak, in
+logits of both levels together; how far the deep correlation at the peak is below its maximum (0 where the
+levels agree). Correlations themselves are left out: they differ between sensors more than they tell."""
 
 CONFIDENCE_TERMS = (*EVIDENCE, "log2_size", "bias")
 """What the weights of the confidence belong to."""
@@ -39,14 +39,14 @@ SIGMA_RANGE_PX = (0.002, 10.0)
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
     confidence_weights: Array
-    """(8,) in the order of `CONFIDENCE_TERMS`."""
+    """(5,) in the order of `CONFIDENCE_TERMS`."""
     sigma_weights: Array
     """(4,) in the order of `SIGMA_TERMS`; sigma in px per axis."""
     bias_px: Array
     """(2,) dx, dy that the network adds to every offset of SAR against optical, to be taken off."""
 
     def confidence(self, evidence: Array, size_px: int) -> Array:
-        """Probability (N,) that an offset is within 1 px, from evidence (N, 6) of `peak.find_peaks`."""
+        """Probability (N,) that an offset is within 1 px, from evidence (N, 3) of `peak.find_peaks`."""
         sizes_px = np.full(len(evidence), size_px)
         logit = _confidence_terms(evidence, sizes_px) @ self.confidence_weights
         return np.asarray(1 / (1 + np.exp(-np.clip(logit, -30, 30))))
@@ -58,16 +58,16 @@ class Calibration:
         return np.asarray(np.exp(np.clip(log_sigma, *np.log(SIGMA_RANGE_PX))))
 
 
-def fit_confidence(evidence: Array, error_px: Array, sizes_px: NDArray[np.int64]) -> Array:
-    """Weights (8,) of the confidence, from N measured offsets.
+def fit_confidence(evidence: Array, right: NDArray[np.bool_], sizes_px: NDArray[np.int64]) -> Array:
+    """Weights (5,) of the confidence, from N measured offsets.
 
     Parameters
     ----------
-    evidence : (N, 6) of `peak.find_peaks`
-    error_px : (N, 2) measured minus true offset; infinite where the pair shows two different places
+    evidence : (N, 3) of `peak.find_peaks`
+    right : (N,) whether the offset is within 1 px of the truth
     sizes_px : (N,) side of each template
     """
-    target = (np.hypot(error_px[:, 0], error_px[:, 1]) <= 1).astype(np.float64)
+    target = right.astype(np.float64)
     terms = _confidence_terms(evidence, sizes_px)
     # Each term is scaled to one for the optimiser and the small ridge; undone in the weights.
     scale = np.maximum(terms.std(axis=0), 1e-6)
@@ -88,7 +88,7 @@ def fit_sigma(evidence: Array, spread_px: Array, closure_px: Array, sizes_px: ND
 
     Parameters
     ----------
-    evidence, spread_px : (N, 6) and (N,) of the first measurement
+    evidence, spread_px : (N, 3) and (N,) of the first measurement
     closure_px : (N, 2) difference of both measurements less the known movement between them
     sizes_px : (N,) side of each template
     """
@@ -129,4 +129,4 @@ def _confidence_terms(evidence: Array, sizes_px: NDArray[np.int64]) -> Array:
 
 def _sigma_terms(evidence: Array, spread_px: Array, sizes_px: NDArray[np.int64]) -> Array:
     log_spread = np.log(np.maximum(spread_px, 1e-3))
-    return np.column_stack((log_spread, evidence[:, 2], np.log2(sizes_px / 128), np.ones(len(evidence))))
+    return np.column_stack((log_spread, evidence[:, 0], np.log2(sizes_px / 128), np.ones(len(evidence))))

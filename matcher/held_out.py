@@ -33,7 +33,7 @@ class Measured:
     """N tiles, each with what the matcher saw and how far off it was."""
 
     evidence: NDArray[np.float64]
-    """(N, 6) of `peak.find_peaks`"""
+    """(N, 3) of `peak.find_peaks`"""
     spread_px: NDArray[np.float64]
     """(N,)"""
     error_px: NDArray[np.float64]

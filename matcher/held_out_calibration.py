@@ -24,12 +24,21 @@ from crosstie.matcher.samples import TrainingScene, draw_batch
 from crosstie.matcher.similarity import logits
 from crosstie.types import Kind
 
+RIGHT_PX = 1.0
+"""Confidence is the probability of an offset within this of the truth."""
+
+LABEL_NOISE_PX = 0.5
+"""Of labels made by a classical dense matcher. One that is wrong by this much must not make the network's
+offset wrong: without, confidence on clean ground would be far too low. Labels in steep terrain are worse, and
+the confidence stays on the cautious side there."""
+
 
 def calibrate(
     network: MatchingNetwork,
     scenes: Sequence[TrainingScene],
     draws: Draws,
     *,
+    label_noise_px: float = LABEL_NOISE_PX,
     batches: int = 60,
     sizes_px: Sequence[int] = (192, 128, 96, 64),
     device: str = "cpu",
@@ -38,35 +47,43 @@ def calibrate(
 
     A quarter as many unrelated pairs are added, so that nonsense earns no confidence.
 
+    Parameters
+    ----------
+    scenes : held-out labelled places
+    label_noise_px : allowed for in the labels of `scenes`
+
     Returns
     -------
     calibration, expected calibration error on draws that were not fitted
     """
 
-    def parts(seed: int, count: int) -> Measured:
+    def judged(seed: int, count: int) -> tuple[Measured, NDArray[np.bool_]]:
         run = partial(measure, network, scenes, draws, sizes_px=sizes_px, device=device)
-        return joined(
-            run(batches=count, seed=seed),
-            run(batches=max(1, count // 2), seed=seed + 1000, augmented=True),
-            run(batches=max(1, count // 4), seed=seed + 2000, unrelated=True),
+        labelled = joined(
+            run(batches=count, seed=seed), run(batches=max(1, count // 2), seed=seed + 1000, augmented=True)
         )
+        unrelated = run(batches=max(1, count // 4), seed=seed + 2000, unrelated=True)
+        right = (
+            np.hypot(*labelled.error_px.T) <= RIGHT_PX + label_noise_px,
+            np.zeros(len(unrelated.size_px), np.bool_),
+        )
+        return joined(labelled, unrelated), np.concatenate(right)
 
-    known = parts(1, batches)
+    known, right = judged(1, batches)
     again = measure_closure(
         network, scenes, draws, sizes_px=sizes_px, batches=max(1, batches // 2), device=device
     )
     calibration = Calibration(
-        fit_confidence(known.evidence, known.error_px, known.size_px),
+        fit_confidence(known.evidence, right, known.size_px),
         fit_sigma(again.evidence, again.spread_px, again.error_px, again.size_px),
         turning_bias(network, scenes, draws, batches=max(1, batches // 2), device=device),
     )
-    other = parts(2, max(1, batches // 2))
-    good = np.hypot(*other.error_px.T) <= 1
-    confidence = np.zeros(len(good))
+    other, right = judged(2, max(1, batches // 2))
+    confidence = np.zeros(len(right))
     for size in np.unique(other.size_px):
         mask = other.size_px == size
         confidence[mask] = calibration.confidence(other.evidence[mask], int(size))
-    return calibration, expected_calibration_error(confidence, good)
+    return calibration, expected_calibration_error(confidence, right)
 
 
 def joined(*parts: Measured) -> Measured:

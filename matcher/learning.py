@@ -81,8 +81,8 @@ class CrosstieLearner:
             nowhere = torch.full((len(views.extra_px), 2, 1, 1), torch.nan, device=device)
             similarity, _ = place(reference, secondary, nowhere, rng, size_px=size, search_px=self.search_px)
             found = find_peaks(similarity, logits(teacher, similarity, size))
-            # Evidence 2 is log10 of the probability that is not at the peak.
-            confidence = 1 - 10 ** found.evidence[:, 2]
+            # Evidence 0 is log10 of the probability that is not at the peak.
+            confidence = 1 - 10 ** found.evidence[:, 0]
             weight = torch.where(confidence >= self.least_confidence, confidence, 0)
             truth = found.offset_px + torch.from_numpy(views.extra_px).to(device)
         reference, secondary = _features(network, views.strong_reference, views.strong_secondary, device)

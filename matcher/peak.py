@@ -25,7 +25,7 @@ class Peaks:
     spread_px: Tensor
     """(B,) standard deviation per axis of the probability around the maximum."""
     evidence: Tensor
-    """(B, 6), in the order of `crosstie.matcher.calibration.EVIDENCE`"""
+    """(B, 3), in the order of `crosstie.matcher.calibration.EVIDENCE`"""
 
 
 def find_peaks(similarity: Similarity, logit: Tensor) -> Peaks:
@@ -61,17 +61,12 @@ def find_peaks(similarity: Similarity, logit: Tensor) -> Peaks:
     mass = (p * near).sum(1)
     spread_px = torch.sqrt((p * near * distance2).sum(1) / mass.clamp_min(1e-9) / 2)
     rival = distance2 <= RIVAL_RADIUS_PX**2
-    flat = shallow.reshape(b, -1)
-    at_peak = patch[:, 1, 1]
     deep = spread(similarity.deep, radius).reshape(b, -1)
     deep_at_peak = deep.gather(1, (row * width + col)[:, None])[:, 0]
     evidence = torch.stack(
         (
-            at_peak,
-            at_peak - flat.masked_fill(rival, -2.0).max(dim=1).values,
             torch.log10((1 - mass).clamp(1e-6, 1)),
             logit.max(dim=1).values - logit.masked_fill(rival, -torch.inf).max(dim=1).values,
-            deep_at_peak,
             deep_at_peak - deep.max(dim=1).values,
         ),
         dim=1,

@@ -93,6 +93,16 @@ class S2M2Learner:
         return loss, float((weight > 0).float().mean())
 
     @torch.no_grad()
+    def offsets(
+        self, network: S2M2Network, optical: NDArray[np.float32], sar: NDArray[np.float32], device: str
+    ) -> NDArray[np.float32]:
+        """Offsets (B, 2) of the middles of prepared chips (B, 1, n, n)."""
+        found: NDArray[np.float32] = (
+            predict(self._heatmaps(network, optical, sar, device), self.settings).cpu().numpy()
+        )
+        return found
+
+    @torch.no_grad()
     def figures(
         self, network: S2M2Network, scenes: Sequence[TrainingScene], draws: Draws, device: str
     ) -> dict[str, float]:

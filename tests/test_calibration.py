@@ -14,7 +14,7 @@ def simulated(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
     rng = np.random.default_rng(seed)
     lead = rng.uniform(0, 0.5, n)
     right = rng.random(n) < 1 / (1 + np.exp(-(20 * lead - 4)))
-    evidence = np.column_stack((0.2 + lead, lead, -6 * lead, 30 * lead, 0.3 + lead, 0 * lead))
+    evidence = np.column_stack((-6 * lead, 30 * lead, 0 * lead))
     spread = rng.uniform(0.3, 1.2, n)
     error = np.where(
         right[:, None], rng.normal(size=(n, 2)) * 0.5 * spread[:, None], rng.uniform(5, 30, (n, 2))
@@ -24,7 +24,8 @@ def simulated(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
 
 def fitted() -> Calibration:
     evidence, _, error, sizes = simulated(4000, 0)
-    return Calibration(fit_confidence(evidence, error, sizes), np.zeros(4), np.zeros(2))
+    right = np.hypot(*error.T) <= 1
+    return Calibration(fit_confidence(evidence, right, sizes), np.zeros(4), np.zeros(2))
 
 
 def test_confidence_is_the_share_of_right_offsets() -> None:
@@ -47,7 +48,7 @@ def test_68_per_cent_of_repeated_measurements_lie_within_one_sigma(*, long_taile
         noise = rng.standard_t(3, (4000, 2)) if long_tailed else rng.normal(size=(4000, 2))
         return evidence, spread, 0.05 * spread[:, None] * noise, sizes
 
-    calibration = Calibration(np.zeros(8), fit_sigma(*repeated(0)), np.zeros(2))
+    calibration = Calibration(np.zeros(5), fit_sigma(*repeated(0)), np.zeros(2))
     evidence, spread, error, _ = repeated(2)
     within = np.abs(error) <= calibration.sigma_px(evidence, spread, 128)[:, None]
     for part in (spread > 0, spread < 0.6, spread > 0.9):
