@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from crosstie.errors import WeightsError
-from crosstie.matcher.calibration import Calibration
+from crosstie.matcher.calibration import CONFIDENCE_TERMS, SIGMA_TERMS, Calibration
 from crosstie.matcher.network import MatchingNetwork
 
 SHIPPED = Path(__file__).parent / "shipped" / "crosstie.safetensors"
@@ -85,6 +85,11 @@ def load(path: Path | None = None, sha256: str | None = None) -> Weights:
     network = MatchingNetwork()
     if confidence is None or sigma is None or bias is None or tensors.keys() != network.state_dict().keys():
         raise WeightsError(f"{path}: not weights of this matcher ({FORMAT}); train again with this version")
+    if (len(confidence), len(sigma)) != (len(CONFIDENCE_TERMS), len(SIGMA_TERMS)):
+        raise WeightsError(
+            f"{path}: its calibration has {len(confidence)} and {len(sigma)} terms, this version's has "
+            f"{len(CONFIDENCE_TERMS)} and {len(SIGMA_TERMS)}; train again with this version"
+        )
     network.load_state_dict(tensors)
     return Weights(
         network.eval().requires_grad_(False),

@@ -12,7 +12,7 @@ from crosstie.matcher.calibration import Calibration
 from crosstie.matcher.network import MatchingNetwork
 from crosstie.matcher.weights import load, save, verified_sha256
 
-CALIBRATION = Calibration(np.array([0.0, 0, 0, 1, 0, -3]), np.array([1.0, 0, 0, 0]), np.zeros(2))
+CALIBRATION = Calibration(np.array([0.0, 0, 1, 0, -3]), np.array([1.0, 0, 0, 0]), np.zeros(2))
 
 
 @pytest.fixture
@@ -56,6 +56,13 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     text.write_text("not weights")
     with pytest.raises(WeightsError, match="not a safetensors file"):
         load(text, hashlib.sha256(text.read_bytes()).hexdigest())
+
+
+def test_a_calibration_of_another_version_is_refused(tmp_path: Path) -> None:
+    old = Calibration(np.zeros(8), np.zeros(4), np.zeros(2))
+    save(tmp_path / "old.safetensors", MatchingNetwork(), old, facts={})
+    with pytest.raises(WeightsError, match="8 and 4 terms, this version's has 5 and 4"):
+        load(tmp_path / "old.safetensors")
 
 
 def test_the_shipped_weights_load() -> None:

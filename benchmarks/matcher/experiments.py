@@ -301,7 +301,7 @@ def figures(learner: Learner, network: Any, data: Path, *, with_ombria: bool) ->
 
 def as_matcher(network: MatchingNetwork) -> Matcher:
     """A matcher whose confidence is not calibrated: offsets alone are asked for."""
-    return Matcher(fuse(network), Calibration(np.zeros(8), np.zeros(4), np.zeros(2)), "", "cpu")
+    return Matcher(fuse(network), Calibration(np.zeros(5), np.zeros(4), np.zeros(2)), "", "cpu")
 
 
 def measure_ours(
