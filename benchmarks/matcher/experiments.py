@@ -65,7 +65,10 @@ class Variant:
     labels: float = 1.0
     """Share of the labelled places that keep their label."""
     pseudo: bool = True
-    start: Path | str | None = None
+    from_shipped: bool = False
+    """Whether training begins with the shipped weights."""
+    trained: bool = True
+    """Whether it is trained at all."""
 
 
 def main() -> None:
@@ -148,8 +151,8 @@ def adapt(arguments: argparse.Namespace) -> Iterator[Variant]:
         steps=arguments.steps, burn_in=0, learning_rate=3e-4, unlabelled_batch=12,
         unlabelled_weight=1.0, evaluate_every=arguments.steps,
     )  # fmt: skip
-    yield Variant("shipped", CrosstieLearner(), replace(plan, steps=0), start="shipped")
-    yield Variant("adapted to ombria, unlabelled", CrosstieLearner(), plan, labels=0, start="shipped")
+    yield Variant("shipped", CrosstieLearner(), plan, from_shipped=True, trained=False)
+    yield Variant("adapted to ombria, unlabelled", CrosstieLearner(), plan, from_shipped=True)
 
 
 VARIANTS: dict[str, Callable[[argparse.Namespace], Iterator[Variant]]] = {
@@ -191,19 +194,22 @@ def run(variant: Variant, arguments: argparse.Namespace) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     adapting = arguments.experiment == "adapt"
     data = archive(arguments.data) if adapting else los_angeles(arguments.data, variant)
-    start = load(None).network.state_dict() if variant.start == "shipped" else None
+    start = load(None).network.state_dict() if variant.from_shipped else None
     plan = variant.plan
     if arguments.experiment == "published":
         plan = timed(variant, data, folder, minutes=arguments.minutes)
     began = time.monotonic()
-    if plan.steps:
+    if variant.trained:
         network = train(
             data.scenes, (), plan, folder, learner=variant.learner, unlabelled=data.unlabelled,
             start_from=start,
         )  # fmt: skip
     else:
         network = load(None).network
-    row: dict[str, Any] = {"steps": plan.steps, "minutes": round((time.monotonic() - began) / 60, 1)}
+    row: dict[str, Any] = {
+        "steps": plan.steps if variant.trained else 0,
+        "minutes": round((time.monotonic() - began) / 60, 1),
+    }
     row |= figures(variant.learner, network.eval(), arguments.data, with_ombria=adapting)
     done.write_text(json.dumps(row))
     return row
