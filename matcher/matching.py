@@ -271,7 +271,8 @@ def _deep(
         template = _stack([reference.cut(row, col, size) for row, col in places])
         search = _stack([secondary.cut(row - reach, col - reach, side) for row, col in places])
         found.append(_correlate(template, search))
-    return torch.cat(found) if found else torch.empty((0, 2 * reach + 1, 2 * reach + 1))
+    none = torch.empty((0, 2 * reach + 1, 2 * reach + 1), device=reference.values.device)
+    return torch.cat([none, *found])
 
 
 def _nearest_cell(start_px: int, least: int, most: int) -> int:

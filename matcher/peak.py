@@ -42,10 +42,10 @@ def find_peaks(similarity: Similarity, logit: Tensor) -> Peaks:
     logit : (B, 2R + 1, 2R + 1) of each whole offset, of both levels together (`similarity.logits`)
     """
     shallow = similarity.shallow
-    b, height, width = shallow.shape
+    _, height, width = shallow.shape
     device = shallow.device
     radius = (width - 1) // 2
-    logit = logit.reshape(b, -1)
+    logit = logit.flatten(1)
     index = logit.argmax(dim=1)
     # A vertex needs neighbours: a maximum on the rim is fitted one pixel inside.
     row, col = _climb(shallow, *_inside(index // width, index % width, height, width))
@@ -61,7 +61,7 @@ def find_peaks(similarity: Similarity, logit: Tensor) -> Peaks:
     mass = (p * near).sum(1)
     spread_px = torch.sqrt((p * near * distance2).sum(1) / mass.clamp_min(1e-9) / 2)
     rival = distance2 <= RIVAL_RADIUS_PX**2
-    deep = spread(similarity.deep, radius).reshape(b, -1)
+    deep = spread(similarity.deep, radius).flatten(1)
     deep_at_peak = deep.gather(1, (row * width + col)[:, None])[:, 0]
     evidence = torch.stack(
         (

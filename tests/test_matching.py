@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy.ndimage import fourier_shift, gaussian_filter
 
-from crosstie.matcher.matching import Matcher
+from crosstie.matcher.matching import Matcher, measure_similarity
+from crosstie.matcher.similarity import Similarity
 from crosstie.types import Kind
 
 SIDE, SIZE, SEARCH = 448, 128, 32
@@ -67,6 +69,31 @@ def test_an_offset_does_not_depend_on_where_the_array_begins(matcher: Matcher, l
 
     np.testing.assert_allclose(measure(8), measure(0), rtol=0, atol=1e-3)
     np.testing.assert_allclose(measure(37), measure(0), rtol=0, atol=0.1)
+
+
+def test_a_hole_under_one_tile_does_not_touch_another(matcher: Matcher, land: np.ndarray) -> None:
+    moved = np.roll(land, (4, -7), (0, 1))
+    holed = moved.copy()
+    holed[350:, 350:] = np.nan  # under the window of the second tile, 45 px and the network's sight away
+    starts = np.array([48, 288])
+
+    def measure(chosen: list[int]) -> Similarity:
+        features = [matcher.features(plane, Kind.SAR) for plane in (land, holed)]
+        rows = starts[chosen].tolist()
+        return measure_similarity(*features, rows, rows, size_px=SIZE, search_px=SEARCH)
+
+    together, alone = measure([0, 1]), measure([0])
+    for level in ("deep", "shallow"):
+        torch.testing.assert_close(getattr(together, level)[:1], getattr(alone, level), rtol=0, atol=1e-6)
+
+
+def test_no_tiles_are_no_matches(matcher: Matcher, land: np.ndarray) -> None:
+    none = np.array([], np.int64)
+    matches = matcher.match(
+        land, land, none, none,
+        size_px=SIZE, search_px=SEARCH, reference_kind=Kind.SAR, secondary_kind=Kind.SAR,
+    )  # fmt: skip
+    assert matches.offset_px.shape == (0, 2)
 
 
 def test_noise_is_not_believed(matcher: Matcher) -> None:
