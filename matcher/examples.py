@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 Plane = NDArray[np.float32]
 
@@ -34,3 +36,9 @@ class Example:
     """True offset x, y; NaN unknown"""
     found_px: tuple[float, float]
     """Measured offset x, y"""
+
+
+def probability(logit: Tensor) -> NDArray[np.float32]:
+    """Of each offset, from logits (B, rows, cols) to arrays; each of the B sums to one."""
+    p: NDArray[np.float32] = torch.softmax(logit.float().flatten(1), dim=1).reshape(logit.shape).cpu().numpy()
+    return p

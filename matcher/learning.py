@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crosstie.matcher.examples import SEED, SHOWN, Example
+from crosstie.matcher.examples import SEED, SHOWN, Example, probability
 from crosstie.matcher.held_out import Draws, measure
 from crosstie.matcher.network import DEEP_STRIDE_PX, STRIDE_PX, DenseFeatures, MatchingNetwork
 from crosstie.matcher.peak import find_peaks
@@ -118,7 +118,7 @@ class CrosstieLearner:
             shallow_logits(network, similarity, size),
             logits(network, similarity, size),
         )
-        maps = [_probability(surface) for surface in surfaces]
+        maps = [probability(surface) for surface in surfaces]
         found = find_peaks(similarity, surfaces[-1]).offset_px.cpu().numpy()
         # Only one place is left for a template whose crop was not rounded up to whole strides.
         inner = slice(reach, reach + size)
@@ -171,14 +171,6 @@ def gaussian_target(offset: Tensor, radius: int, sigma: float) -> Tensor:
     y = torch.exp(-0.5 * ((axis[None] - offset[:, 1:]) / sigma) ** 2)
     product = y[:, :, None] * x[:, None, :]
     return product / product.sum(dim=(1, 2), keepdim=True)
-
-
-def _probability(logit: Tensor) -> NDArray[np.float32]:
-    """Of each of B surfaces (rows, cols); sums to one."""
-    flat: NDArray[np.float32] = (
-        torch.softmax(logit.float().flatten(1), dim=1).reshape(logit.shape).cpu().numpy()
-    )
-    return flat
 
 
 def _cross_entropy(logit: Tensor, target: Tensor) -> Tensor:

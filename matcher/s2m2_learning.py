@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crosstie.matcher.examples import SEED, SHOWN, Example
+from crosstie.matcher.examples import SEED, SHOWN, Example, probability
 from crosstie.matcher.heatmaps import S2M2Heatmaps, predict, pseudo_target, upsample_deep
 from crosstie.matcher.held_out import BATCH, Draws, shares
 from crosstie.matcher.independence import independence_loss
@@ -115,11 +115,9 @@ class S2M2Learner:
             )  # fmt: skip
             # One at a time: a pair of published width holds more than a gigabyte.
             for n in range(BATCH):
-                found = predict(
-                    self._heatmaps(network, batch.reference[n : n + 1], batch.secondary[n : n + 1], device),
-                    self.settings,
-                )
-                errors.append(found.cpu().numpy()[0] - middle(batch.truth_px)[n])
+                one = slice(n, n + 1)
+                found = self.offsets(network, batch.reference[one], batch.secondary[one], device)
+                errors.append(found[0] - middle(batch.truth_px)[n])
         error = np.hypot(*np.array(errors).T)
         return shares(error[np.isfinite(error)], self.template_px)
 
@@ -143,8 +141,8 @@ class S2M2Learner:
                 Example(
                     template=_middle_of(reference, self.template_px)[0, 0],
                     search=_middle_of(secondary, self.least_crop_px)[0, 0],
-                    deep=_probability(deep),
-                    shallow=_probability(SHALLOW_SCALE * heatmaps.shallow),
+                    deep=probability(deep)[0],
+                    shallow=probability(SHALLOW_SCALE * heatmaps.shallow)[0],
                     combined=pseudo_target(heatmaps, self.settings)[0].float().cpu().numpy(),
                     truth_px=(float(truth[n, 0]), float(truth[n, 1])),
                     found_px=(float(offset[0]), float(offset[1])),
@@ -162,14 +160,6 @@ class S2M2Learner:
                 to_tensor(_middle_of(sar, side - 2 * self.search_px), device),
             )
         return heatmaps
-
-
-def _probability(logit: Tensor) -> NDArray[np.float32]:
-    """Of one surface (1, rows, cols); sums to one."""
-    p: NDArray[np.float32] = (
-        torch.softmax(logit.float().flatten(), dim=0).reshape(logit.shape[-2:]).cpu().numpy()
-    )
-    return p
 
 
 def mass_at_peak(target: Tensor, offset_px: Tensor) -> Tensor:
