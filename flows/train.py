@@ -184,6 +184,7 @@ def mine(settings: TrainSettings) -> int:
     """
     if settings.mine.catalog is None or not settings.use_unlabelled:
         return 0
+    keep_freed_memory()
     to = listener()
     keys = mine_catalogue(
         settings.mine.catalog,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from crosstie.errors import UnreadableRasterError
+from crosstie.io.plain_picture import BLACK_GREY
 from crosstie.io.plane import sar_plane
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif")
@@ -68,7 +69,7 @@ def _place(stem: str) -> str:
 
 def _decibel(path: Path) -> NDArray[np.float16]:
     """Of 8-bit pictures, whose black is the dark end of a stretch and not missing."""
-    grey = np.maximum(_bands(path)[:1].astype(np.float32), 0.5)
+    grey = np.maximum(_bands(path)[:1].astype(np.float32), BLACK_GREY)
     return sar_plane(grey, is_db=False).astype(np.float16)
 
 

@@ -31,7 +31,7 @@ PIXEL_CRS = "EPSG:3857"
 NO_NODATA = ("PNG", "JPEG")
 """Formats that cannot say which value is no data: their black is the dark end of a stretch."""
 
-BLACK_DB = 10 * np.log10(0.5)
+BLACK_GREY = 0.5
 """Where black is dark and not missing, SAR of 0 counts as half a step of its 8 bits. Left out as invalid,
 which takes the water out of a shore, 92 % of 89 templates (sih1733, 192 px) came within 1 px; so, 99 %."""
 
@@ -91,7 +91,7 @@ def read_picture(
     if black_is_dark:
         rows, cols = source.shape
         inside = plane[max(-row, 0) : max(rows - row, 0), max(-col, 0) : max(cols - col, 0)]
-        inside[np.isnan(inside)] = BLACK_DB
+        inside[np.isnan(inside)] = 10 * np.log10(BLACK_GREY)
     return plane
 
 
