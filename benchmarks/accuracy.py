@@ -23,12 +23,13 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from affine import Affine
-from scipy.ndimage import fourier_shift, map_coordinates
+from scipy.ndimage import map_coordinates
 
 import crosstie
 from crosstie.flows.loading import load_matcher
 from crosstie.grid import tile_starts, window
 from crosstie.io.raster import open_pair, read_plane
+from crosstie.matcher.closure import shifted
 from crosstie.matcher.matching import Matcher, Matches
 
 SIZE_PX, SEARCH_PX = 192, 32
@@ -155,7 +156,7 @@ def closure(folder: Path, matcher: Matcher) -> dict[str, object]:
     plain = measure(sar)
     errors = []
     for shift in ((0.5, 0.0), (0.37, -0.61), (-2.25, 3.75)):
-        moved = measure(fourier_shifted(sar, shift))
+        moved = measure(shifted(sar, shift))
         errors.append(np.hypot(*(moved.offset_px - plain.offset_px - shift).T))
     error = np.concatenate(errors)
     sure = np.tile(plain.confidence >= 0.5, 3)
@@ -198,12 +199,6 @@ def resampled(pixels: np.ndarray, profile: dict, transform: Affine, warp: Affine
     )  # fmt: skip
     with rasterio.open(path, "w", **(profile | {"driver": "GTiff"})) as file:
         file.write(out)
-
-
-def fourier_shifted(image: np.ndarray, shift_px: tuple[float, float]) -> np.ndarray:
-    filled = np.where(np.isfinite(image), image, np.nanmean(image))
-    moved = np.fft.ifft2(fourier_shift(np.fft.fft2(filled), shift_px[::-1])).real.astype(np.float32)
-    return np.where(np.isfinite(image), moved, np.nan)
 
 
 def truth_at(folder: Path, px: np.ndarray) -> np.ndarray:

@@ -31,7 +31,6 @@ from scenes import (
     Plane,
     Site,
     amplitude,
-    fourier_shifted,
     load_on_one_thread,
     luminance,
     picture_db,
@@ -45,6 +44,7 @@ from crosstie.flows.measure import MatchJob, match_chunk, read_chunk
 from crosstie.grid import Chunk, tile_starts, window
 from crosstie.io.plane import optical_plane, sar_plane
 from crosstie.io.raster import open_pair, read_plane
+from crosstie.matcher.closure import shifted
 from crosstie.matcher.matching import Matcher, Matches
 from crosstie.types import Kind, Tile
 
@@ -129,7 +129,7 @@ def closure(run: Run) -> Figures:
     plain = _match(run.matcher, site.optical, site.sar_db, site.rows, site.cols)
     gaps, sigmas = [], []
     for shift in SHIFTS_PX:
-        moved = fourier_shifted(site.sar_db, shift)
+        moved = shifted(site.sar_db, shift)
         found = _match(run.matcher, site.optical, moved, site.rows, site.cols)
         gaps.append(found.offset_px - plain.offset_px - shift)
         sigmas.append(found.sigma_px)
@@ -322,7 +322,7 @@ def loop(run: Run) -> Figures:
 def _moved(grey: Plane, shift_px: NDArray[np.float64]) -> Plane:
     """SAR plane in dB whose content is moved by (dx, dy), cut to what the search sees, NaN around."""
     whole = np.round(shift_px).astype(int)
-    moved = fourier_shifted(grey[0], tuple(shift_px - whole))
+    moved = shifted(grey[0], tuple(shift_px - whole))
     low, side = LOOP_MARGIN_PX - LOOP_SEARCH_PX, SIZE_PX + 2 * LOOP_SEARCH_PX
     plane = np.full(grey.shape[1:], np.nan, np.float32)
     seen = slice(low, low + side)

@@ -24,13 +24,12 @@ from crosstie.io.plane import optical_plane, sar_plane
 from crosstie.matcher.matching import Matcher
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from accuracy import fourier_shifted, truth_at
+from accuracy import truth_at
 
 __all__ = [
     "Chip",
     "Site",
     "amplitude",
-    "fourier_shifted",
     "load_on_one_thread",
     "luminance",
     "ombria_chips",
