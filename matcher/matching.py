@@ -254,9 +254,10 @@ def _deep(
 ) -> Tensor:
     """(N, 2K + 1, 2K + 1); the tiles begin at the nearest cell, the same in both images."""
     reach = deep_reach(search_px)
-    size = max(1, round(size_px / DEEP_STRIDE_PX))
-    side = size + 2 * reach
     height, width = reference.values.shape[-2:]
+    # Whole cells reach a little farther than the search: where the image ends there, the template gives way.
+    size = min(round(size_px / DEEP_STRIDE_PX), height - 2 * reach, width - 2 * reach)
+    side = size + 2 * reach
     found = []
     for start in range(0, len(rows), DEEP_BATCH):
         places = [

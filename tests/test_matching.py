@@ -87,6 +87,22 @@ def test_a_hole_under_one_tile_does_not_touch_another(matcher: Matcher, land: np
         torch.testing.assert_close(getattr(together, level)[:1], getattr(alone, level), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("search_px", [72, 73, 79])
+def test_the_deep_similarity_keeps_its_cells_where_the_image_ends(
+    matcher: Matcher, land: np.ndarray, search_px: int
+) -> None:
+    """A search that is no multiple of 8 px, and images that hold the template and it exactly."""
+    moved = np.roll(land, (40, -56), (0, 1))
+    features = [matcher.features(plane[:416, :416], Kind.SAR) for plane in (land, moved)]
+    found = measure_similarity(
+        *features, [search_px], [search_px], size_px=416 - 2 * search_px, search_px=search_px
+    )
+    reach = -(-search_px // 8)
+    assert found.deep.shape == (1, 2 * reach + 1, 2 * reach + 1)
+    row, col = divmod(int(found.deep.argmax()), 2 * reach + 1)
+    assert (8 * (col - reach), 8 * (row - reach)) == (-56, 40)
+
+
 def test_no_tiles_are_no_matches(matcher: Matcher, land: np.ndarray) -> None:
     none = np.array([], np.int64)
     matches = matcher.match(
