@@ -1,0 +1,10 @@
+"""The command line: parse, call, exit code. One module a command."""
+
+# In the order in which `crosstie --help` lists them.
+# isort: off
+from crosstie.cli import register, pairs, runs, train, evaluate, simulate, about
+from crosstie.cli.app import app
+
+# isort: on
+
+__all__ = ["about", "app", "evaluate", "pairs", "register", "runs", "simulate", "train"]

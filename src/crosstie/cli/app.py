@@ -1,0 +1,45 @@
+"""The application: exit code 0 done, 2 bad input, 3 some pairs unreliable or failed, 1 a bug."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import typer
+
+from crosstie.errors import BadInputError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+EXIT_BAD_INPUT, EXIT_UNRELIABLE, EXIT_INTERRUPTED = 2, 3, 130
+
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Co-register Sentinel-1 to Sentinel-2: measure how far two images of one place disagree, and "
+    "correct it with one affine, a reliability measure and a report.\n\n"
+    "Begin with [bold]crosstie doctor[/bold], then [bold]crosstie register REFERENCE SECONDARY[/bold].\n\n"
+    "Exit codes: 0 done, 2 bad input, 3 some pairs unreliable or failed, 1 a bug.",
+)
+
+
+def told(command: Callable[P, R]) -> Callable[P, R]:
+    """Bad input becomes one line and exit code 2, an interrupt one line and 130; a bug keeps its trace."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except BadInputError as problem:
+            typer.echo(f"error: {' '.join(str(problem).split())}", err=True)
+            raise typer.Exit(EXIT_BAD_INPUT) from None
+        except KeyboardInterrupt:
+            typer.echo("stopped; what is committed stays, run again to go on", err=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+
+    return run

@@ -1,0 +1,293 @@
+"""`crosstie evaluate`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from crosstie.cli.app import EXIT_UNRELIABLE, app, told
+from crosstie.cli.options import ConfigOption
+from crosstie.cli.printing import print_table
+from crosstie.errors import SettingsError
+
+if TYPE_CHECKING:
+    from crosstie.config import Settings
+    from crosstie.flows.evaluate import Evaluation, Placement
+    from crosstie.matcher.comparison import Comparison
+
+MOST_PLACES = 20
+"""Lines of a table that are still read."""
+
+
+class DatasetName(StrEnum):
+    """Sets that `crosstie evaluate` knows the layout of."""
+
+    SEN12 = "sen12"
+    QXS = "qxs"
+    SCENES = "scenes"
+    OMBRIA = "ombria"
+    SEBAST144 = "sebast144"
+    SIH1733 = "sih1733"
+
+
+class SplitName(StrEnum):
+    """How a set is parted."""
+
+    PLACE = "place"
+    PUBLISHED = "published"
+
+
+class PartName(StrEnum):
+    """Which part of a set."""
+
+    ALL = "all"
+    TRAIN = "train"
+    TEST = "test"
+
+
+@app.command("evaluate")
+@told
+def evaluate_command(
+    dataset: Annotated[
+        DatasetName | None,
+        typer.Option(help="A set in its published layout, with --data.", show_default=False),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the set.", show_default=False)] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of a set: a CSV with the columns reference, secondary, dx_px, dy_px (and place): "
+            "two images of one size, paths relative to the CSV, and their true offset, secondary minus "
+            "reference.",
+            show_default=False,
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights other than the shipped ones.", show_default=False)
+    ] = None,
+    split: Annotated[
+        SplitName,
+        typer.Option(
+            help="How sen12 and qxs are parted: no place in both parts, or pair by pair, the parts as large "
+            "as published."
+        ),
+    ] = SplitName.PLACE,
+    part: Annotated[
+        PartName, typer.Option(help="Which part of sen12, qxs or ombria is measured.")
+    ] = PartName.ALL,
+    template_px: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=16,
+            help="Side of the template; again for several. Left out: 192, 128 and 64 in scenes and sih1733, "
+            "in other pictures the largest that fits (192 in 256).",
+            show_default=False,
+        ),
+    ] = None,
+    search_px: Annotated[int, typer.Option(min=4, max=128, help="How far is searched, per axis.")] = 32,
+    seed: Annotated[int, typer.Option(min=0, help="Of parts, cuts and known shifts.")] = 0,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="So many pairs at most, drawn by the seed.", show_default=False)
+    ] = None,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="Write all figures there.", show_default=False)
+    ] = None,
+    per_pair: Annotated[bool, typer.Option("--per-pair", help="With --json: every pair, too.")] = False,
+    csv_path: Annotated[
+        Path | None, typer.Option("--csv", help="Write a table there, one row a pair.", show_default=False)
+    ] = None,
+    picture_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--picture",
+            help="Draw errors, reliability of the confidence and the worst pairs there (PNG).",
+            show_default=False,
+        ),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            help="Other weights to measure on the same pairs. Left out with --promote-to: what lies there, "
+            "else the shipped ones.",
+            show_default=False,
+        ),
+    ] = None,
+    promote_to: Annotated[
+        Path | None,
+        typer.Option(
+            help="Put --weights there if, and only if, they are better; what they replace is kept beside. "
+            "Exit code 3 where they are not better.",
+            show_default=False,
+        ),
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Measure how well a matcher finds known offsets: share within 1, 2 and 5 px, distances, confidence.
+
+    A square is cut from each reference and searched in its secondary. In pictures of up to 256 px it is cut
+    at random, in scenes the secondary is moved first: a matcher that always answers zero gains nothing.
+
+    Better means: within 1 px in more pairs than chance explains (bootstrap over places, and sign test), and
+    no more than chance lost at 2 and 5 px.
+
+    [bold]Example:[/bold] crosstie evaluate --dataset sen12 --data SEN1-2 --part test --picture sen12.png
+
+    [bold]Example:[/bold] crosstie evaluate --pairs pairs.csv --weights new.safetensors --promote-to
+    best.safetensors
+    """
+    from crosstie.config import load_settings
+    from crosstie.flows import evaluate, promote
+    from crosstie.io.benchmark_split import Part
+
+    outputs = [path for path in (json_path, csv_path, picture_path) if path is not None]
+    for path in outputs:
+        _refuse_unwritable(path)
+    settings = load_settings(config, options={"weights": weights})
+    if promote_to is not None:
+        promote.refuse_target(weights, promote_to)
+        _refuse_unwritable(promote_to)
+    protocol = evaluate.Protocol(search_px=search_px, sizes_px=tuple(template_px or ()), seed=seed)
+    if pairs is not None and dataset is None and data is None:
+        if part is not PartName.ALL:
+            raise SettingsError("--part: a table of pairs has no parts; leave it out")
+        found, truth = evaluate.load_table(pairs), "as the table says"
+    elif pairs is None and dataset is not None and data is not None:
+        named = evaluate.Dataset(dataset)
+        found = evaluate.load_pairs(named, data, protocol, part=Part(part), split=evaluate.Split(split))
+        truth = evaluate.TRUTH[named]
+    else:
+        raise SettingsError("give either --pairs TABLE, or --dataset NAME with --data FOLDER")
+    groups = evaluate.place(evaluate.some_of(found, limit, seed=seed), protocol)
+
+    new, new_sha256 = _measured(groups, settings, search_px, "measure")
+    facts: dict[str, object] = {
+        "schema": "crosstie/evaluation/1",
+        "source": str(pairs or dataset),
+        "truth": truth,
+        "split": split
+        if dataset in (DatasetName.SEN12, DatasetName.QXS) and part is not PartName.ALL
+        else None,
+        "part": part,
+        "seed": seed,
+        "search_px": search_px,
+        "weights_sha256": new_sha256,
+    }
+    _print_evaluation(new, facts)
+    if json_path is not None:
+        tree = facts | evaluate.report(new, per_pair=per_pair)
+        _write_out(json_path, json.dumps(tree, indent=1, ensure_ascii=False) + "\n")
+    if csv_path is not None:
+        _write_out(csv_path, evaluate.csv_text(new))
+    if picture_path is not None:
+        title = f"{dataset or pairs}, weights {new_sha256[:12]}"
+        _write_out(picture_path, evaluate.picture(new, title))
+    for path in outputs:
+        typer.echo(f"written: {path}")
+    if against is None and promote_to is None:
+        return
+
+    other = promote.opponent(against, promote_to)
+    old, old_sha256 = _measured(groups, settings.model_copy(update={"weights": other}), search_px, "against")
+    decision = promote.compared(old, new)
+    _print_comparison(decision)
+    if promote_to is None:
+        return
+    tree = promote.comparison_report(decision, old, new, old_sha256=old_sha256, new_sha256=new_sha256)
+    written = promote.write_comparison(promote_to, tree | {"evaluation": facts})
+    typer.echo(f"comparison: {written}")
+    if not decision.better:
+        typer.echo(f"not promoted: {promote_to} is as it was")
+        raise typer.Exit(EXIT_UNRELIABLE)
+    if weights is not None:
+        kept = promote.promote(weights, promote_to)
+        typer.echo(f"promoted: {promote_to}" + (f"; the old ones are kept as {kept}" if kept else ""))
+
+
+def _measured(
+    groups: Sequence[Sequence[Placement]], settings: Settings, search_px: int, what: str
+) -> tuple[Evaluation, str]:
+    """Evaluate one set of weights, with a bar where somebody looks."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from crosstie.flows.evaluate import evaluate
+    from crosstie.flows.loading import load_matcher
+
+    matcher = load_matcher(settings)
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=sum(map(len, groups)))
+        found = evaluate(
+            groups, matcher, search_px=search_px, progress=lambda count: bar.advance(task, count)
+        )
+    return found, matcher.weights_sha256
+
+
+def _refuse_unwritable(path: Path) -> None:
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise SettingsError(f"{path}: cannot be written; give the path of a file")
+
+
+def _write_out(path: Path, body: str | bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(body if isinstance(body, bytes) else body.encode())
+
+
+def _print_evaluation(evaluation: Evaluation, facts: dict[str, object]) -> None:
+    whole, places = evaluation.figures(), evaluation.sections(evaluation.places)
+    by_size = evaluation.sections(evaluation.sizes_px)
+    rows = [_figures_row("template", f"{n} px", by_size[n]) for n in sorted(by_size, key=int, reverse=True)]
+    print_table(rows)
+    if len(places) > 1:
+        typer.echo("")
+        hardest = sorted(places, key=lambda name: (places[name]["cmr_1"], name))[:MOST_PLACES]
+        print_table([_figures_row("place", name, places[name]) for name in sorted(hardest)])
+        if len(places) > len(hardest):
+            typer.echo(f"(the {len(hardest)} hardest of {len(places)} places; all are in --json)")
+    typer.echo("")
+    typer.echo(
+        f"{whole['n']:.0f} measured: {whole['cmr_1']:.1%} within 1 px, {whole['cmr_2']:.1%} within 2 px, "
+        f"{whole['cmr_5']:.1%} within 5 px; {whole['ms_per_pair']:.0f} ms each "
+        f"(median {whole['ms_median']:.0f})"
+    )
+    typer.echo(f"confidence: {whole['expected_calibration_error']:.3f} expected calibration error")
+    typer.echo(f"true offsets: {facts['truth']}")
+    typer.echo(f"weights: {facts['weights_sha256']}")
+
+
+def _figures_row(head: str, name: str, figures: dict[str, float]) -> dict[str, str]:
+    return {
+        head: name,
+        "n": f"{figures['n']:.0f}",
+        **{f"<= {t} px": f"{figures[f'cmr_{t}']:.1%}" for t in (1, 2, 5)},
+        "mean px": f"{figures['mean_distance_px']:.2f}",
+        "RMSE px": f"{figures['rmse_px']:.2f}",
+        "RMSE(T=5)": f"{figures['rmse_t5_px']:.2f}",
+        "median px": f"{figures['median_px']:.2f}",
+    }
+
+
+def _print_comparison(comparison: Comparison) -> None:
+    rows = [
+        {
+            "within": f"{change.threshold_px:g} px",
+            "old": f"{change.old:.1%}",
+            "new": f"{change.new:.1%}",
+            "gain": f"{change.gain:+.1%}",
+            "by chance": f"{change.low:+.1%} to {change.high:+.1%}",
+        }
+        for change in comparison.changes
+    ]
+    typer.echo("")
+    print_table(rows)
+    typer.echo("the new weights are better" if comparison.better else "the new weights are not better:")
+    for reason in comparison.reasons:
+        typer.echo(f"  {reason}")

@@ -1,0 +1,60 @@
+"""Tables and summaries on the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from crosstie.flows.outcome import Outcome
+
+WIDE = 400
+"""Columns of a pipe or a file: nothing is folded or cut where nobody looks."""
+
+
+def print_table(rows: Sequence[dict[str, str]]) -> None:
+    """Print rows under the names of their columns; cells are folded, never cut."""
+    if not rows:
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row.values())
+    console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False, markup=False)
+    console.print(table)
+
+
+def print_outcomes(outcomes: Sequence[Outcome], catalog: str) -> None:
+    """Say what became of every pair."""
+    # Scene ids are long: a line of figures a pair first, then what each number stands for and where it lies.
+    rows = [outcome.row() for outcome in outcomes]
+    short = [name for name in (rows[0] if rows else ()) if name not in {"pair", "products"}]
+    print_table([{"#": str(n), **{name: row[name] for name in short}} for n, row in enumerate(rows, 1)])
+    if not outcomes:
+        typer.echo(
+            f"no pair in {catalog}; `crosstie pairs --catalog {catalog}` says which scenes are left out"
+        )
+        return
+    for n, outcome in enumerate(outcomes, 1):
+        typer.echo(f"\n#{n} {outcome.pair_key}")
+        for sentence in outcome.explanation:
+            typer.echo(f"   {sentence}")
+        if outcome.products is not None:
+            typer.echo(f"   {outcome.products}/report.html")
+    typer.echo("")
+    counts = Counter(outcome.verdict for outcome in outcomes)
+    before = sum(outcome.already_done for outcome in outcomes)
+    typer.echo(
+        f"{len(outcomes)} pairs: {', '.join(f'{n} {verdict}' for verdict, n in sorted(counts.items()))}"
+    )
+    if before == len(outcomes):
+        typer.echo("All of them were already done: nothing was computed.")
+    elif before:
+        typer.echo(f"{before} of them were already done and not computed again.")

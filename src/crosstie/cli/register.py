@@ -1,0 +1,99 @@
+"""`crosstie register`."""
+
+from __future__ import annotations
+
+import functools
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from crosstie.cli.app import EXIT_UNRELIABLE, app, told
+from crosstie.cli.options import ConfigOption, OutOption
+
+if TYPE_CHECKING:
+    from crosstie.flows.register import RegisterResult
+
+
+class KindName(StrEnum):
+    """What formed an image."""
+
+    OPTICAL = "optical"
+    SAR = "sar"
+
+
+@app.command("register")
+@told
+def register_command(
+    reference: Annotated[str, typer.Argument(help="Raster that stays, by default Sentinel-2.")],
+    secondary: Annotated[str, typer.Argument(help="Raster that is corrected, by default Sentinel-1.")],
+    out: OutOption = "crosstie-products",
+    config: ConfigOption = None,
+    reference_kind: Annotated[
+        KindName | None, typer.Option(help="Found out where not given.", show_default=False)
+    ] = None,
+    secondary_kind: Annotated[
+        KindName | None, typer.Option(help="Found out where not given.", show_default=False)
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights other than the shipped ones.", show_default=False)
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print correction.json instead of a summary.")
+    ] = False,
+) -> None:
+    """Register two rasters and write the correction, the tie points and a report.
+
+    Any two rasters will do: other CRS, resolution, data type; S1 as amplitude, power or dB, or with ground
+    control points only; S2 as RGB or bands.
+
+    [bold]Example:[/bold] crosstie register s2_tci.tif s1_vh.tif --out products
+    """
+    from crosstie.config import load_settings
+    from crosstie.flows.register import register
+    from crosstie.flows.reporting import listener, told_on
+    from crosstie.io.products import correction_dict
+    from crosstie.types import Kind
+
+    settings = load_settings(config, options={"weights": weights})
+    with told_on(Console(stderr=True)):
+        name = Path(secondary).name
+        result = register(
+            reference,
+            secondary,
+            out=out,
+            settings=settings,
+            reference_kind=Kind(reference_kind) if reference_kind else None,
+            secondary_kind=Kind(secondary_kind) if secondary_kind else None,
+            progress=functools.partial(listener().tiles, name),
+        )
+    if as_json:
+        typer.echo(json.dumps(correction_dict(result.registration), indent=1, ensure_ascii=False))
+    else:
+        _print_result(result)
+    if result.verdict.reasons:
+        raise typer.Exit(EXIT_UNRELIABLE)
+
+
+def _print_result(result: RegisterResult) -> None:
+    from crosstie.io.wording import figures, headline, sentences
+
+    registration = result.registration
+    typer.echo(headline(result.verdict))
+    for sentence in sentences(registration):
+        typer.echo(f"  {sentence}")
+    rows = [row for row in figures(registration) if row[0] != "Made by"]
+    if registration.grid is not None and registration.estimate.used.any():
+        x_m, y_m = registration.estimate.median_offset_m
+        a = registration.grid.affine
+        rows.append(("Median offset, px", f"{x_m / a.a:+.2f} columns, {y_m / a.e:+.2f} rows of {a.a:.4g} m"))
+    for name, value in rows:
+        typer.echo(f"  {name + ':':<27}{value}")
+    if result.verdict.reasons:
+        typer.echo(f"  {'Reasons:':<27}{', '.join(result.verdict.reasons)}")
+    if result.products is not None:
+        typer.echo(f"  {'Products:':<27}{result.products}")
+        typer.echo(f"  {'Report:':<27}{result.products}/report.html")

@@ -1,0 +1,149 @@
+"""`crosstie train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from crosstie.cli.app import app, told
+
+
+@app.command("train")
+@told
+def train_command(
+    scenes: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Labelled scenes: folders with s1_vh.tif, s2_tci.tif, truth_offsets.tif and tiles.csv.",
+            show_default=False,
+        ),
+    ] = None,
+    hold_out_east: Annotated[
+        float | None,
+        typer.Option(
+            help="Easting, metres: labelled places east of it are never learnt from, only measured on.",
+            show_default=False,
+        ),
+    ] = None,
+    catalog: Annotated[
+        str | None,
+        typer.Option(
+            "--catalog",
+            help="Also learn from the pairs of a STAC catalogue, without labels: path or URL.",
+            show_default=False,
+        ),
+    ] = None,
+    pictures: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Also learn from a folder of aligned pictures, without labels: s1/NAME.png and s2/NAME.jpg. "
+            "Again for several.",
+            show_default=False,
+        ),
+    ] = None,
+    start_from: Annotated[
+        str | None,
+        typer.Option(
+            help="Weights to go on from: a file with its .sha256 beside it, or 'shipped'. With them no label "
+            "is needed.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Receives checkpoints, log, pictures and weights; runs/train by default.",
+            show_default=False,
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Optimiser steps; 1 to 4 s each on two cores.", show_default=False),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="The same seed gives the same weights on a CPU.", show_default=False),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="cpu, cuda, cuda:1, or auto: CUDA where there is one.", show_default=False),
+    ] = None,
+    promote_to: Annotated[
+        Path | None,
+        typer.Option(
+            help="Weights in use: replaced by the new ones if these measure better on the held-out places.",
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            "-c",
+            help="All settings of training as YAML; options win over it.",
+            show_default=False,
+        ),
+    ] = None,
+    show_config: Annotated[
+        bool, typer.Option("--show-config", help="Print all settings as commented YAML, and stop.")
+    ] = False,
+    flow: Annotated[
+        bool,
+        typer.Option("--flow", help="Run as a Prefect flow: its stages are tasks, its result an artifact."),
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what Prefect says, too.")] = False,
+) -> None:
+    """Train the matcher, with labels or on your own archive. Killed and started again, it goes on.
+
+    Labelled scenes teach by their truth; pictures and the tiles of a catalogue's pairs by what a slow average
+    of the network, the teacher, finds in them. Confidence is calibrated on labelled places that are held out.
+
+    [bold]Example:[/bold] crosstie train T11SLT T11SMT --hold-out-east -13062627 --out runs/first
+
+    [bold]Example:[/bold] crosstie train --catalog catalog.json --start-from shipped --steps 400
+
+    [bold]Example:[/bold] crosstie train --show-config > train.yaml; crosstie train --config train.yaml --flow
+    """
+    if flow:
+        from crosstie.flows.prefect_env import prepare
+
+        prepare(verbose=verbose)
+    from crosstie.config import commented_yaml
+    from crosstie.train_settings import load_train_settings
+
+    settings = load_train_settings(
+        config,
+        options={
+            "labelled.scenes": scenes or None,
+            "labelled.hold_out_east_m": hold_out_east,
+            "mine.catalog": catalog,
+            "pictures.folders": pictures or None,
+            "start_from": start_from,
+            "out": out,
+            "plan.steps": steps,
+            "plan.seed": seed,
+            "device": device,
+            "promote_to": promote_to,
+        },
+    )
+    if show_config:
+        typer.echo(commented_yaml(settings), nl=False)
+        return
+    from crosstie.flows.train import run_training, weights_path
+    from crosstie.flows.training_progress import told_on
+
+    with told_on(Console(stderr=True)):
+        if flow:
+            from crosstie.flows.training_flow import training
+
+            found = training(settings)
+        else:
+            found = run_training(settings)
+    for name, value in found.items():
+        typer.echo(f"{name:<20}{value:.4f}")
+    typer.echo(f"weights: {weights_path(settings)}")
