@@ -69,16 +69,16 @@ def connected(compute: ComputeSettings, load: Callable[[], TileMatcher]) -> Iter
     SettingsError : the scheduler cannot be reached, or no worker has the resource in time
     WeightsError : as `load` raises it
     """
-    if compute.scheduler is None:
+    if compute.cluster == "local":
         with _local_cluster(compute.readers) as cluster, Client(cluster, set_as_default=True) as client:
             client.register_plugin(LoadMatcher(load))
             yield client
         return
     try:
-        client = Client(compute.scheduler, timeout=compute.worker_timeout_s, set_as_default=True)
+        client = Client(compute.cluster, timeout=compute.worker_timeout_s, set_as_default=True)
     except (OSError, ValueError) as problem:
         raise SettingsError(
-            f"setting compute.scheduler = {compute.scheduler!r}: no Dask scheduler answers there ({problem})"
+            f"setting compute.cluster = {compute.cluster!r}: no Dask scheduler answers there ({problem})"
         ) from problem
     with client:
         require_gpu(client, timeout_s=compute.worker_timeout_s)

@@ -100,7 +100,7 @@ def test_a_scheduler_without_the_resource_is_refused_not_waited_for() -> None:
 
 def test_a_scheduler_that_is_not_there_is_bad_input() -> None:
     settings = load_settings(
-        options={"compute.scheduler": "tcp://127.0.0.1:9", "compute.worker_timeout_s": 0.5}
+        options={"compute.cluster": "tcp://127.0.0.1:9", "compute.worker_timeout_s": 0.5}
     )
     with pytest.raises(SettingsError, match=r"tcp://127\.0\.0\.1:9"), connected(settings.compute, int):
         pass

@@ -36,7 +36,7 @@ def test_later_sources_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_what_config_prints_reads_back_as_the_same_settings(tmp_path: Path) -> None:
     changed = load_settings(
-        options={"tiles.size_px": 96, "weights": "a b/#1.safetensors", "compute.scheduler": "tcp://h:1"}
+        options={"tiles.size_px": 96, "weights": "a b/#1.safetensors", "compute.cluster": "tcp://h:1"}
     )
     for settings in (Settings(), changed):
         text = commented_yaml(settings)

@@ -109,16 +109,86 @@ class ComputeSettings(Group):
     pairs_at_once: int = Field(
         default=2, ge=1, le=64, description="Scene pairs under way at the same time (1..64)."
     )
-    scheduler: str | None = Field(
+    cluster: str = Field(
+        default="local",
+        pattern=r"^(local|kubernetes|(tcp|tls)://.+)$",
+        description="Where the work is done: local (processes of this machine), the address of a Dask "
+        "scheduler (tcp://host:8786; one of its workers must offer the resource GPU), or kubernetes.",
+    )
+    matchers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes of the local cluster that hold the network (1..64): one a GPU.",
+    )
+    adaptive_max: int | None = Field(
         default=None,
-        description="Address of a running Dask scheduler, tcp://host:8786; null starts a local cluster. "
-        "One of its workers must offer the resource GPU.",
+        ge=1,
+        le=1024,
+        description="Readers that may be started where work waits (1..1024); null keeps `readers` fixed.",
     )
     worker_timeout_s: float = Field(
         default=60.0,
         gt=0,
         le=3600,
-        description="How long to wait for a worker with the resource GPU, seconds.",
+        description="How long to wait at the start for a worker with the resource GPU, seconds.",
+    )
+    gpu_wait_s: float = Field(
+        default=300.0,
+        gt=0,
+        le=86_400,
+        description="How long a pair waits for a matching worker once none is left, seconds; it fails then.",
+    )
+
+
+class RunSettings(Group):
+    retries: int = Field(
+        default=2, ge=0, le=20, description="How often a pair is tried again after an I/O error (0..20)."
+    )
+    retry_delay_s: float = Field(
+        default=10.0,
+        ge=0,
+        le=3600,
+        description="Wait before the first retry, seconds; it doubles with each further one.",
+    )
+    pair_timeout_s: float = Field(
+        default=3600.0, gt=0, le=86_400, description="Longest time for one pair, seconds; it fails then."
+    )
+    claim_s: float = Field(
+        default=300.0,
+        gt=0,
+        le=86_400,
+        description="How long a run's claim on a pair holds without a sign of life, seconds.",
+    )
+
+
+class NightlySettings(Group):
+    look_back_days: float | None = Field(
+        default=None,
+        ge=0,
+        le=3650,
+        description="Look at scenes acquired since the last successful run less so many days, for those that "
+        "arrive late; null looks at the whole catalogue each time.",
+    )
+
+
+class BackfillSettings(Group):
+    partition_days: float = Field(
+        default=30.0,
+        gt=0,
+        le=3660,
+        description="Length of the periods that a backfill plans and registers one after another, days.",
+    )
+
+
+class ListenSettings(Group):
+    token_env: str | None = Field(
+        default="CROSSTIE_LISTEN_TOKEN",
+        description="Name of the environment variable that holds the token of callers; null asks for none.",
+    )
+    signature_env: str | None = Field(
+        default=None,
+        description="Name of the environment variable that holds the key of signatures; null: unused.",
     )
 
 
@@ -140,6 +210,12 @@ class Settings(Group):
         default=EstimationSettings(), description="From tie points to a verdict."
     )
     compute: ComputeSettings = Field(default=ComputeSettings(), description="Where the work is done.")
+    runs: RunSettings = Field(default=RunSettings(), description="How a run deals with what goes wrong.")
+    nightly: NightlySettings = Field(default=NightlySettings(), description="What a nightly run looks at.")
+    backfill: BackfillSettings = Field(default=BackfillSettings(), description="How a backfill is parted.")
+    listen: ListenSettings = Field(
+        default=ListenSettings(), description="The service that takes notices of scenes."
+    )
     weights: Path | None = Field(
         default=None,
         description="Weights of the matcher (.safetensors); null takes those that crosstie ships with.",

@@ -39,7 +39,7 @@ def nightly_command(
 ) -> None:
     """Register every pair of a catalogue that is not done yet, as a Prefect flow on a Dask cluster.
 
-    Brings its own Prefect server and cluster, unless PREFECT_API_URL and compute.scheduler name others. Run
+    Brings its own Prefect server and cluster, unless PREFECT_API_URL and compute.cluster name others. Run
     it again at any time: what is committed is not computed again.
 
     [bold]Example:[/bold] crosstie nightly --catalog catalog.json --out products --start 2025-06-01
