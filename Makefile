@@ -6,6 +6,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SERVERS_VENV := .venv-servers
+SERVERS_STAMP := $(SERVERS_VENV)/.installed
 REAL_CATALOGUE := ../shared/data/scenes/catalog.json
 DEMO_CATALOGUE := demo-catalogue/catalog.json
 DEMO_PRODUCTS := demo-products
@@ -13,15 +15,18 @@ DEMO_PRODUCTS := demo-products
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo test check format clean
+.PHONY: help install demo test unit integration servers postgis check format clean
 
 help:
 	@echo "make install   a virtual environment in .venv with everything in it"
 	@echo "make demo      register scene pairs, end to end; products in $(DEMO_PRODUCTS)/"
-	@echo "make test      the tests"
+	@echo "make test      all tests: each part alone, then together against real servers"
+	@echo "make unit      the tests of the parts alone"
+	@echo "make integration  the tests against Prefect, Dask, SeaweedFS and a STAC API, which it starts and stops"
+	@echo "make servers   start these servers, print their addresses and what to export; Ctrl-C stops them"
 	@echo "make check     format, lint, types, import rules, sdist and wheel"
 	@echo "make format    mend what ruff can mend"
-	@echo "make clean     remove what the targets above have made, .venv apart"
+	@echo "make clean     remove what the targets above have made, the virtual environments apart"
 
 install: $(STAMP)
 
@@ -44,8 +49,26 @@ demo: $(STAMP)
 	echo "Look at the reports named above, and at overview.png beside each."; \
 	echo "Run 'make demo' again: nothing is computed twice."
 
-test: $(STAMP)
+test: $(STAMP) $(SERVERS_STAMP) postgis
 	$(BIN)/python -m pytest
+
+unit: $(STAMP)
+	$(BIN)/python -m pytest --ignore tests/integration
+
+integration: $(STAMP) $(SERVERS_STAMP) postgis
+	$(BIN)/python -m pytest tests/integration
+
+servers: $(STAMP) $(SERVERS_STAMP) postgis
+	PYTHONPATH=tests exec $(BIN)/python -m servers
+
+# The servers' packages pin others than ours, and are no business of a user's environment.
+$(SERVERS_STAMP): tests/servers/requirements.txt
+	@test -x $(SERVERS_VENV)/bin/python || $(PYTHON) -m venv $(SERVERS_VENV)
+	$(SERVERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/servers/requirements.txt
+	@touch $@
+
+postgis:
+	@tests/servers/install-postgis.sh
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
