@@ -100,6 +100,7 @@ def publish(store: Store, registration: Registration, plan: Plan, names: Names) 
         thumbnails=_thumbnails(plan),
         detail=_detail(plan, registration),
         acquired_utc=names.secondary_acquired_utc,
+        storage=plan.secondary.storage,
     )
 
 

@@ -11,13 +11,14 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import rasterio
-from rasterio.env import ensure_env_with_credentials
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
+from rasterio.session import Session
 
 from crosstie.errors import CatalogueError, UnreadableRasterError
 from crosstie.io.catalogue_href import is_url, resolve_href
 from crosstie.io.href import public_href
+from crosstie.io.storage import FROM_ENVIRONMENT, Storage, gdal_options
 
 IMAGE_DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "PNG", "JPEG")
 """Drivers that read pixels and follow no reference to another file."""
@@ -91,29 +92,27 @@ def gdal_settings(href: str) -> dict[str, Any]:
         "VSI_CACHE": True,
         "VSI_CACHE_SIZE": 5_000_000,
     }
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if href.startswith("s3:") and endpoint and "AWS_S3_ENDPOINT" not in os.environ:
-        # GDAL ignores AWS_ENDPOINT_URL, which every other S3 client reads.
-        parts = urlsplit(endpoint)
-        settings |= {
-            "AWS_S3_ENDPOINT": parts.netloc,
-            "AWS_HTTPS": "NO" if parts.scheme == "http" else "YES",
-            "AWS_VIRTUAL_HOSTING": False,
-        }
     return settings
 
 
 @contextmanager
-def opened(href: str, *, drivers: tuple[str, ...]) -> Iterator[DatasetReader]:
+def opened(
+    href: str, *, drivers: tuple[str, ...], storage: Storage = FROM_ENVIRONMENT
+) -> Iterator[DatasetReader]:
     """Open a checked href under our settings.
+
+    Parameters
+    ----------
+    storage : how S3 is reached
 
     Raises
     ------
+    StoreError : the profile that `storage` names gives no credentials
     UnreadableRasterError : missing, or not a raster of an allowed driver
     """
     if not is_url(href) and not Path(href).is_file():
         raise UnreadableRasterError(f"{href}: no such file; check the path")
-    with rasterio.Env(**gdal_settings(href)):
+    with rasterio.Env(session=_Access(href, storage), **gdal_settings(href)):
         try:
             raster = _open(href, drivers)
         except RasterioError as error:
@@ -125,7 +124,16 @@ def opened(href: str, *, drivers: tuple[str, ...]) -> Iterator[DatasetReader]:
             yield raster
 
 
-@ensure_env_with_credentials  # type: ignore[untyped-decorator]
+class _Access(Session):  # type: ignore[misc]  # rasterio has no types
+    """How GDAL reaches S3, where a file lies there. rasterio takes keys from a session only."""
+
+    def __init__(self, href: str, storage: Storage) -> None:
+        self._options = gdal_options(storage) if href.startswith("s3:") else {}
+
+    def get_credential_options(self) -> dict[str, Any]:
+        return self._options
+
+
 def _open(href: str, drivers: tuple[str, ...]) -> DatasetReader:
     # `rasterio.open` takes one driver only; the class takes an allow-list.
     path = re.sub(r"^(?=https?:)", "/vsicurl/", re.sub(r"^s3://", "/vsis3/", href))

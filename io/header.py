@@ -20,6 +20,7 @@ from crosstie.io.access import IMAGE_DRIVERS, OWN_DRIVERS, check_href, opened, r
 from crosstie.io.georeference import Georeference, georeference_of
 from crosstie.io.href import public_href
 from crosstie.io.source import RasterSource
+from crosstie.io.storage import FROM_ENVIRONMENT, Storage
 from crosstie.types import Kind
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def open_source(
     kind: Kind | None = None,
     other_kind: Kind | None = None,
     from_catalogue: bool = False,
+    storage: Storage = FROM_ENVIRONMENT,
 ) -> RasterSource:
     """Read what a raster is: header, and a small sample of values where only they tell.
 
@@ -80,6 +82,7 @@ def open_source(
     other_kind : kind of the image it is paired with: where nothing tells, this one is the other kind
     from_catalogue : a catalogue named the files, not the user: they are then never opened as VRT, which could
         lead on to any other file
+    storage : how S3 is reached
 
     Raises
     ------
@@ -87,14 +90,14 @@ def open_source(
     NoGeoreferenceError : neither CRS and transform nor at least three GCPs
     BadInputError : the kind cannot be told, or several files do not fit together
     """
-    files, found = _read_headers(hrefs, kind=kind, from_catalogue=from_catalogue)
+    files, found = _read_headers(hrefs, kind=kind, from_catalogue=from_catalogue, storage=storage)
     found = found or (other_kind.other if other_kind else None)
     if found is None:
         raise BadInputError(
             f"{public_href(files[0].href)}: nothing in it tells optical from SAR;"
             " say which (kind='optical' or 'sar')"
         )
-    return _settle(files, found)
+    return _settle(files, found, storage)
 
 
 def open_pair(
@@ -104,20 +107,25 @@ def open_pair(
     reference_kind: Kind | None = None,
     secondary_kind: Kind | None = None,
     from_catalogue: bool = False,
+    storage: Storage = FROM_ENVIRONMENT,
 ) -> tuple[RasterSource, RasterSource]:
     """Open both rasters of a pair; a kind that cannot be told is the complement of the other.
 
     Where neither tells, the reference is optical and the secondary SAR. Two of one kind are allowed.
     Errors as `open_source`.
     """
-    first, first_kind = _read_headers(reference, kind=reference_kind, from_catalogue=from_catalogue)
-    second, second_kind = _read_headers(secondary, kind=secondary_kind, from_catalogue=from_catalogue)
+    first, first_kind = _read_headers(
+        reference, kind=reference_kind, from_catalogue=from_catalogue, storage=storage
+    )
+    second, second_kind = _read_headers(
+        secondary, kind=secondary_kind, from_catalogue=from_catalogue, storage=storage
+    )
     kind = first_kind or (second_kind.other if second_kind else Kind.OPTICAL)
-    return _settle(first, kind), _settle(second, second_kind or kind.other)
+    return _settle(first, kind, storage), _settle(second, second_kind or kind.other, storage)
 
 
 def _read_headers(
-    hrefs: str | Path | Sequence[str | Path], *, kind: Kind | None, from_catalogue: bool
+    hrefs: str | Path | Sequence[str | Path], *, kind: Kind | None, from_catalogue: bool, storage: Storage
 ) -> tuple[list[_Header], Kind | None]:
     """Read each file, and tell what formed them: what they agree on, else what they are together."""
     given = [hrefs] if isinstance(hrefs, str | Path) else list(hrefs)
@@ -125,7 +133,7 @@ def _read_headers(
         raise BadInputError("a raster needs at least one file; give its path or URL")
     checked = [check_href(href) for href in given]
     drivers = IMAGE_DRIVERS if from_catalogue else OWN_DRIVERS
-    files = [_read_one(href, drivers) for href in checked]
+    files = [_read_one(href, drivers, storage) for href in checked]
     if kind is not None:
         return files, kind
     if len(files) == 1:
@@ -148,10 +156,10 @@ def _find_kind(files: list[_Header]) -> Kind | None:
     )
 
 
-def _read_one(href: str, drivers: tuple[str, ...]) -> _Header:
+def _read_one(href: str, drivers: tuple[str, ...], storage: Storage) -> _Header:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # becomes an error of ours
-        with opened(href, drivers=drivers) as raster:
+        with opened(href, drivers=drivers, storage=storage) as raster:
             place = georeference_of(raster)
             _refuse_unusable(href, raster, place)
             _refuse_truncated(href, raster)
@@ -177,7 +185,7 @@ def _read_one(href: str, drivers: tuple[str, ...]) -> _Header:
             )
 
 
-def _settle(files: list[_Header], kind: Kind) -> RasterSource:
+def _settle(files: list[_Header], kind: Kind, storage: Storage) -> RasterSource:
     """Choose files, bands and units, now that the kind is known."""
     several = len(files) > 1
     if several:
@@ -205,6 +213,7 @@ def _settle(files: list[_Header], kind: Kind) -> RasterSource:
         gcps=first.gcps,
         nodata=first.nodata,
         drivers=first.drivers,
+        storage=storage,
     )
 
 

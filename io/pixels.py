@@ -63,7 +63,10 @@ def read_plane(source: RasterSource, geobox: GeoBox) -> Plane:
     locate = _locator(source, geobox)
     shift = _whole_shift(source, geobox)
     with ExitStack() as stack:
-        rasters = [stack.enter_context(opened(href, drivers=source.drivers)) for href in source.hrefs]
+        rasters = [
+            stack.enter_context(opened(href, drivers=source.drivers, storage=source.storage))
+            for href in source.hrefs
+        ]
         for row in range(0, geobox.shape[0], BLOCK_PX):
             for col in range(0, geobox.shape[1], BLOCK_PX):
                 block = plane[row : row + BLOCK_PX, col : col + BLOCK_PX]

@@ -21,6 +21,7 @@ from crosstie.io.href import product_href
 from crosstie.io.overview import overview_png
 from crosstie.io.report import report_html
 from crosstie.io.stac_item import stac_item
+from crosstie.io.storage import FROM_ENVIRONMENT
 from crosstie.io.vrt import corrected_vrt, place_of
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from crosstie.io.overview import Thumbnails
+    from crosstie.io.storage import Storage
     from crosstie.io.store import Store
     from crosstie.types import AffineCorrection, Error, Registration
 
@@ -58,6 +60,7 @@ def write_products(
     thumbnails: Thumbnails | None,
     detail: Thumbnails | None = None,
     acquired_utc: datetime | None = None,
+    storage: Storage = FROM_ENVIRONMENT,
 ) -> str:
     """Render all products, write them, and commit.
 
@@ -69,6 +72,7 @@ def write_products(
     ----------
     thumbnails, detail : see `overview_png`
     acquired_utc : of the secondary; None where unknown
+    storage : how S3 is reached, where the secondary lies there
 
     Returns
     -------
@@ -83,7 +87,13 @@ def write_products(
     url = store.url_of(prefix)
     if is_committed(store, registration.pair_key, registration.run_key):
         return url
-    files = render(registration, thumbnails=thumbnails, detail=detail, acquired_utc=acquired_utc)
+    files = render(
+        registration,
+        thumbnails=thumbnails,
+        detail=detail,
+        acquired_utc=acquired_utc,
+        storage=storage,
+    )
     for name, body in files.items():
         store.put(f"{prefix}/{name}", body)
     listing = {
@@ -99,11 +109,17 @@ def render(
     thumbnails: Thumbnails | None,
     detail: Thumbnails | None = None,
     acquired_utc: datetime | None = None,
+    storage: Storage = FROM_ENVIRONMENT,
 ) -> dict[str, bytes]:
-    """Make all products but the commit: file name -> bytes; the same registration gives the same bytes."""
+    """Make all products but the commit: file name -> bytes; the same registration gives the same bytes.
+
+    Parameters
+    ----------
+    storage : how S3 is reached, where the secondary lies there
+    """
     affine = registration.estimate.correction.affine
     grid_crs = _crs(registration)
-    place = place_of(registration.secondary_hrefs[0])
+    place = place_of(registration.secondary_hrefs[0], storage)
     if grid_crs is not None:
         place = corrected(place, affine=affine, grid_crs=grid_crs)
     picture = overview_png(thumbnails, registration, detail=detail)
@@ -113,7 +129,9 @@ def render(
         "correction.json": _json(correction_dict(registration)),
         "tie_points.parquet": table.getvalue(),
         "item.json": _json(stac_item(registration, place=place, acquired_utc=acquired_utc)),
-        "corrected.vrt": corrected_vrt(registration.secondary_hrefs, affine=affine, grid_crs=grid_crs),
+        "corrected.vrt": corrected_vrt(
+            registration.secondary_hrefs, affine=affine, grid_crs=grid_crs, storage=storage
+        ),
         "overview.png": picture,
         "report.html": report_html(registration, picture),
     }

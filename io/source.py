@@ -15,6 +15,7 @@ from rasterio.transform import GCPTransformer, from_gcps
 from crosstie.io.access import IMAGE_DRIVERS
 from crosstie.io.kind import BYTE_SCALE
 from crosstie.io.resample import apply
+from crosstie.io.storage import FROM_ENVIRONMENT, Storage
 from crosstie.types import Kind
 
 OUTLINE_POINTS = 17
@@ -45,6 +46,8 @@ class RasterSource:
     nodata: float | None = None
     drivers: tuple[str, ...] = IMAGE_DRIVERS
     """GDAL drivers that may open the files."""
+    storage: Storage = FROM_ENVIRONMENT
+    """How S3 is reached, where the files lie there."""
 
     @property
     def white(self) -> float:

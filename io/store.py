@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,12 +15,16 @@ from obstore.store import LocalStore, S3Store
 
 from crosstie.errors import StoreError
 from crosstie.io.href import local_path, public_href
+from crosstie.io.storage import FROM_ENVIRONMENT, Storage, obstore_options, speaks_http, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # Seconds, not obstore's three minutes: a wrong endpoint is to be told while its user still looks.
 _PATIENCE = timedelta(seconds=30)
+
+MULTIPART_BYTES = 8 * 2**20
+"""Larger objects go up in parts, each with retries of its own; still whole or not at all."""
 
 _MISSING = (NotFoundError, FileNotFoundError)
 
@@ -32,8 +35,14 @@ class Store:
 
     url: str
     """The root as it may be shown: absolute, without secrets, without a slash at its end."""
-    _folder: Path | None = field(repr=False)
-    _bucket: S3Store | None = field(repr=False)
+    storage: Storage
+    """How S3 is reached; means nothing on a disk."""
+    _folder: Path | None = field(repr=False, compare=False)
+    _bucket: S3Store | None = field(repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[object, tuple[str, Storage]]:
+        # Opened anew where it arrives: a client holds keys, and a pickle may be kept.
+        return open_store, (self.url, self.storage)
 
     def url_of(self, key: str) -> str:
         """Address of one object or of a prefix."""
@@ -47,7 +56,8 @@ class Store:
         StoreError : the root cannot be written
         """
         with self._told(f"write {key}"):
-            obstore.put(self._objects(make=True), key, data, use_multipart=False)
+            large = len(data) > MULTIPART_BYTES
+            obstore.put(self._objects(make=True), key, data, use_multipart=large, chunk_size=MULTIPART_BYTES)
 
     def create(self, key: str, data: bytes) -> bool:
         """Write an object that must not exist yet; of many who try at once exactly one gets True.
@@ -79,6 +89,22 @@ class Store:
                 if "NoSuchBucket" in str(error):
                     raise
                 return None
+
+    def delete(self, key: str) -> None:
+        """Remove an object; nothing happens where there is none.
+
+        Raises
+        ------
+        StoreError : the root cannot be written
+        """
+        if self._is_unborn():
+            return
+        with self._told(f"delete {key}"):
+            try:
+                obstore.delete(self._objects(), key)
+            except _MISSING as error:
+                if "NoSuchBucket" in str(error):
+                    raise
 
     def exists(self, key: str) -> bool:
         """Whether there is an object of this key."""
@@ -122,27 +148,27 @@ class Store:
         if self._folder is not None:
             return "check that this folder may be written, or choose another root"
         return (
-            "check that the bucket exists and may be written, and AWS_ENDPOINT_URL, AWS_REGION, "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            "check that the bucket exists and may be written, the settings `storage`, and AWS_ENDPOINT_URL, "
+            "AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, storage: Storage = FROM_ENVIRONMENT) -> Store:
     """Open a product root; nothing is read, written or made yet.
 
     Parameters
     ----------
-    url : a path, `file://...` or `s3://bucket[/prefix]`. Endpoint, region and credentials of S3 come from
-        the environment (`AWS_ENDPOINT_URL`, `AWS_REGION`, `AWS_ACCESS_KEY_ID`, ...); plain http is spoken
-        only to an endpoint that says `http://`
+    url : a path, `file://...` or `s3://bucket[/prefix]`
+    storage : how S3 is reached; by default as the environment says (`AWS_ENDPOINT_URL`, `AWS_REGION`,
+        `AWS_ACCESS_KEY_ID`, ...). Plain http is spoken only to an endpoint that says `http://`
 
     Raises
     ------
-    StoreError : another scheme, or a URL without a bucket
+    StoreError : another scheme, a URL without a bucket, or a profile that is not there
     """
     folder = local_path(url)
     if folder is not None:
-        return Store(url=folder.as_uri(), _folder=folder, _bucket=None)
+        return Store(url=folder.as_uri(), storage=storage, _folder=folder, _bucket=None)
     shown = public_href(url).rstrip("/")
     parts = urlsplit(shown)
     if parts.scheme != "s3":
@@ -153,15 +179,15 @@ def open_store(url: str) -> Store:
         bucket = S3Store(
             parts.netloc,
             prefix=parts.path.strip("/") or None,
-            client_options={"allow_http": _speaks_http(), "connect_timeout": "10s", "timeout": "120s"},
+            client_options={
+                "allow_http": speaks_http(storage),
+                "connect_timeout": "10s",
+                "timeout": "120s",
+            },
             retry_config={"max_retries": 5, "retry_timeout": _PATIENCE},
+            **obstore_options(storage, parts.netloc),
         )
-    return Store(url=shown, _folder=None, _bucket=bucket)
-
-
-def _speaks_http() -> bool:
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
-    return endpoint.lower().startswith("http://")
+    return Store(url=shown, storage=storage, _folder=None, _bucket=bucket)
 
 
 @contextmanager
@@ -170,15 +196,11 @@ def _s3_environment(shown: str) -> Iterator[None]:
         yield
     except (BaseError, ValueError) as error:
         raise StoreError(
-            f"cannot open {shown}: {_first_line(error)}; check the AWS_... variables of the environment"
+            f"cannot open {shown}: {_first_line(error)}; check the settings `storage` and the AWS_..."
+            " variables of the environment"
         ) from None
 
 
 def _first_line(error: Exception) -> str:
     """Say what went wrong, without obstore's debug dump and without any secret of the environment."""
-    text = str(error).split("\n", 1)[0].strip()
-    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID"):
-        secret = os.environ.get(name)
-        if secret:
-            text = text.replace(secret, "***")
-    return text[:300]
+    return without_secrets(str(error).split("\n", 1)[0].strip())[:300]

@@ -12,6 +12,7 @@ import rasterio.shutil
 from crosstie.io.access import OWN_DRIVERS, check_href, opened
 from crosstie.io.georeference import Georeference, corrected, georeference_of
 from crosstie.io.href import local_path, public_href
+from crosstie.io.storage import FROM_ENVIRONMENT, Storage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from affine import Affine
 
 
-def place_of(href: str) -> Georeference:
+def place_of(href: str, storage: Storage = FROM_ENVIRONMENT) -> Georeference:
     """Read where a raster lies, without its pixels.
 
     Raises
@@ -27,11 +28,17 @@ def place_of(href: str) -> Georeference:
     UnreadableRasterError : missing or no raster
     NoGeoreferenceError : neither CRS and transform nor control points
     """
-    with opened(_absolute(href), drivers=OWN_DRIVERS) as raster:
+    with opened(_absolute(href), drivers=OWN_DRIVERS, storage=storage) as raster:
         return georeference_of(raster)
 
 
-def corrected_vrt(hrefs: Sequence[str], *, affine: Sequence[float], grid_crs: str | None) -> bytes:
+def corrected_vrt(
+    hrefs: Sequence[str],
+    *,
+    affine: Sequence[float],
+    grid_crs: str | None,
+    storage: Storage = FROM_ENVIRONMENT,
+) -> bytes:
     """Describe a raster with a correction applied to its coordinates (`georeference.corrected` says how).
 
     Local sources are named by absolute path, remote ones by `/vsis3/` or `/vsicurl/` without any signature:
@@ -43,19 +50,20 @@ def corrected_vrt(hrefs: Sequence[str], *, affine: Sequence[float], grid_crs: st
         those on another grid are left out and named in the metadata item `CROSSTIE_LEFT_OUT`
     affine : (a, b, c, d, e, f) in rasterio's order, metres of `grid_crs`
     grid_crs : None where there is no common grid; the coordinates then stay
+    storage : how S3 is reached
 
     Raises
     ------
     UnreadableRasterError, NoGeoreferenceError : as `place_of`
     """
-    first = place_of(hrefs[0])
+    first = place_of(hrefs[0], storage)
     place = first if grid_crs is None else corrected(first, affine=affine, grid_crs=grid_crs)
-    root = _described(hrefs[0])
+    root = _described(hrefs[0], storage)
     left_out = []
     for href in hrefs[1:]:
-        other = place_of(href)
+        other = place_of(href, storage)
         if other.shape == first.shape and _same_place(other, first):
-            _add_bands(root, _described(href))
+            _add_bands(root, _described(href, storage))
         else:
             left_out.append(public_href(href))
     if left_out:
@@ -67,11 +75,11 @@ def corrected_vrt(hrefs: Sequence[str], *, affine: Sequence[float], grid_crs: st
     return body + b"\n"
 
 
-def _described(href: str) -> ET.Element:
+def _described(href: str, storage: Storage) -> ET.Element:
     """VRT of a raster as GDAL writes it, its sources made absolute and public."""
     with tempfile.TemporaryDirectory(prefix="crosstie-") as folder:
         path = Path(folder) / "described.vrt"
-        with opened(_absolute(href), drivers=OWN_DRIVERS) as raster:
+        with opened(_absolute(href), drivers=OWN_DRIVERS, storage=storage) as raster:
             rasterio.shutil.copy(raster, path, driver="VRT")
         root = ET.fromstring(path.read_text("utf-8"))  # noqa: S314  (GDAL's own output)
         for source in [*root.iter("SourceFilename"), *root.iter("SourceDataset")]:

@@ -1,0 +1,269 @@
+"""Object storage as settings: one value, and out of it what obstore, s3fs and GDAL each want to be told."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from crosstie.errors import StoreError
+
+if TYPE_CHECKING:
+    from botocore.session import Session
+    from obstore.store import S3Credential
+
+DEFAULT_REGION = "us-east-1"
+
+SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
+"""Variables whose values are never shown."""
+
+_KEYS_LIFE = timedelta(minutes=10)
+"""How long obstore keeps the keys of a profile before it asks again; botocore renews what is about to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Where S3 is and how it is spoken to; never a key or a token."""
+
+    endpoint: str | None = None
+    """Address of the S3 server, `https://host[:port]` or `http://...`; null takes `AWS_ENDPOINT_URL_S3`,
+    `AWS_ENDPOINT_URL`, the profile's, or AWS itself."""
+    region: str | None = None
+    """Region of the buckets; null takes `AWS_REGION`, `AWS_DEFAULT_REGION`, the profile's, or us-east-1."""
+    profile: str | None = None
+    """Profile of `~/.aws` that holds or fetches the credentials; null takes `AWS_ACCESS_KEY_ID` and
+    `AWS_SECRET_ACCESS_KEY`, else `AWS_PROFILE`, else the profile `default`, else the machine's own role."""
+    path_style: bool | None = None
+    """Whether the bucket stands in the path (`host/bucket`) or in the host (`bucket.host`); null: in the path
+    wherever an endpoint is given."""
+    requester_pays: bool = False
+    """Pay for what is read from buckets of others; `AWS_REQUEST_PAYER=requester` says so too."""
+    anonymous: bool = False
+    """Send no credentials, as public buckets want it; `AWS_NO_SIGN_REQUEST=YES` says so too."""
+
+    def __post_init__(self) -> None:
+        if self.endpoint is not None:
+            _check_endpoint(self.endpoint)
+        if self.anonymous and self.profile is not None:
+            raise ValueError(f"anonymous and profile {self.profile!r} exclude each other; drop one")
+
+
+FROM_ENVIRONMENT = Storage()
+"""All of it as the variables of the environment say."""
+
+
+def obstore_options(storage: Storage, bucket: str) -> dict[str, Any]:
+    """Keyword arguments of `obstore.store.S3Store`, beside its own prefix, retries and time limits.
+
+    Raises
+    ------
+    StoreError : there is no such profile, or it has no credentials
+    """
+    known = _resolve(storage)
+    options: dict[str, Any] = {
+        "region": known.region,
+        "virtual_hosted_style_request": not known.path_style,
+        "request_payer": known.requester_pays,
+        "skip_signature": known.anonymous,
+    }
+    if known.endpoint is not None:
+        # obstore takes the endpoint as it is: in virtual style the bucket is part of the host.
+        endpoint = known.endpoint if known.path_style else _with_bucket(known.endpoint, bucket)
+        options["endpoint"] = endpoint
+        if "AWS_ENDPOINT_URL_S3" in os.environ:  # it would win over `endpoint`
+            options["aws_endpoint_url_s3"] = endpoint
+    if known.credentials is not None:
+        options["credential_provider"] = known.credentials
+    return options
+
+
+def speaks_http(storage: Storage) -> bool:
+    """Whether the endpoint says `http://`: nothing else is ever asked in the clear."""
+    endpoint = _resolve(storage).endpoint
+    return endpoint is not None and endpoint.lower().startswith("http://")
+
+
+def s3fs_options(storage: Storage) -> dict[str, Any]:
+    """`storage_options` of fsspec, pandas, geopandas and pyarrow for `s3://` addresses; holds no secret.
+
+    Raises
+    ------
+    StoreError : there is no such profile, or it has no credentials
+    """
+    known = _resolve(storage)
+    options: dict[str, Any] = {
+        "anon": known.anonymous,
+        "requester_pays": known.requester_pays,
+        "client_kwargs": {"region_name": known.region},
+        "config_kwargs": {"s3": {"addressing_style": "path" if known.path_style else "virtual"}},
+    }
+    if known.endpoint is not None:
+        options["client_kwargs"]["endpoint_url"] = known.endpoint
+    if known.profile is not None:
+        options["profile"] = known.profile
+    return options
+
+
+def gdal_options(storage: Storage) -> dict[str, Any]:
+    """GDAL's configuration for `/vsis3/`, for a session of `rasterio.Env` alone: it holds a profile's keys.
+
+    GDAL knows neither `AWS_ENDPOINT_URL` nor all kinds of profiles, which every other client does.
+
+    Raises
+    ------
+    StoreError : there is no such profile, or it has no credentials
+    """
+    known = _resolve(storage)
+    options: dict[str, Any] = {
+        "AWS_REGION": known.region,
+        "AWS_VIRTUAL_HOSTING": not known.path_style,
+        "AWS_NO_SIGN_REQUEST": known.anonymous,
+    }
+    if known.endpoint is not None:
+        parts = urlsplit(known.endpoint)
+        options["AWS_S3_ENDPOINT"] = parts.netloc
+        options["AWS_HTTPS"] = "NO" if parts.scheme.lower() == "http" else "YES"
+    if known.requester_pays:
+        options["AWS_REQUEST_PAYER"] = "requester"
+    if known.credentials is not None:
+        keys = known.credentials()
+        options["AWS_ACCESS_KEY_ID"] = keys["access_key_id"]
+        options["AWS_SECRET_ACCESS_KEY"] = keys["secret_access_key"]
+        # Empty, where the profile has none: one of the environment belongs to other keys.
+        options["AWS_SESSION_TOKEN"] = keys.get("token") or ""
+    return options
+
+
+def without_secrets(text: str) -> str:
+    """Cross out what the environment holds of credentials, should a client's message repeat them."""
+    for name in SECRETS:
+        if secret := os.environ.get(name):
+            text = text.replace(secret, "***")
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class _Resolved:
+    """What holds once the environment and the profile have been asked."""
+
+    endpoint: str | None
+    region: str
+    profile: str | None
+    path_style: bool
+    requester_pays: bool
+    anonymous: bool
+    credentials: Callable[[], S3Credential] | None
+    """Fetches the profile's keys; None where the clients find those of the environment themselves."""
+
+
+def _resolve(storage: Storage) -> _Resolved:
+    env = os.environ
+    anonymous = storage.anonymous or _yes(env, "AWS_NO_SIGN_REQUEST") or _yes(env, "AWS_SKIP_SIGNATURE")
+    profile = None if anonymous else _profile(storage)
+    said = _Profile(profile).config() if profile is not None else {}
+    endpoint = (
+        storage.endpoint
+        or env.get("AWS_ENDPOINT_URL_S3")
+        or env.get("AWS_ENDPOINT_URL")
+        or said.get("endpoint_url")
+    )
+    return _Resolved(
+        endpoint=endpoint or None,
+        region=storage.region
+        or env.get("AWS_REGION")
+        or env.get("AWS_DEFAULT_REGION")
+        or said.get("region")
+        or DEFAULT_REGION,
+        profile=profile,
+        path_style=bool(endpoint) if storage.path_style is None else storage.path_style,
+        requester_pays=storage.requester_pays or env.get("AWS_REQUEST_PAYER", "").lower() == "requester",
+        anonymous=anonymous,
+        credentials=None if profile is None else _Profile(profile),
+    )
+
+
+def _profile(storage: Storage) -> str | None:
+    """Name of the profile that is asked for credentials; None where the environment or a role has them."""
+    if storage.profile is not None:
+        return storage.profile
+    if os.environ.get("AWS_ACCESS_KEY_ID"):
+        return None
+    if named := os.environ.get("AWS_PROFILE"):
+        return named
+    return "default" if "default" in _session(None, *_files()).available_profiles else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Profile:
+    """A profile by name: asks botocore, which knows keys, roles, single sign-on and processes."""
+
+    name: str
+
+    def config(self) -> Mapping[str, Any]:
+        if self.name not in _session(None, *_files()).available_profiles:
+            raise StoreError(
+                f"storage.profile: there is no profile {self.name!r} in ~/.aws; write it there, or point"
+                " AWS_SHARED_CREDENTIALS_FILE or AWS_CONFIG_FILE to the file that has it"
+            )
+        found: Mapping[str, Any] = _session(self.name, *_files()).get_scoped_config()
+        return found
+
+    def __call__(self) -> S3Credential:
+        from botocore.exceptions import BotoCoreError  # slow to import, and not needed for files on a disk
+
+        try:
+            credentials = _session(self.name, *_files()).get_credentials()
+            keys = None if credentials is None else credentials.get_frozen_credentials()
+        except BotoCoreError as problem:
+            reason = without_secrets(str(problem).split("\n", 1)[0][:200])
+            raise StoreError(f"storage.profile {self.name!r}: gives no credentials ({reason})") from None
+        if keys is None:
+            raise StoreError(
+                f"storage.profile {self.name!r}: has no credentials; give it aws_access_key_id and"
+                " aws_secret_access_key, or a role"
+            )
+        return {
+            "access_key_id": keys.access_key,
+            "secret_access_key": keys.secret_key,
+            "token": keys.token,
+            "expires_at": datetime.now(UTC) + _KEYS_LIFE,
+        }
+
+
+def _files() -> tuple[str | None, str | None]:
+    return os.environ.get("AWS_SHARED_CREDENTIALS_FILE"), os.environ.get("AWS_CONFIG_FILE")
+
+
+@lru_cache(maxsize=16)
+def _session(profile: str | None, *files: str | None) -> Session:
+    """One session a profile, so that a role is assumed once and not at every read."""
+    import botocore.session  # slow to import, and not needed for files on a disk
+
+    del files  # botocore reads them; here they only tell one session from another
+    return botocore.session.Session(profile=profile)
+
+
+def _check_endpoint(endpoint: str) -> None:
+    parts = urlsplit(endpoint)
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError(  # without the value: it holds what must not be shown
+            "endpoint must not hold a user, a password or a query; credentials come from AWS_ACCESS_KEY_ID"
+            " and AWS_SECRET_ACCESS_KEY or from a profile"
+        )
+    if parts.scheme.lower() not in {"http", "https"} or not parts.hostname or parts.path.strip("/"):
+        raise ValueError(
+            f"endpoint must be https://host[:port] or http://host[:port], got {endpoint[:200]!r}"
+        )
+
+
+def _with_bucket(endpoint: str, bucket: str) -> str:
+    scheme, _, host = endpoint.partition("://")
+    return f"{scheme}://{bucket}.{host}"
+
+
+def _yes(env: Mapping[str, str], name: str) -> bool:
+    return env.get(name, "").strip().lower() in {"1", "yes", "true", "on"}
