@@ -1,6 +1,8 @@
 """Everything crosstie raises on purpose.
 
     CrosstieError
+    ├── NoWorkerError              nobody is left on the cluster to do the work
+    ├── DeadlyWorkError            a piece of work whose workers die, again and again
     └── BadInputError              the caller can mend it: one line, exit code 2
         ├── UnreadableRasterError      missing, not a raster, truncated
         ├── NoGeoreferenceError        neither CRS and transform nor GCPs
@@ -21,6 +23,14 @@ class CrosstieError(Exception):
 
 class BadInputError(CrosstieError):
     """The input is wrong; the message names the thing, the value and the next step."""
+
+
+class NoWorkerError(CrosstieError):
+    """No worker that can do the work is left, and none came in time; the message says how to start one."""
+
+
+class DeadlyWorkError(CrosstieError):
+    """Every worker that was given one piece of work has died of it."""
 
 
 class UnreadableRasterError(BadInputError):
