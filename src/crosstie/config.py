@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,12 +13,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from crosstie.errors import SettingsError
 from crosstie.estimation.settings import EstimationSettings
 from crosstie.io.catalog import SceneQuery
 from crosstie.io.pairing import PairingRules
+from crosstie.io.storage import Storage
 
 ENV_PREFIX = "CROSSTIE_"
 
@@ -33,6 +35,17 @@ HUGE_GRID_PX = 4096
 AnySettings = TypeVar("AnySettings", bound=BaseModel)
 
 PositivePx = Annotated[int, Field(gt=0)]
+
+
+def _regular_expression(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as problem:
+        raise ValueError(f"{text!r} is no regular expression ({problem})") from None
+    return text
+
+
+RegularExpression = Annotated[str, AfterValidator(_regular_expression)]
 
 
 class Group(BaseModel):
@@ -190,6 +203,50 @@ class ListenSettings(Group):
         default=None,
         description="Name of the environment variable that holds the key of signatures; null: unused.",
     )
+    deployment: str = Field(
+        default="crosstie-new-scene/new-scene",
+        pattern="^[^/]+/[^/]+$",
+        description="What is started for a scene, FLOW/DEPLOYMENT of Prefect.",
+    )
+    dedupe_s: float = Field(
+        default=86_400.0,
+        ge=60,
+        le=31_622_400,
+        description="How long further notices of a scene start nothing more, seconds (60..31622400). A "
+        "reprocessed product has another id, and is started at once.",
+    )
+    also_ids: RegularExpression | None = Field(
+        default=None,
+        description="Regular expression of scene ids besides those of Sentinel-1 and Sentinel-2, of an "
+        "archive of your own; it must match the whole id. null: none.",
+    )
+    max_body_bytes: int = Field(
+        default=1_048_576,
+        ge=1024,
+        le=67_108_864,
+        description="Longest message that is read, bytes (1024..67108864).",
+    )
+    max_requests: int = Field(
+        default=32, ge=1, le=1024, description="Requests under way at once; further ones are sent back (503)."
+    )
+    body_timeout_s: float = Field(
+        default=10.0, gt=0, le=300, description="Longest time for a message to come in, seconds."
+    )
+    prefect_timeout_s: float = Field(
+        default=8.0,
+        gt=0,
+        le=300,
+        description="Longest time for Prefect to answer, seconds; senders of notices wait 10 to 15.",
+    )
+    sns_topics: tuple[str, ...] = Field(
+        default=(),
+        description="ARNs of Amazon SNS topics whose messages are taken on Amazon's signature, without a "
+        "token.",
+    )
+    confirm_sns: bool = Field(
+        default=False,
+        description="Confirm subscriptions of Amazon SNS topics; switch it off again once that is done.",
+    )
 
 
 class Settings(Group):
@@ -208,6 +265,9 @@ class Settings(Group):
     pairing: PairingRules = Field(default=PairingRules(), description="Which scenes make a pair.")
     estimation: EstimationSettings = Field(
         default=EstimationSettings(), description="From tie points to a verdict."
+    )
+    storage: Storage = Field(
+        default=Storage(), description="Where S3 is; keys and tokens stay in the environment or in ~/.aws."
     )
     compute: ComputeSettings = Field(default=ComputeSettings(), description="Where the work is done.")
     runs: RunSettings = Field(default=RunSettings(), description="How a run deals with what goes wrong.")
