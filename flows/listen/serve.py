@@ -1,0 +1,146 @@
+"""Start the service: everything that can be wrong is found before the first request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+from dataclasses import dataclass
+
+import uvicorn
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL
+
+from crosstie.config import Settings
+from crosstie.errors import BadInputError, SettingsError
+from crosstie.flows.listen.access import read_access
+from crosstie.flows.listen.app import Service, make_app
+from crosstie.flows.listen.sns_door import SnsDoor
+from crosstie.flows.listen.start_run import PrefectUnavailableError, RunStarter
+from crosstie.io.href import local_path, public_href
+from crosstie.io.notifications import NoticeRules
+from crosstie.io.scene_id import SceneIds
+
+LOG = logging.getLogger("crosstie.listen")
+
+DEPLOY = "`prefect deploy --all --prefect-file deploy/prefect.yaml` makes it"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the service listens."""
+
+    host: str
+    port: int
+    """0: any free one, which is then said."""
+
+    def __str__(self) -> str:
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+
+
+def serve(address: Address, *, catalogue: str, out: str, settings: Settings, insecure: bool) -> None:
+    """Take notices until stopped.
+
+    Raises
+    ------
+    BadInputError : no secret, no Prefect, no deployment, an address that is taken, a secret in a URL
+    """
+    access = read_access(settings.listen, address.host, insecure=insecure)
+    if not PREFECT_API_URL.value():
+        raise BadInputError(
+            "PREFECT_API_URL is not set, and a run needs a Prefect server that outlives this command: "
+            "`prefect server start`, then `export PREFECT_API_URL=http://127.0.0.1:4200/api`"
+        )
+    parameters = {
+        "catalogue": _lasting("--catalog", catalogue),
+        "out": _lasting("--out", out),
+        "settings": settings.model_dump(mode="json", exclude={"listen"}, exclude_defaults=True),
+    }
+    _log_to_stderr()
+    sns = SnsDoor(topics=settings.listen.sns_topics, confirm=settings.listen.confirm_sns)
+    rules = NoticeRules(
+        SceneIds(settings.listen.also_ids),
+        sar_collections=settings.catalogue.sar_collections,
+        optical_collections=settings.catalogue.optical_collections,
+    )
+
+    async def run() -> None:
+        async with get_client() as client:
+            starter = RunStarter(
+                client,
+                settings.listen.deployment,
+                parameters,
+                dedupe_s=settings.listen.dedupe_s,
+                timeout_s=settings.listen.prefect_timeout_s,
+            )
+            await _check(starter)
+            app = make_app(Service(settings.listen, access, rules, starter, sns))
+            with _bound(address) as bound:
+                real = Address(address.host, bound.getsockname()[1])
+                LOG.info("listening on %s/scenes, starting %s", real, starter.deployment)
+                await uvicorn.Server(_config(app, settings.listen.max_requests)).serve(sockets=[bound])
+
+    asyncio.run(run())
+
+
+def _config(app: object, max_requests: int) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        lifespan="off",
+        log_config=None,
+        access_log=False,  # it has whole addresses in it, and so whatever a sender puts there
+        server_header=False,
+        proxy_headers=False,
+        # Connections beyond those whose requests are limited: kept alive, or too slow to have asked yet.
+        limit_concurrency=4 * max_requests + 64,
+        timeout_graceful_shutdown=30,
+    )
+
+
+async def _check(starter: RunStarter) -> None:
+    try:
+        await starter.deployment_id()
+    except PrefectUnavailableError as problem:
+        api = public_href(PREFECT_API_URL.value() or "")
+        raise BadInputError(
+            f"{problem}; PREFECT_API_URL is {api}, and {starter.deployment} must be there: {DEPLOY}"
+        ) from None
+
+
+def _lasting(option: str, href: str) -> str:
+    """Address that a run in another place can follow, and that Prefect may keep.
+
+    Raises
+    ------
+    SettingsError : it carries a secret
+    """
+    path = local_path(href)
+    if path is not None:
+        return str(path)
+    if public_href(href) != href:
+        raise SettingsError(
+            f"{option} {public_href(href)}: carries a user, password or signature, and Prefect keeps the "
+            "parameters of runs; give workers their credentials in the environment"
+        )
+    return href
+
+
+def _bound(address: Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        return socket.create_server((address.host, address.port), family=family, backlog=256)
+    except OSError as problem:
+        raise BadInputError(
+            f"cannot listen on {address} ({problem.strerror}); give another --host or --port"
+        ) from None
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    for name, level in (("crosstie.listen", logging.INFO), ("uvicorn.error", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.setLevel(level)
+        logger.propagate = False

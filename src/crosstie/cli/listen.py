@@ -1,0 +1,60 @@
+"""`crosstie listen`: notices of scenes start runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from crosstie.cli.app import app, told
+from crosstie.cli.options import CatalogOption, ConfigOption, OutOption
+
+
+@app.command("listen")
+@told
+def listen_command(
+    catalog: CatalogOption,
+    out: OutOption,
+    config: ConfigOption = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every one.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8088,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Ask callers for no secret; on this machine only.")
+    ] = False,
+) -> None:
+    r"""Take notices of new scenes over HTTP, and start the deployment crosstie-new-scene/new-scene for each.
+
+    POST /scenes takes S3 events (AWS, EventBridge, MinIO, SeaweedFS), the same in SNS messages, and STAC
+    items. Only the scene's id is taken from them. Ten notices of one scene start one run, whatever their
+    form: see listen.dedupe_s. GET /health and GET /ready say how the service is.
+
+    Callers send [bold]Authorization: Bearer TOKEN[/bold], or [bold]X-Crosstie-Signature: sha256=HMAC[/bold]
+    of the body. The secrets are in the environment variables that listen.token_env and listen.signature_env
+    name. HTTPS is the matter of a proxy in front.
+
+    [bold]Example:[/bold] PREFECT_API_URL=http://127.0.0.1:4200/api CROSSTIE_LISTEN_TOKEN=… crosstie listen
+    --catalog https://stac.example.org --out s3://products
+
+    [bold]Try it:[/bold] curl -H "Authorization: Bearer $CROSSTIE_LISTEN_TOKEN" --json @item.json
+    http://127.0.0.1:8088/scenes
+
+    [bold]MinIO:[/bold] mc admin config set HOST notify_webhook:crosstie endpoint=http://HOST:8088/scenes
+    auth_token=TOKEN; mc event add HOST/scenes arn:minio:sqs::crosstie:webhook --event put --suffix item.json
+
+    [bold]SeaweedFS:[/bold] in notification.toml, \[notification.webhook] enabled = true,
+    endpoint = "http://HOST:8088/scenes", bearer_token = "TOKEN", path_prefixes = \["/buckets/scenes/"]
+
+    [bold]AWS:[/bold] aws sns subscribe --topic-arn ARN --protocol https
+    --notification-endpoint https://HOST/scenes, with ARN in listen.sns_topics and listen.confirm_sns
+
+    Answers: 202 and the run's link; 200 nothing to do; 401 no token or a wrong one; 413 too long; 415 not
+    JSON; 422 no scene; 503 Prefect does not answer, try again.
+    """
+    from crosstie.flows.prefect_env import prepare
+
+    prepare(verbose=False)
+    from crosstie.config import load_settings
+    from crosstie.flows.listen.serve import Address, serve
+
+    settings = load_settings(config)
+    serve(Address(host, port), catalogue=catalog, out=out, settings=settings, insecure=insecure)
