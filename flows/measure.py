@@ -31,6 +31,12 @@ COARSE_TEMPLATE_PX = 256
 """Template of the coarse step: large, because its peak must stand out over a wide search."""
 
 
+class ReadPlane(Protocol):
+    """Reads a raster on a grid: `io.raster.read_plane` here, or a worker that has read it before."""
+
+    def __call__(self, source: RasterSource, geobox: GeoBox) -> Plane: ...
+
+
 class Matches(Protocol):
     """What a matcher measured at N tiles."""
 

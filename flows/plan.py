@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from crosstie.config import Settings
+    from crosstie.flows.measure import ReadPlane
     from crosstie.io.raster import RasterSource
 
 OVERVIEW_PX = 1024
@@ -67,8 +68,15 @@ COARSE_MARGIN_PX = 12
 """Room beyond the largest coarse offset, so that a peak at the end of the range still has flanks."""
 
 
-def plan_pair(reference: RasterSource, secondary: RasterSource, settings: Settings) -> Plan:
+def plan_pair(
+    reference: RasterSource, secondary: RasterSource, settings: Settings, *, read: ReadPlane = read_plane
+) -> Plan:
     """Choose the grid and the tiles of a pair.
+
+    Parameters
+    ----------
+    read : reads the overviews. A raster that has none is read in full for them: where that is done by the
+        process that reads the tiles later, remote files are fetched once
 
     Raises
     ------
@@ -93,7 +101,7 @@ def plan_pair(reference: RasterSource, secondary: RasterSource, settings: Settin
         )
     shape = (grid.shape[0], grid.shape[1])
     size_px, stride_px = settings.tiles.resolved(shape)
-    overviews = read_overviews(reference, secondary, grid)
+    overviews = read_overviews(reference, secondary, grid, read=read)
     candidates = list(tiles(shape, size_px=size_px, stride_px=stride_px))
     kept, reason = _screened(candidates, overviews, reference, secondary)
     reach_px = settings.tiles.coarse_max_offset_m / abs(grid.affine.a)
@@ -111,14 +119,16 @@ def plan_pair(reference: RasterSource, secondary: RasterSource, settings: Settin
     )
 
 
-def read_overviews(reference: RasterSource, secondary: RasterSource, grid: GeoBox) -> Overviews:
+def read_overviews(
+    reference: RasterSource, secondary: RasterSource, grid: GeoBox, *, read: ReadPlane = read_plane
+) -> Overviews:
     """Read both images decimated by the same whole factor, at most `OVERVIEW_PX` along the longer side."""
     factor = max(1, math.ceil(max(grid.shape) / OVERVIEW_PX))
     rows, cols = (math.ceil(length / factor) for length in grid.shape)
     small = GeoBox((rows, cols), grid.affine @ Affine.scale(factor), grid.crs)
     return Overviews(
-        reference=read_plane(reference, small),
-        secondary=read_plane(secondary, small),
+        reference=read(reference, small),
+        secondary=read(secondary, small),
         grid=small,
         px_per_overview_px=factor,
     )

@@ -18,6 +18,7 @@ from crosstie.types import Provenance, Registration, pair_key
 
 if TYPE_CHECKING:
     from crosstie.config import Settings
+    from crosstie.flows.measure import ReadPlane
     from crosstie.flows.pipeline import Measured
     from crosstie.flows.plan import Plan
     from crosstie.io.store import Store
@@ -86,8 +87,14 @@ def assemble(
     )
 
 
-def publish(store: Store, registration: Registration, plan: Plan, names: Names) -> str:
+def publish(
+    store: Store, registration: Registration, plan: Plan, names: Names, *, read: ReadPlane = read_plane
+) -> str:
     """Write and commit the products of a pair; return their URL.
+
+    Parameters
+    ----------
+    read : reads the window that the report shows at full resolution; who has matched it has it at hand
 
     Raises
     ------
@@ -98,7 +105,7 @@ def publish(store: Store, registration: Registration, plan: Plan, names: Names) 
         store,
         registration,
         thumbnails=_thumbnails(plan),
-        detail=_detail(plan, registration),
+        detail=_detail(plan, registration, read),
         acquired_utc=names.secondary_acquired_utc,
         storage=plan.secondary.storage,
     )
@@ -110,7 +117,7 @@ def _thumbnails(plan: Plan) -> Thumbnails | None:
     return Thumbnails(plan.overviews.reference, plan.overviews.secondary, plan.overviews.grid)
 
 
-def _detail(plan: Plan, registration: Registration) -> Thumbnails | None:
+def _detail(plan: Plan, registration: Registration, read: ReadPlane) -> Thumbnails | None:
     """Read a window at full resolution where a shift of a pixel can be seen: round the surest used point."""
     used, points = registration.estimate.used, registration.points
     if plan.grid is None or not used.any():
@@ -121,7 +128,7 @@ def _detail(plan: Plan, registration: Registration) -> Thumbnails | None:
         for start, length in zip((points.row, points.col), plan.grid.shape, strict=True)
     )
     view = window(plan.grid, row=row, col=col, shape=(DETAIL_PX, DETAIL_PX))
-    return Thumbnails(read_plane(plan.reference, view), read_plane(plan.secondary, view), view)
+    return Thumbnails(read(plan.reference, view), read(plan.secondary, view), view)
 
 
 def _inside(start_px: int, length_px: int) -> int:

@@ -83,8 +83,14 @@ def register(
     """
     settings = settings or Settings()
     begin = time.monotonic()
-    sources = open_pair(reference, secondary, reference_kind=reference_kind, secondary_kind=secondary_kind)
-    store = None if out is None else open_store(str(out))
+    sources = open_pair(
+        reference,
+        secondary,
+        reference_kind=reference_kind,
+        secondary_kind=secondary_kind,
+        storage=settings.storage,
+    )
+    store = None if out is None else open_store(str(out), settings.storage)
     matcher = matcher or load_matcher(settings)
     plan = plan_pair(*sources, settings)
     measured = register_plan(plan, InProcess(matcher), settings, progress=progress)

@@ -26,6 +26,21 @@ IMAGE_DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "PNG", "JPEG")
 OWN_DRIVERS = (*IMAGE_DRIVERS, "VRT")
 """A VRT names further files: only for a path that the user gave, never for one that a catalogue gave."""
 
+HEADER_BYTES = 16_384
+"""Asked for at first: the header of a COG of 10,980 px and 512-px blocks, overviews included, fits."""
+
+PIECE_BYTES = 4_096
+"""What is fetched and kept is counted in pieces of this. GDAL doubles what it asks for while it reads on
+without a gap, up to 128 pieces: smaller ones cost requests, larger ones bytes that nobody needs."""
+
+CACHE_BYTES = 128 * 2**20
+"""Of remote files, as stored, that a process keeps: what two windows share, or what planning has read
+already, is not fetched again. Holds a row of windows of the largest scenes many times."""
+
+CACHED = "/vsisubfile/0_0,"
+"""GDAL's name for `the whole file, from byte 0`. Behind it, GDAL reads block by block through that cache;
+of a plain /vsis3/ file it reads many ranges at once, past the cache, and fetches shared blocks each time."""
+
 _SCHEME = re.compile(r"^([A-Za-z0-9_+.-]+):")
 
 
@@ -83,14 +98,15 @@ def gdal_settings(href: str) -> dict[str, Any]:
     settings |= {
         # No listing of the folder: over http each sibling costs a request. Local side files still count.
         "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-        "GDAL_INGESTED_BYTES_AT_OPEN": 32768,
-        "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+        # The header and the index of the blocks come with the first request, which also tells the size.
+        "GDAL_INGESTED_BYTES_AT_OPEN": HEADER_BYTES,
+        "CPL_VSIL_CURL_USE_HEAD": "NO",
+        "CPL_VSIL_CURL_CHUNK_SIZE": PIECE_BYTES,
+        "CPL_VSIL_CURL_CACHE_SIZE": CACHE_BYTES,
         "GDAL_HTTP_CONNECTTIMEOUT": 10,
         "GDAL_HTTP_TIMEOUT": 60,
         "GDAL_HTTP_MAX_RETRY": 3,
         "GDAL_HTTP_RETRY_DELAY": 1,
-        "VSI_CACHE": True,
-        "VSI_CACHE_SIZE": 5_000_000,
     }
     return settings
 
@@ -137,7 +153,12 @@ class _Access(Session):  # type: ignore[misc]  # rasterio has no types
 def _open(href: str, drivers: tuple[str, ...]) -> DatasetReader:
     # `rasterio.open` takes one driver only; the class takes an allow-list.
     path = re.sub(r"^(?=https?:)", "/vsicurl/", re.sub(r"^s3://", "/vsis3/", href))
-    return DatasetReader(path, driver=list(drivers))
+    return DatasetReader(f"{CACHED}{path}" if is_url(href) else path, driver=list(drivers))
+
+
+def shown_name(name: str) -> str:
+    """Name of an open raster, or of a file that it names, as it may be shown and as others can open it."""
+    return public_href(name.removeprefix(CACHED))
 
 
 @contextmanager
@@ -152,7 +173,7 @@ def reading(raster: DatasetReader) -> Iterator[None]:
         yield
     except RasterioError as error:
         raise UnreadableRasterError(
-            f"{public_href(raster.name)}: pixels cannot be read ({_cause(error)});"
+            f"{shown_name(raster.name)}: pixels cannot be read ({_cause(error)});"
             " the file is probably cut short: fetch it again"
         ) from None
 

@@ -11,6 +11,7 @@ from pyproj import CRS, Transformer
 from rasterio.control import GroundControlPoint
 
 from crosstie.errors import NoGeoreferenceError
+from crosstie.io.access import shown_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +57,8 @@ def georeference_of(raster: DatasetReader) -> Georeference:
     if gcps and crs is not None:
         return Georeference(shape=raster.shape, crs=crs.to_wkt(), transform=None, gcps=tuple(gcps))
     raise NoGeoreferenceError(
-        f"{raster.name}: neither a CRS with a transform nor ground control points; georeference it first"
+        f"{shown_name(raster.name)}: neither a CRS with a transform nor ground control points;"
+        " georeference it first"
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import rasterio.shutil
 
-from crosstie.io.access import OWN_DRIVERS, check_href, opened
+from crosstie.io.access import OWN_DRIVERS, check_href, opened, shown_name
 from crosstie.io.georeference import Georeference, corrected, georeference_of
 from crosstie.io.href import local_path, public_href
 from crosstie.io.storage import FROM_ENVIRONMENT, Storage
@@ -86,7 +86,7 @@ def _described(href: str, storage: Storage) -> ET.Element:
             name = source.text or ""
             if source.get("relativeToVRT") == "1":
                 name = str((Path(folder) / name).resolve())
-            source.text = public_href(name)
+            source.text = shown_name(name)
             source.set("relativeToVRT", "0")
     return root
 
