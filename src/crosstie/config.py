@@ -111,7 +111,7 @@ class ComputeSettings(Group):
         description="Threads of the matcher on a CPU (1..256). auto: as many as there are cores.",
     )
     readers: int = Field(
-        default=1, ge=1, le=256, description="Processes of the local cluster that read rasters (1..256)."
+        default=1, ge=1, le=256, description="Processes of a local cluster, or pods, that read (1..256)."
     )
     chunk_px: int = Field(
         default=768,
@@ -124,15 +124,17 @@ class ComputeSettings(Group):
     )
     cluster: str = Field(
         default="local",
-        pattern=r"^(local|kubernetes|(tcp|tls)://.+)$",
+        pattern=r"^(local|kubernetes|(tcp|tls)://\S+:\d+)$",
         description="Where the work is done: local (processes of this machine), the address of a Dask "
-        "scheduler (tcp://host:8786; one of its workers must offer the resource GPU), or kubernetes.",
+        "scheduler (tcp://host:8786, tls://…; one of its workers must offer the resource GPU), or kubernetes "
+        "(pods that the Dask operator starts).",
     )
     matchers: int = Field(
         default=1,
         ge=1,
         le=64,
-        description="Processes of the local cluster that hold the network (1..64): one a GPU.",
+        description="Processes of a local cluster, or pods, that hold the network (1..64): one a GPU. On a "
+        "CPU their `threads` share the cores.",
     )
     adaptive_max: int | None = Field(
         default=None,
@@ -151,6 +153,15 @@ class ComputeSettings(Group):
         gt=0,
         le=86_400,
         description="How long a pair waits for a matching worker once none is left, seconds; it fails then.",
+    )
+    image: str | None = Field(
+        default=None,
+        description="Container image with this version of crosstie; kubernetes alone needs it.",
+    )
+    env_secret: str | None = Field(
+        default=None,
+        description="Name of a Kubernetes secret whose entries become the pods' environment: credentials of "
+        "the object store, say. null where the pods have a role of their own.",
     )
 
 

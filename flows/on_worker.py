@@ -1,0 +1,103 @@
+"""What runs inside a Dask worker: the network, loaded once, and the two tasks that ask it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from distributed import Status, WorkerPlugin, get_worker
+
+from crosstie.errors import WeightsError
+from crosstie.flows.measure import match_chunk, patch_probability
+
+if TYPE_CHECKING:
+    from distributed import Worker
+
+    from crosstie.flows.measure import MatchJob, Plane, Planes, TileMatcher
+    from crosstie.grid import Chunk
+    from crosstie.types import TiePoints, Tile
+
+GPU = "GPU"
+"""Resource of a worker that may hold a network."""
+
+WORKER_ENVIRONMENT = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**34),
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+"""What `loading.keep_freed_memory` does, for the threads of a worker: glibc reads it when a process starts.
+Dask's own default hands memory back at every turn, which cost half of a matching worker's time."""
+
+
+class LoadMatcher(WorkerPlugin):
+    """Loads a network once into every worker that offers `GPU`, those that come later included.
+
+    A worker that has loaded it offers one more resource, by the network's name. Tasks ask for both: none
+    comes to a worker where loading failed, nor to one that holds another run's network.
+    """
+
+    idempotent = True  # a second run with the same network finds it loaded
+
+    def __init__(self, load: Callable[[], TileMatcher], name: str, *, weights_sha256: str | None) -> None:
+        self.name = name
+        self.matcher: TileMatcher | None = None
+        self._load = load
+        self._weights_sha256 = weights_sha256
+
+    async def setup(self, worker: Worker) -> None:
+        gpus = worker.state.total_resources.get(GPU)
+        if not gpus:
+            return
+        # A worker that runs again is offered the tasks that found no worker: they are looked at when it
+        # joins, before it holds the network, and else never again.
+        worker.status = Status.paused
+        try:
+            self.matcher = self._checked(await asyncio.to_thread(self._load))
+            await worker.set_resources(**{self.name: gpus})
+        finally:
+            if worker.status == Status.paused:
+                worker.status = Status.running
+
+    async def teardown(self, worker: Worker) -> None:
+        if self.matcher is not None:
+            self.matcher = None
+            await worker.set_resources(**{self.name: 0})
+
+    def _checked(self, matcher: TileMatcher) -> TileMatcher:
+        if self._weights_sha256 not in {None, matcher.weights_sha256}:
+            raise WeightsError(
+                f"a worker loaded weights with sha256 {matcher.weights_sha256[:16]}…, the run wants "
+                f"{str(self._weights_sha256)[:16]}…; install the same crosstie and the same weights on "
+                "every worker"
+            )
+        return matcher
+
+
+def halo_px(network: str, *, dask_worker: Worker) -> int | None:
+    """Context that the network of a worker needs round a tile, px; None where it is not loaded.
+
+    For `Client.run`, which passes `dask_worker` where a function has it.
+    """
+    plugin = dask_worker.plugins.get(network)
+    matcher = plugin.matcher if isinstance(plugin, LoadMatcher) else None
+    return None if matcher is None else matcher.halo_px
+
+
+def match_here(network: str, job: MatchJob, chunk: Chunk, planes: Planes) -> TiePoints:
+    """Match a window with the network of this worker; all its tiles at once, which the matcher batches."""
+    return match_chunk(job, chunk, planes, _matcher(network))
+
+
+def probability_here(network: str, job: MatchJob, spot: Tile, planes: Planes) -> Plane:
+    """Ask the network of this worker for the coarse offset at a spot."""
+    del spot
+    return patch_probability(job, planes, _matcher(network))
+
+
+def _matcher(network: str) -> TileMatcher:
+    plugin = get_worker().plugins.get(network)
+    if not isinstance(plugin, LoadMatcher) or plugin.matcher is None:
+        raise RuntimeError(f"a task that asks for the resource {network} came to a worker without it")
+    return plugin.matcher

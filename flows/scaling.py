@@ -1,0 +1,46 @@
+"""More readers while windows wait to be read, fewer when none does; matchers stay."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from distributed import SchedulerPlugin
+from distributed.deploy.adaptive import Adaptive
+
+from crosstie.flows.on_worker import GPU
+from crosstie.flows.workforce import AHEAD
+
+if TYPE_CHECKING:
+    from distributed import Scheduler
+    from distributed.scheduler import TaskState, WorkerState
+
+
+class KeepMatchers(SchedulerPlugin):
+    """Never offers a worker with `GPU` to those who look for workers to close."""
+
+    name = "crosstie-keep-matchers"
+
+    def valid_workers_downscaling(
+        self, scheduler: Scheduler, workers: list[WorkerState]
+    ) -> list[WorkerState]:
+        del scheduler
+        return [worker for worker in workers if not worker.resources.get(GPU)]
+
+
+class AdaptReaders(Adaptive):
+    """As many readers as there are windows that wait to be read.
+
+    Dask's own estimate takes the work that is under way for all the work there is, and would add readers
+    where it is matching that takes the time.
+    """
+
+    async def target(self) -> int:
+        scheduler = self.cluster.scheduler
+        to_read = sum(_waits_for_a_reader(task) for task in scheduler.tasks.values())
+        matchers = sum(1 for worker in scheduler.workers.values() if worker.resources.get(GPU))
+        return matchers + math.ceil(to_read / AHEAD)
+
+
+def _waits_for_a_reader(task: TaskState) -> bool:
+    return task.state in {"processing", "queued", "no-worker"} and not task.resource_restrictions

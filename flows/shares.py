@@ -1,0 +1,62 @@
+"""Which reader reads which window: neighbours go to one, so that its block cache serves their overlap."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+
+
+class Shares:
+    """The windows of a scene in row order, in one run for each reader; who is done helps the slowest.
+
+    Readers may come and go: a new one takes half of the longest run, and the run of one that has gone is
+    taken over.
+
+    Parameters
+    ----------
+    count : windows of the scene
+    readers : how many readers there are at the start
+    """
+
+    def __init__(self, count: int, readers: int) -> None:
+        parts = max(1, min(count, readers))
+        ends = [count * n // parts for n in range(parts + 1)]
+        self._free = [range(*span) for span in pairwise(ends) if span[0] < span[1]]
+        self._run: dict[str, range] = {}
+        self._reader: dict[int, str] = {}
+        self._busy: Counter[str] = Counter()
+
+    def take(self, readers: Sequence[str]) -> tuple[int, str] | None:
+        """The next window, for the reader with the fewest under way; None where all have been taken."""
+        self._forget_all_but(readers)
+        reader = min(readers, key=lambda name: self._busy[name])
+        run = self._run.get(reader) or self._another_run()
+        if not run:
+            return None
+        self._run[reader] = run[1:]
+        self._reader[run[0]] = reader
+        self._busy[reader] += 1
+        return run[0], reader
+
+    def done(self, window: int) -> None:
+        """The window is no longer under way."""
+        reader = self._reader.pop(window, None)
+        if reader is not None and self._busy[reader]:
+            self._busy[reader] -= 1
+
+    def _another_run(self) -> range:
+        if self._free:
+            return self._free.pop(0)
+        longest = max(self._run, key=lambda name: len(self._run[name]), default=None)
+        if longest is None:
+            return range(0)
+        run = self._run[longest]
+        self._run[longest] = run[: len(run) // 2]
+        return run[len(run) // 2 :]
+
+    def _forget_all_but(self, readers: Sequence[str]) -> None:
+        for gone in self._run.keys() - set(readers):
+            if run := self._run.pop(gone):
+                self._free.append(run)
+            del self._busy[gone]
