@@ -53,15 +53,11 @@ def connected(
     with _client(compute) as client:
         require_gpu(client, timeout_s=compute.worker_timeout_s)
         name = _network_name(compute, weights_sha256)
-        halo = _load_network(
-            client,
-            LoadMatcher(load, name, weights_sha256=weights_sha256),
-            timeout_s=compute.worker_timeout_s,
-        )
+        plugin = LoadMatcher(load, name, weights_sha256=weights_sha256)
         workforce = Workforce(
             client,
-            name,
-            halo_px=halo,
+            plugin,
+            halo_px=_load_network(client, plugin, timeout_s=compute.worker_timeout_s),
             gpu_wait_s=compute.gpu_wait_s,
             readers_to_come=compute.adaptive_max or 0,
         )
@@ -83,10 +79,9 @@ def require_gpu(client: Client, *, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while not (seen := look(client)).with_gpu:
         if time.monotonic() > deadline:
-            address = client.scheduler.address
             raise SettingsError(
-                f"Dask scheduler {address}: none of its {seen.workers} workers offers the resource {GPU}; "
-                f"{how_to_start(address)}"
+                f"Dask scheduler {seen.address}: none of its {seen.workers} workers offers the resource "
+                f"{GPU}; {how_to_start(seen.address)}"
             )
         time.sleep(LOOK_S)
 
@@ -142,14 +137,14 @@ def _load_network(client: Client, plugin: LoadMatcher, *, timeout_s: float) -> i
         LOG.warning("a worker could not load the network and is not used: %s", problem)
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        matchers = look(client, plugin.name).matchers
-        halos = client.run(halo_px, plugin.name, workers=list(matchers), on_error="ignore")
+        seen = look(client, plugin.name)
+        halos = client.run(halo_px, plugin.name, workers=list(seen.matchers), on_error="ignore")
         for halo in halos.values():
             if halo is not None:
                 return int(halo)
         time.sleep(LOOK_S)
     raise SettingsError(
-        f"Dask scheduler {client.scheduler.address}: no worker has loaded the network within {timeout_s:g} s "
+        f"Dask scheduler {seen.address}: no worker has loaded the network within {timeout_s:g} s "
         "(compute.worker_timeout_s); the logs of its workers say why"
     )
 

@@ -62,7 +62,7 @@ class OnCluster:
         """(position in `work`, result), as they come."""
         workforce = workforce_of(self.client)
 
-        def submit(n: int, reader: str) -> Future:
+        def submit(n: int, reader: str) -> Future[Any]:
             # A reader that dies, or has its hands full, loses the window to another.
             planes = self.client.submit(
                 read, job, work[n], pure=False, workers=[reader], allow_other_workers=True
@@ -84,14 +84,14 @@ class _Walk:
     """The windows of one pair: some under way, none lost, none in memory longer than it takes."""
 
     def __init__(
-        self, client: Client, workforce: Workforce, count: int, submit: Callable[[int, str], Future]
+        self, client: Client, workforce: Workforce, count: int, submit: Callable[[int, str], Future[Any]]
     ) -> None:
         self._client = client
         self._workforce = workforce
         self._submit = submit
         self._shares = Shares(count, len(workforce.seen(max_age_s=LOOK_AGAIN_S).readers))
         self._completed = as_completed(with_results=True, loop=client.loop)
-        self._under_way: dict[Future, int] = {}
+        self._under_way: dict[Future[Any], int] = {}
         self._suspects: deque[int] = deque()
         self._on_trial: int | None = None
         self._nobody_since: float | None = None
@@ -131,12 +131,12 @@ class _Walk:
         self._under_way[future] = n
         self._completed.add(future)
 
-    def _arrivals(self) -> list[tuple[Future, Any]]:
+    def _arrivals(self) -> list[tuple[Future[Any], Any]]:
         """What has come; nothing, after a while, where nothing comes: then the workers are looked at."""
         with self._completed.thread_condition:
             if not self._completed.has_ready():
                 self._completed.thread_condition.wait(LOOK_S)
-        arrived: list[tuple[Future, Any]] = self._completed.next_batch(block=False)
+        arrived: list[tuple[Future[Any], Any]] = self._completed.next_batch(block=False)
         if arrived:
             self._nobody_since = None
         else:
@@ -158,12 +158,12 @@ class _Walk:
         if now - self._nobody_since > self._workforce.gpu_wait_s:
             raise self._workforce.missing(self._workforce.gpu_wait_s)
 
-    def _take(self, future: Future) -> int:
+    def _take(self, future: Future[Any]) -> int:
         n = self._under_way.pop(future)
         self._shares.done(n)
         return n
 
-    def _is_good(self, n: int, future: Future, result: Any) -> bool:
+    def _is_good(self, n: int, future: Future[Any], result: Any) -> bool:
         """Tell a result from a window that is to be tried again.
 
         Raises

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from distributed import SchedulerPlugin
 from distributed.deploy.adaptive import Adaptive
@@ -12,7 +12,7 @@ from crosstie.flows.on_worker import GPU
 from crosstie.flows.workforce import AHEAD
 
 if TYPE_CHECKING:
-    from distributed import Scheduler
+    from distributed import Scheduler, SpecCluster
     from distributed.scheduler import TaskState, WorkerState
 
 
@@ -36,9 +36,10 @@ class AdaptReaders(Adaptive):
     """
 
     async def target(self) -> int:
-        scheduler = self.cluster.scheduler
+        # It runs in this process.
+        scheduler = cast("Scheduler", cast("SpecCluster", self.cluster).scheduler)
         to_read = sum(_waits_for_a_reader(task) for task in scheduler.tasks.values())
-        matchers = sum(1 for worker in scheduler.workers.values() if worker.resources.get(GPU))
+        matchers = sum(bool(worker.resources.get(GPU)) for worker in scheduler.workers.values())
         return matchers + math.ceil(to_read / AHEAD)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crosstie.errors import NoWorkerError
-from crosstie.flows.on_worker import GPU
+from crosstie.flows.on_worker import GPU, LoadMatcher
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -32,6 +32,10 @@ LOOK_AGAIN_S = 5.0
 class Seen:
     """The workers of a cluster at one moment."""
 
+    address: str
+    """Of the scheduler."""
+    scheduler: str
+    """Identity of the scheduler: another one at the same address knows nothing of before."""
     workers: int
     with_gpu: int
     """Workers that offer the resource `GPU`."""
@@ -50,9 +54,12 @@ def look(client: Client, network: str | None = None) -> Seen:
     """
     if client.status not in {"running", "connecting"}:
         raise OSError(f"the connection is {client.status}")
-    known: dict[str, dict[str, Any]] = client.scheduler_info(n_workers=-1)["workers"]
-    with_gpu = {address for address, about in known.items() if about["resources"].get(GPU)}
+    about: Any = client.scheduler_info(n_workers=-1)
+    known: dict[str, dict[str, Any]] = about["workers"]
+    with_gpu = {name for name, worker in known.items() if worker["resources"].get(GPU)}
     return Seen(
+        address=about["address"],
+        scheduler=about["id"],
         workers=len(known),
         with_gpu=len(with_gpu),
         matchers=frozenset(name for name in with_gpu if known[name]["resources"].get(network)),
@@ -65,25 +72,25 @@ class Workforce:
 
     Parameters
     ----------
-    network : resource of the workers that hold the network
+    plugin : loads the network into workers; its name is the resource of those that hold it
     halo_px : context that the network needs round a tile, px
     gpu_wait_s : how long a pair waits for a matching worker once none is left, seconds
     readers_to_come : readers that may be started while work waits
     """
 
     def __init__(
-        self, client: Client, network: str, *, halo_px: int, gpu_wait_s: float, readers_to_come: int
+        self, client: Client, plugin: LoadMatcher, *, halo_px: int, gpu_wait_s: float, readers_to_come: int
     ) -> None:
-        self.network = network
+        self.network = plugin.name
         self.halo_px = halo_px
         self.gpu_wait_s = gpu_wait_s
         self.trial = threading.Lock()
         """Held by the pair that tries, alone, a window whose workers have died."""
         self._client = client
-        self._address: str = client.scheduler.address
+        self._plugin = plugin
         self._readers_to_come = readers_to_come
         self._looking = threading.Lock()
-        self._seen = look(client, network)
+        self._seen = look(client, plugin.name)
         self._seen_at = time.monotonic()
         self._pairs = 0
 
@@ -99,6 +106,8 @@ class Workforce:
                 before = self._seen
                 try:
                     self._seen = look(self._client, self.network)
+                    if self._seen.scheduler != before.scheduler:
+                        self._client.register_plugin(self._plugin)
                 except OSError as problem:
                     raise self.lost(problem) from problem
                 self._seen_at = time.monotonic()
@@ -128,34 +137,34 @@ class Workforce:
 
     def missing(self, waited_s: float) -> NoWorkerError:
         """Nobody is left who can match."""
-        seen = self._seen
         return NoWorkerError(
-            f"{self._nobody(seen)}, and none came in {waited_s:g} s (compute.gpu_wait_s); "
-            f"{how_to_start(self._address)}"
+            f"{self._nobody()}, and none came in {waited_s:g} s (compute.gpu_wait_s); "
+            f"{how_to_start(self._seen.address)}"
         )
 
     def lost(self, problem: BaseException) -> NoWorkerError:
         """The scheduler is gone, and with it all that was under way."""
         return NoWorkerError(
-            f"Dask scheduler {self._address} does not answer any more ({problem}); what was under way is "
-            "lost: start the scheduler and its workers, then run this again"
+            f"Dask scheduler {self._seen.address} does not answer any more ({problem}); what was under way "
+            "is lost: start the scheduler and its workers, then run this again"
         )
 
     def _tell(self, before: Seen) -> None:
         if before.matchers and not self._seen.matchers:
             LOG.warning(
                 "%s; pairs under way wait for one for up to %g s; %s",
-                self._nobody(self._seen),
+                self._nobody(),
                 self.gpu_wait_s,
-                how_to_start(self._address),
+                how_to_start(self._seen.address),
             )
         elif self._seen.matchers and not before.matchers:
-            LOG.warning("Dask scheduler %s: a worker that can match is there again", self._address)
+            LOG.warning("Dask scheduler %s: a worker that can match is there again", self._seen.address)
 
-    def _nobody(self, seen: Seen) -> str:
+    def _nobody(self) -> str:
+        seen = self._seen
         idle = f", {seen.with_gpu} of them with it but without the network" if seen.with_gpu else ""
         return (
-            f"Dask scheduler {self._address}: no worker that offers the resource {GPU} and holds the network "
+            f"Dask scheduler {seen.address}: no worker that offers the resource {GPU} and holds the network "
             f"is left ({seen.workers} workers{idle})"
         )
 
