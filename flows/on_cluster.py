@@ -14,6 +14,7 @@ from distributed import Future, KilledWorker, as_completed
 from distributed.scheduler import NoValidWorkerError
 
 from crosstie.errors import DeadlyWorkError, NoWorkerError
+from crosstie.flows import deadline
 from crosstie.flows.measure import read_chunk, read_patch
 from crosstie.flows.on_worker import GPU, match_here, probability_here
 from crosstie.flows.shares import Shares
@@ -100,6 +101,7 @@ class _Walk:
         """(number of the window, what was measured in it), as they come."""
         self._fill()
         while self._under_way or self._suspects:
+            deadline.check()
             found = [
                 (n, result)
                 for future, result in self._arrivals()
