@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -13,12 +13,12 @@ from urllib.parse import unquote, urlsplit
 import rasterio
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
-from rasterio.session import Session
+from rasterio.session import DummySession, Session
 
 from crosstie.errors import CatalogueError, UnreadableRasterError
 from crosstie.io.catalogue_href import is_url, resolve_href
 from crosstie.io.href import public_href
-from crosstie.io.storage import FROM_ENVIRONMENT, Storage, gdal_options
+from crosstie.io.storage import FROM_ENVIRONMENT, Storage, gdal_options, without_secrets
 
 IMAGE_DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "PNG", "JPEG")
 """Drivers that read pixels and follow no reference to another file."""
@@ -132,9 +132,9 @@ def opened(
         try:
             raster = _open(href, drivers)
         except RasterioError as error:
+            cause = _cause(error)
             raise UnreadableRasterError(
-                f"{public_href(href)}: cannot be opened as a raster ({_cause(error)}); give a"
-                f" {', '.join(drivers)} file, and check that it has arrived whole"
+                f"{public_href(href)}: cannot be opened as a raster ({cause}); {_next_step(cause, drivers)}"
             ) from None
         with raster:
             yield raster
@@ -152,8 +152,36 @@ class _Access(Session):  # type: ignore[misc]  # rasterio has no types
 
 def _open(href: str, drivers: tuple[str, ...]) -> DatasetReader:
     # `rasterio.open` takes one driver only; the class takes an allow-list.
+    if not is_url(href):
+        return DatasetReader(href, driver=list(drivers))
     path = re.sub(r"^(?=https?:)", "/vsicurl/", re.sub(r"^s3://", "/vsis3/", href))
-    return DatasetReader(f"{CACHED}{path}" if is_url(href) else path, driver=list(drivers))
+    try:
+        return DatasetReader(f"{CACHED}{path}", driver=list(drivers))
+    except RasterioError:
+        _forget(path, drivers)
+        return DatasetReader(f"{CACHED}{path}", driver=list(drivers))
+
+
+def _forget(path: str, drivers: tuple[str, ...]) -> None:
+    """Open a remote file plainly: GDAL then says what is wrong, and does not hold to it at the next attempt.
+
+    Raises
+    ------
+    RasterioError : the server's reason, where there is one
+    """
+    with rasterio.Env(session=DummySession(), CPL_VSIL_CURL_NON_CACHED=path):
+        DatasetReader(path, driver=list(drivers)).close()
+
+
+def _next_step(cause: str, drivers: tuple[str, ...]) -> str:
+    if re.search(r"code: 40[13]|access|signature|forbidden|credential", cause, re.IGNORECASE):
+        return (
+            "check that it may be read with these credentials: the settings `storage`, AWS_ACCESS_KEY_ID and"
+            " AWS_SECRET_ACCESS_KEY, or the signature of the address"
+        )
+    if re.search(r"code: 5\d\d|timed? ?out|resolve|connect", cause, re.IGNORECASE):
+        return "its server does not answer as it should: check the address and storage.endpoint, or try later"
+    return f"give a {', '.join(drivers)} file, and check that it has arrived whole"
 
 
 def shown_name(name: str) -> str:
@@ -172,13 +200,18 @@ def reading(raster: DatasetReader) -> Iterator[None]:
     try:
         yield
     except RasterioError as error:
+        step = "the file is probably cut short: fetch it again"
+        if raster.name.startswith(CACHED):
+            step = "its server failed, or it has changed or is cut short there: try again"
+            with suppress(RasterioError):
+                _forget(raster.name.removeprefix(CACHED), (raster.driver,))
         raise UnreadableRasterError(
-            f"{shown_name(raster.name)}: pixels cannot be read ({_cause(error)});"
-            " the file is probably cut short: fetch it again"
+            f"{shown_name(raster.name)}: pixels cannot be read ({_cause(error)}); {step}"
         ) from None
 
 
 def _cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    return public_href(str(error).strip().splitlines()[0][:300])
+    text = str(error).strip().replace(CACHED, "")
+    return without_secrets(public_href(text.splitlines()[0][:300]))

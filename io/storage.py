@@ -38,8 +38,8 @@ class Storage:
     """Profile of `~/.aws` that holds or fetches the credentials; null takes `AWS_ACCESS_KEY_ID` and
     `AWS_SECRET_ACCESS_KEY`, else `AWS_PROFILE`, else the profile `default`, else the machine's own role."""
     path_style: bool | None = None
-    """Whether the bucket stands in the path (`host/bucket`) or in the host (`bucket.host`); null: in the path
-    wherever an endpoint is given."""
+    """Whether the bucket stands in the path (`host/bucket`) or in the host (`bucket.host`); null: as
+    `AWS_VIRTUAL_HOSTING` or `AWS_VIRTUAL_HOSTED_STYLE_REQUEST` says, else in the path of a given endpoint."""
     requester_pays: bool = False
     """Pay for what is read from buckets of others; `AWS_REQUEST_PAYER=requester` says so too."""
     anonymous: bool = False
@@ -164,7 +164,7 @@ def _resolve(storage: Storage) -> _Resolved:
     env = os.environ
     anonymous = storage.anonymous or _yes(env, "AWS_NO_SIGN_REQUEST") or _yes(env, "AWS_SKIP_SIGNATURE")
     profile = None if anonymous else _profile(storage)
-    said = _Profile(profile).config() if profile is not None else {}
+    said = _Profile(profile).said() if profile is not None else {}
     endpoint = (
         storage.endpoint
         or env.get("AWS_ENDPOINT_URL_S3")
@@ -179,11 +179,20 @@ def _resolve(storage: Storage) -> _Resolved:
         or said.get("region")
         or DEFAULT_REGION,
         profile=profile,
-        path_style=bool(endpoint) if storage.path_style is None else storage.path_style,
+        path_style=_path_style(storage, env, has_endpoint=bool(endpoint)),
         requester_pays=storage.requester_pays or env.get("AWS_REQUEST_PAYER", "").lower() == "requester",
         anonymous=anonymous,
         credentials=None if profile is None else _Profile(profile),
     )
+
+
+def _path_style(storage: Storage, env: Mapping[str, str], *, has_endpoint: bool) -> bool:
+    if storage.path_style is not None:
+        return storage.path_style
+    for name in ("AWS_VIRTUAL_HOSTING", "AWS_VIRTUAL_HOSTED_STYLE_REQUEST"):
+        if env.get(name):
+            return not _yes(env, name)
+    return has_endpoint
 
 
 def _profile(storage: Storage) -> str | None:
@@ -203,7 +212,7 @@ class _Profile:
 
     name: str
 
-    def config(self) -> Mapping[str, Any]:
+    def said(self) -> Mapping[str, Any]:
         if self.name not in _session(None, *_files()).available_profiles:
             raise StoreError(
                 f"storage.profile: there is no profile {self.name!r} in ~/.aws; write it there, or point"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +12,7 @@ from moto.server import ThreadedMotoServer
 
 from crosstie.errors import StoreError
 from crosstie.io.href import local_path, product_href, public_href
-from crosstie.io.store import Store, open_store
+from crosstie.io.store import MULTIPART_BYTES, Store, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,6 +63,34 @@ def test_what_is_put_comes_back_and_the_rest_is_none(store: Store):
     assert not store.exists("a")
     assert list(store.list()) == ["a/b.bin", "ab/c.txt"]
     assert list(store.list("a")) == ["a/b.bin"]  # whole path parts: `ab/` is another folder
+
+
+def test_what_is_deleted_is_gone_and_may_be_created_again(store: Store):
+    store.delete("pair/run/_CLAIM.1")  # nothing there, nothing wrong
+    assert store.create("pair/run/_CLAIM.1", b"mine")
+    store.put("pair/run/other", b"stays")
+    store.delete("pair/run/_CLAIM.1")
+    store.delete("pair/run/_CLAIM.1")
+    assert store.get("pair/run/_CLAIM.1") is None
+    assert list(store.list()) == ["pair/run/other"]
+    assert store.create("pair/run/_CLAIM.1", b"again")
+
+
+def test_a_large_object_comes_back_whole(store: Store):
+    body = bytes(range(256)) * (4 * MULTIPART_BYTES // 1024 + 7)
+    assert len(body) > MULTIPART_BYTES
+    store.put("large.bin", b"an older one")
+    store.put("large.bin", body)
+    assert store.get("large.bin") == body
+    assert list(store.list()) == ["large.bin"]  # nothing of the parts is left
+
+
+def test_a_store_travels_by_its_address_alone(store: Store):
+    store.put("a", b"1")
+    again = pickle.loads(pickle.dumps(store))
+    assert again == store
+    assert again.get("a") == b"1"
+    assert SECRET.encode() not in pickle.dumps(store)
 
 
 def test_of_sixteen_who_create_one_wins_and_its_bytes_stay(store: Store):
