@@ -7,10 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pystac
 import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
@@ -19,6 +18,7 @@ from rasterio.shutil import copy as copy_raster
 from scipy.ndimage import gaussian_filter
 
 from crosstie.io.landscape import PIXEL_M, Land, Noise, draw_land
+from crosstie.io.simulated_items import PairOfItems, write_items
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,12 +29,6 @@ if TYPE_CHECKING:
 
 PLACES = ((32632, 690_000, 5_330_000), (32614, 540_000, 3_330_000), (32643, 610_000, 3_420_000))
 """EPSG code, easting and northing of the upper left corners."""
-
-PROJECTION, EO, SAR = (
-    f"https://stac-extensions.github.io/{name}/schema.json"
-    for name in ("projection/v2.0.0", "eo/v1.1.0", "sar/v1.0.0")
-)
-"""Schemas of the STAC extensions that the items use."""
 
 MAX_SHIFT_M, MAX_ROTATION_DEG, MAX_SCALE = 60.0, 0.05, 0.0005
 
@@ -123,20 +117,29 @@ def write_simulated_catalogue(
     if scenes < 1 or size_px < 64:
         raise ValueError(f"needs at least 1 scene of 64 px, got {scenes} of {size_px} px")
     folder = Path(folder).resolve()
-    items: list[pystac.Item] = []
+    listed: list[PairOfItems] = []
     truth = []
     for index in range(scenes):
         pair = simulate_pair(seed, index, size_px=size_px, clouded=scenes > 1 and index == scenes - 1)
         place = folder / f"place-{index:03d}"
         place.mkdir(parents=True, exist_ok=True)
-        _write_cog(place / "s2_tci.tif", pair.optical, pair.grid, valid=pair.optical_valid)
-        _write_cog(place / "s1_vh.tif", pair.sar[None], pair.grid, nodata=0)
-        reference, secondary = _items(pair, index, place)
-        items += [reference, secondary]
+        about = PairOfItems(
+            name=f"{index:03d}",
+            seen_utc=FIRST_UTC + timedelta(days=5 * index),
+            grid=pair.grid,
+            sar_transform=pair.grid.affine,
+            true_affine=pair.true_affine,
+            cloud_pct=pair.cloud_pct,
+            optical=place / "s2_tci.tif",
+            sar=place / "s1_vh.tif",
+        )
+        listed.append(about)
+        _write_cog(about.optical, pair.optical, pair.grid, valid=pair.optical_valid)
+        _write_cog(about.sar, pair.sar[None], pair.grid, nodata=0)
         truth.append(
             {
-                "reference": reference.id,
-                "secondary": secondary.id,
+                "reference": about.reference_id,
+                "secondary": about.secondary_id,
                 "crs": str(pair.grid.crs),
                 "true_affine": list(pair.true_affine)[:6],
                 "shift_m": list(pair.error.shift_m),
@@ -146,7 +149,8 @@ def write_simulated_catalogue(
             }
         )
     (folder / "truth.json").write_text(json.dumps({"seed": seed, "pairs": truth}, indent=2) + "\n")
-    return _write_catalogue(folder, items)
+    what = "Simulated Sentinel-1 and Sentinel-2 pairs with known errors; no real imagery"
+    return write_items(folder, listed, description=what)
 
 
 def simulate_pair(
@@ -273,79 +277,3 @@ def _write_cog(
             if valid is not None:
                 raster.write_mask(valid)
         copy_raster(memory.name, path, driver="COG", compress="DEFLATE", blocksize=512, predictor="YES")
-
-
-def _items(pair: SimulatedPair, index: int, place: Path) -> tuple[pystac.Item, pystac.Item]:
-    seen_utc = FIRST_UTC + timedelta(days=5 * index)
-    sar_utc = seen_utc + timedelta(days=2, hours=-5)
-    outline = pair.grid.extent.to_crs("EPSG:4326", resolution=2500)
-    where: dict[str, Any] = {"geometry": outline.json, "bbox": list(outline.boundingbox)}
-    on_grid = {
-        "gsd": PIXEL_M,
-        "proj:code": str(pair.grid.crs),
-        "proj:shape": list(pair.grid.shape),
-        "proj:transform": list(pair.grid.affine)[:6],
-    }
-    reference = pystac.Item(
-        id=f"SIM_S2_{seen_utc:%Y%m%dT%H%M%S}_{index:03d}",
-        datetime=seen_utc,
-        collection="sentinel-2-l1c",
-        properties={
-            "platform": "sentinel-2a",
-            "constellation": "sentinel-2",
-            "instruments": ["msi"],
-            "eo:cloud_cover": round(pair.cloud_pct, 2),
-            **on_grid,
-        },
-        stac_extensions=[PROJECTION, EO],
-        **where,
-    )
-    secondary = pystac.Item(
-        id=f"SIM_S1_{sar_utc:%Y%m%dT%H%M%S}_{index:03d}",
-        datetime=None,
-        start_datetime=sar_utc,
-        end_datetime=sar_utc + timedelta(seconds=25),
-        collection="sentinel-1-grd",
-        properties={
-            "platform": "sentinel-1a",
-            "constellation": "sentinel-1",
-            "instruments": ["c-sar"],
-            "sar:instrument_mode": "IW",
-            "sar:frequency_band": "C",
-            "sar:product_type": "GRD",
-            "sar:polarizations": ["VH"],
-            "crosstie:true_affine": list(pair.true_affine)[:6],
-            **on_grid,
-        },
-        stac_extensions=[PROJECTION, SAR],
-        **where,
-    )
-    for item, name, file in ((reference, "visual", "s2_tci.tif"), (secondary, "vh", "s1_vh.tif")):
-        item.add_asset(name, pystac.Asset(str(place / file), media_type=pystac.MediaType.COG, roles=["data"]))
-        item.set_self_href(str(place / f"{item.collection_id}.json"))
-    return reference, secondary
-
-
-def _write_catalogue(folder: Path, items: list[pystac.Item]) -> Path:
-    catalogue = pystac.Catalog(
-        id="crosstie-simulated",
-        description="Simulated Sentinel-1 and Sentinel-2 pairs with known errors; no real imagery",
-    )
-    catalogue.set_self_href(str(folder / "catalog.json"))
-    for name in ("sentinel-1-grd", "sentinel-2-l1c"):
-        mine = [item for item in items if item.collection_id == name]
-        collection = pystac.Collection(
-            id=name,
-            description=f"Simulated scenes in the manner of {name}",
-            extent=pystac.Extent.from_items(mine),
-            license="CC0-1.0",
-        )
-        catalogue.add_child(collection, set_parent=True)
-        collection.set_self_href(str(folder / f"{name}.json"))
-        for item in mine:
-            own_href = item.get_self_href()
-            collection.add_item(item, set_parent=True)
-            item.set_self_href(own_href)
-    catalogue.make_all_asset_hrefs_relative()
-    catalogue.save(catalog_type=pystac.CatalogType.SELF_CONTAINED)
-    return folder / "catalog.json"
