@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Self
 
 from crosstie.types import VerdictCode
 
 FAILED = "failed"
 """In place of a verdict: the run of this pair broke off, and it has no products."""
+
+IN_PROGRESS = "in progress elsewhere"
+"""In place of a verdict: another run holds the pair, and is alive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +21,11 @@ class Outcome:
 
     pair_key: str
     verdict: str
-    """`corrected`, `already_aligned`, `unreliable` or `failed`."""
+    """`corrected`, `already_aligned`, `unreliable`, `failed` or `in progress elsewhere`."""
     reasons: tuple[str, ...]
-    """Reason codes; of a failure its message."""
+    """Reason codes; of a failure its code."""
     explanation: tuple[str, ...] = ()
-    """The reasons as sentences."""
+    """The reasons as sentences; of a failure its message."""
     model: str = ""
     shift_m: tuple[float, float] | None = None
     """Median offset (x, y) of the used points, metres."""
@@ -57,14 +61,24 @@ class Outcome:
         )
 
     @classmethod
-    def failure(cls, pair_key: str, problem: BaseException) -> Self:
-        """Keep the message of what broke; the traceback is in the log."""
-        text = " ".join(str(problem).split()) or type(problem).__name__
-        return cls(pair_key=pair_key, verdict=FAILED, reasons=(text,))
+    def failure(cls, pair_key: str, *, code: str, message: str) -> Self:
+        """A pair that broke off; a traceback, where there is one, is in the log."""
+        return cls(pair_key=pair_key, verdict=FAILED, reasons=(code,), explanation=(message,))
+
+    @classmethod
+    def elsewhere(cls, pair_key: str, *, until_utc: datetime) -> Self:
+        """A pair that another run works on, which is known to live until then."""
+        text = f"another run works on it; if that one dies, it is free at {until_utc:%H:%M:%S} UTC"
+        return cls(pair_key=pair_key, verdict=IN_PROGRESS, reasons=(), explanation=(text,))
 
     @property
     def good(self) -> bool:
         return self.verdict in {VerdictCode.CORRECTED, VerdictCode.ALREADY_ALIGNED}
+
+    @property
+    def bad(self) -> bool:
+        """Unreliable or failed: worth the exit code 3."""
+        return not self.good and self.verdict != IN_PROGRESS
 
     def row(self) -> dict[str, str]:
         """Cells of the table, as text."""

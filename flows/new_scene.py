@@ -1,0 +1,126 @@
+"""One scene that has just come: find its partners by the rules of pairing, and register them with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import shapely
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from crosstie.errors import CatalogueError, CrosstieError
+from crosstie.flows.outcome import Outcome
+from crosstie.flows.parameters import as_parameter, private, settings_of, shown
+from crosstie.flows.reporting import listener
+from crosstie.flows.run import Run
+from crosstie.flows.windows import between, now_utc
+from crosstie.io.catalog import find_scene, find_scenes
+from crosstie.io.href import public_href
+from crosstie.io.pairing import pair_scenes
+from crosstie.io.redaction import redacted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from crosstie.config import Settings
+    from crosstie.types import ScenePair, SceneRef
+
+NAME = "new-scene"
+
+
+@dataclass(frozen=True, slots=True)
+class Partners:
+    """What a new scene is to be registered with."""
+
+    pairs: tuple[ScenePair, ...]
+    """Sorted by key."""
+    why_none: str | None
+    """Why the scene is in no pair, where it is in none."""
+
+
+def partners_of(catalogue: str, scene_id: str, settings: Settings) -> Partners:
+    """Pairs of a scene, the same as a search of the whole catalogue would give.
+
+    Raises
+    ------
+    CatalogueError : the catalogue cannot be read, has no such scene, or the scene cannot be used
+    """
+    try:
+        return _partners(catalogue, scene_id, settings)
+    except CrosstieError as problem:
+        raise type(problem)(redacted(str(problem))) from None
+
+
+def _partners(catalogue: str, scene_id: str, settings: Settings) -> Partners:
+    scene = find_scene(catalogue, scene_id, settings.catalogue, storage=settings.storage)
+    if scene is None:
+        raise CatalogueError(
+            f"{public_href(catalogue)}: has no scene {scene_id!r} in its collections "
+            f"{', '.join(settings.catalogue.collections)}; check the id, or catalogue.sar_collections and "
+            "catalogue.optical_collections"
+        )
+    references: Sequence[SceneRef] = [scene]
+    if scene.kind is settings.pairing.secondary:
+        # It is some reference's best secondary or none's: its rivals there have to be known.
+        near = find_scenes(catalogue, _around([scene], settings).catalogue, storage=settings.storage)
+        references = [other for other in near if other.kind is not scene.kind] or [scene]
+    found = find_scenes(catalogue, _around(references, settings).catalogue, storage=settings.storage)
+    plan = pair_scenes(found, settings.pairing)
+    mine = tuple(pair for pair in plan.pairs if scene.id in _ids(pair))
+    why = next((left.why for left in plan.left_out if left.scene == scene.id), "the settings do not want it")
+    return Partners(mine, None if mine else why)
+
+
+def _around(scenes: Sequence[SceneRef], settings: Settings) -> Settings:
+    """Settings that want what may be paired with some scenes: near in time, on the same ground."""
+    reach = timedelta(days=settings.pairing.max_days)
+    moments = [scene.acquired_utc for scene in scenes]
+    near = between(settings, min(moments) - reach, max(moments) + reach)
+    ground = shapely.union_all(
+        shapely.make_valid(shapely.from_wkt([scene.footprint_wkt for scene in scenes]))
+    )
+    query = near.catalogue
+    # An area of the settings stays: what is asked for on top of it only saves time.
+    if query.intersects is None:
+        query = replace(query, intersects=ground.wkt)
+    return near.model_copy(update={"catalogue": query})
+
+
+def _ids(pair: ScenePair) -> tuple[str, ...]:
+    return pair.reference.id, pair.secondary.id
+
+
+find_partners_task = task(name="find partners", cache_policy=NO_CACHE)(partners_of)
+
+
+@flow(name="crosstie-new-scene", flow_run_name="{scene_id}", persist_result=False)
+def new_scene(
+    scene_id: str, catalogue: str, out: str, settings: dict[str, Any] | None = None
+) -> list[Outcome]:
+    """Register one scene with its partners; one outcome a pair, sorted by key, none where it has no partner.
+
+    Parameters
+    ----------
+    scene_id : as the catalogue names it, Sentinel-1 or Sentinel-2
+    catalogue : path or URL of a STAC catalogue, without a secret
+    out : folder or URL of the products, without a secret
+    settings : what a settings file would hold, whole or in part
+    """
+    known = settings_of(settings)
+    started = now_utc()
+    partners = find_partners_task(private(catalogue), scene_id, known)
+    asked = {"scene": scene_id, "catalogue": catalogue, "out": out, "in no pair, for": partners.why_none}
+    if partners.why_none is not None:
+        listener().finished(scene_id, f"in no pair: {partners.why_none}")
+    with Run(NAME, out, known, asked=asked, started=started, whole=False) as run:
+        outcomes = list(run.take(partners.pairs))
+    return sorted(outcomes, key=lambda outcome: outcome.pair_key)
+
+
+def run_new_scene(scene_id: str, catalogue: str, out: str, settings: Settings) -> list[Outcome]:
+    """Run the flow in this process; as `new_scene`, but addresses may carry what Prefect must not store."""
+    with shown(catalogue) as public, shown(out) as products:
+        outcomes: list[Outcome] = new_scene(scene_id, public, products, as_parameter(settings))
+    return outcomes

@@ -1,0 +1,98 @@
+"""A training run that a schedule can start: on an archive, from the weights in use, to be bettered.
+
+Nothing is trained or decided here: `crosstie.flows.train` does it, as `crosstie train` does.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from crosstie.config import validated
+from crosstie.flows.parameters import as_parameter, dotted, private
+from crosstie.flows.train import weights_path
+from crosstie.flows.training_flow import training
+from crosstie.flows.windows import now_utc
+from crosstie.train_settings import BEGUN, SHIPPED, TrainSettings
+
+NAME = "retrain"
+
+
+def retrain_settings(
+    catalogue: str, out: Path, weights: Path | None, given: dict[str, Any] | None
+) -> TrainSettings:
+    """Settings of the training run: those given, on this catalogue, from these weights.
+
+    Raises
+    ------
+    SettingsError : one line that names the key, the value and what is allowed
+    """
+    start = SHIPPED if weights is None or not weights.exists() else str(weights)
+    options: dict[str, object] = {"mine.catalog": catalogue, "start_from": start, "out": str(out)}
+    if weights is not None:
+        options["promote_to"] = str(weights)
+    return validated(
+        TrainSettings,
+        ("start_from", BEGUN),
+        ("parameter settings", dotted(given or {})),
+        ("parameters", options),
+    )
+
+
+def folder_of(out: Path, now: datetime, given: dict[str, Any] | None) -> Path:
+    """Where a run leaves its things: the newest folder that was not finished, else one named by the time."""
+    unfinished = [
+        folder
+        for folder in sorted(out.glob("20*T*Z"), reverse=True)
+        if not weights_path(retrain_settings("", folder, None, given)).exists()
+    ]
+    return unfinished[0] if unfinished else out / f"{now:%Y%m%dT%H%M%SZ}"
+
+
+@flow(name="crosstie-retrain", persist_result=False)
+def retrain(
+    catalogue: str, out: str, weights: str | None = None, settings: dict[str, Any] | None = None
+) -> dict[str, float]:
+    """Train on the pairs of a catalogue, and let the new weights take the place of those in use if better.
+
+    A run that was cut short is gone on with. What was trained is kept below `out`, promoted or not.
+
+    Parameters
+    ----------
+    catalogue : path or URL of a STAC catalogue, without a secret
+    out : folder of the training runs
+    weights : file of the weights in use (`weights:` of the settings that registration runs with). Training
+        starts from it (from the shipped ones where it is not there yet), and new weights replace it if they
+        measure better on the places that the settings hold out. None: starts from the shipped, replaces none
+    settings : what a settings file of training would hold, whole or in part
+
+    Returns
+    -------
+    Figures on the held-out places.
+    """
+    folder = folder_of(Path(out), now_utc(), settings)
+    place = None if weights is None else Path(weights)
+    # Not as a flow of its own: its tasks belong to this run.
+    figures: dict[str, float] = training.fn(retrain_settings(private(catalogue), folder, place, settings))
+    return figures
+
+
+def run_retrain(catalogue: str, out: Path, weights: Path | None, settings: TrainSettings) -> dict[str, float]:
+    """Run the flow in this process.
+
+    Raises
+    ------
+    SettingsError : the catalogue's address carries a secret
+    """
+    private(catalogue)  # what is trained on is written down with the weights
+    values = as_parameter(settings)
+    for name in ("start_from", "promote_to", "out"):
+        values.pop(name, None)
+    values.get("mine", {}).pop("catalog", None)
+    figures: dict[str, float] = retrain(
+        catalogue, str(out), None if weights is None else str(weights), values
+    )
+    return figures
