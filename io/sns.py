@@ -82,7 +82,7 @@ def read_envelope(message: object) -> Envelope | None:
     ------
     SnsError : an SNS message without topic or text
     """
-    if not (isinstance(message, dict) and message.get("Type") in _SIGNED and "TopicArn" in message):
+    if not (isinstance(message, dict) and message.get("Type") in list(_SIGNED) and "TopicArn" in message):
         return None
     fields = {name: text for name, text in message.items() if isinstance(text, str)}
     if not {"Message", "TopicArn"} <= fields.keys():

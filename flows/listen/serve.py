@@ -7,12 +7,13 @@ import logging
 import socket
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 import uvicorn
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
-from crosstie.config import Settings
+from crosstie.config import Settings, walk
 from crosstie.errors import BadInputError, SettingsError
 from crosstie.flows.listen.access import read_access
 from crosstie.flows.listen.app import Service, make_app
@@ -55,7 +56,7 @@ def serve(address: Address, *, catalogue: str, out: str, settings: Settings, ins
     parameters = {
         "catalogue": _lasting("--catalog", catalogue),
         "out": _lasting("--out", out),
-        "settings": settings.model_dump(mode="json", exclude={"listen"}, exclude_defaults=True),
+        "settings": changed(settings),
     }
     _log_to_stderr()
     sns = SnsDoor(topics=settings.listen.sns_topics, confirm=settings.listen.confirm_sns)
@@ -82,6 +83,20 @@ def serve(address: Address, *, catalogue: str, out: str, settings: Settings, ins
                 await uvicorn.Server(_config(app, settings.listen.max_requests)).serve(sockets=[bound])
 
     asyncio.run(run())
+
+
+def changed(settings: Settings) -> dict[str, Any]:
+    """Settings of a run: those that differ from the defaults; the others are the worker's own to set."""
+    usual = {setting.name: setting.value for setting in walk(Settings())}
+    tree: dict[str, Any] = {}
+    for setting in walk(settings):
+        *groups, name = setting.name.split(".")
+        if not setting.is_group and setting.value != usual[setting.name] and groups != ["listen"]:
+            branch = tree
+            for group in groups:
+                branch = branch.setdefault(group, {})
+            branch[name] = setting.value
+    return tree
 
 
 def _config(app: object, max_requests: int) -> uvicorn.Config:
