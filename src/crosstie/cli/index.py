@@ -1,0 +1,237 @@
+"""`crosstie index` and `crosstie status`: what an archive holds, and how it stands."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crosstie.cli.app import EXIT_UNRELIABLE, app, told
+from crosstie.cli.options import (
+    BboxOption,
+    ConfigOption,
+    EndOption,
+    MaxCloudOption,
+    MaxDaysOption,
+    OutOption,
+    StartOption,
+    search_settings,
+)
+from crosstie.cli.printing import print_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from crosstie.flows.run_log import RunLog
+    from crosstie.flows.status import InProgress, Status
+    from crosstie.io.failures import Failure
+    from crosstie.io.index import IndexUpdate
+
+MOST_LINES = 20
+"""Failures and claims that the table names; `--format json` names all."""
+
+
+class ReportFormat(StrEnum):
+    """How a command prints."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+FormatOption = Annotated[ReportFormat, typer.Option("--format", help="How to print.")]
+
+
+@app.command("index")
+@told
+def index_command(
+    out: OutOption,
+    config: ConfigOption = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Read every product again: after the root was moved or mended.")
+    ] = False,
+    scene: Annotated[
+        str | None,
+        typer.Option(
+            help="Print the corrections of this scene, as the index has them, instead.", show_default=False
+        ),
+    ] = None,
+    form: FormatOption = ReportFormat.TABLE,
+) -> None:
+    """Keep one table of all committed corrections: OUT/_index/corrections.parquet, a stac-geoparquet.
+
+    Reads only what is not in it yet; flows do the same at their end. Any number may run at once. Exit code 3
+    where a committed product is broken; it is named, and the others are indexed.
+
+    [bold]Example:[/bold] crosstie index --out products
+
+    [bold]Example:[/bold] crosstie index --out products --scene S1A_IW_GRDH_… --format json
+    """
+    from crosstie.config import load_settings
+    from crosstie.io.index import read_index, update_index
+    from crosstie.io.index_table import of_scene
+    from crosstie.io.store import open_store
+
+    store = open_store(out, load_settings(config).storage)
+    if scene is not None:
+        _print_scene(scene, of_scene(read_index(store), scene), form)
+        return
+    update = update_index(store, rebuild=rebuild)
+    _print_update(update, form)
+    if update.unreadable:
+        raise typer.Exit(EXIT_UNRELIABLE)
+
+
+@app.command("status")
+@told
+def status_command(
+    out: OutOption,
+    catalog: Annotated[
+        str | None,
+        typer.Option("--catalog", help="Also say which of its pairs are pending.", show_default=False),
+    ] = None,
+    config: ConfigOption = None,
+    start: StartOption = None,
+    end: EndOption = None,
+    bbox: BboxOption = None,
+    max_days: MaxDaysOption = None,
+    max_cloud: MaxCloudOption = None,
+    form: FormatOption = ReportFormat.TABLE,
+) -> None:
+    """Say how an archive stands: done by verdict, failed by reason, in progress, pending. Changes nothing.
+
+    Done counts pairs by their latest correction. With a catalogue, its pairs are planned as `crosstie pairs`
+    does, and counted for the settings and weights of now. Exit code 3 where pairs have failed, else 0: a pair
+    that cannot be trusted is a result, not a fault.
+
+    [bold]Example:[/bold] crosstie status --out products --catalog catalog.json
+
+    [bold]Example:[/bold] crosstie status --out products --format json | jq .failed
+    """
+    from crosstie.flows.status import take_status
+    from crosstie.io.store import open_store
+
+    settings = search_settings(config, start, end, bbox, max_days, max_cloud)
+    status = take_status(open_store(out, settings.storage), settings, catalogue=catalog)
+    if form is ReportFormat.JSON:
+        typer.echo(json.dumps(status.as_dict(), indent=1, ensure_ascii=False))
+    else:
+        _print_status(status)
+    if status.failed:
+        raise typer.Exit(EXIT_UNRELIABLE)
+
+
+def _print_update(update: IndexUpdate, form: ReportFormat) -> None:
+    if form is ReportFormat.JSON:
+        said = {name: getattr(update, name) for name in ("url", "rows", "added", "dropped", "unreadable")}
+        typer.echo(json.dumps(said, indent=1, ensure_ascii=False))
+        return
+    if update.rows or update.dropped:
+        dropped = f", {update.dropped} dropped that are committed no more" if update.dropped else ""
+        typer.echo(f"{update.rows} corrections, {update.added} of them new{dropped}")
+        typer.echo(update.url)
+    else:
+        typer.echo("nothing is committed here yet, so there is no index either")
+    for problem in update.unreadable:
+        typer.echo(f"left out: {problem}", err=True)
+
+
+def _print_scene(scene: str, table: pa.Table, form: ReportFormat) -> None:
+    from crosstie.io.index_rows import CORRECTION
+
+    rows = table.select(["id", "datetime", "created", *CORRECTION.names]).to_pylist()
+    if form is ReportFormat.JSON:
+        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False, default=datetime.isoformat))
+        return
+    if not rows:
+        typer.echo(
+            f"no correction of {scene} is in the index; `crosstie index` brings it up to date", err=True
+        )
+    for row in rows:
+        typer.echo(_sentence(row))
+        typer.echo(f"   secondary {row['secondary_id']} onto reference {row['reference_id']}")
+        typer.echo(f"   affine {row['affine']} ({row['crs']})")
+        typer.echo(f"   {row['products']}/report.html")
+
+
+def _sentence(row: dict[str, Any]) -> str:
+    verdict = f"{row['verdict']}{''.join(f' ({reason})' for reason in row['reasons'])}"
+    before, after = (
+        "-" if row[name] is None else f"{row[name]:.1f}" for name in ("rmse_before_m", "rmse_after_m")
+    )
+    newest = "" if row["latest"] else ", superseded by a later run"
+    return f"{verdict}: {row['model']}, RMSE {before} -> {after} m, {row['created']:%Y-%m-%d}{newest}"
+
+
+def _print_status(status: Status) -> None:
+    typer.echo(status.root)
+    rows = [("done", verdict, count) for verdict, count in sorted(status.done.items())]
+    rows += [("", f"  for {reason}", count) for reason, count in sorted(status.reasons.items())]
+    rows += [("failed", code, count) for code, count in sorted(status.failures.items())]
+    for name, live in (("now", True), ("abandoned: the next run takes it", False)):
+        count = sum(claim.live is live for claim in status.in_progress)
+        rows += [("in progress", name, count)] if count else []
+    if status.plan is not None:
+        rows.append(("pending", "", len(status.plan.pending)))
+    print_table([{"state": state, "what": what, "pairs": str(count)} for state, what, count in rows])
+    if not rows:
+        typer.echo("nothing is here yet")
+    _print_plan(status)
+    _print_lines("failed", [_failure_line(failure) for failure in status.failed])
+    _print_lines("in progress", [_claim_line(claim) for claim in status.in_progress])
+    _print_lines("last runs", [_log_line(log) for log in status.last_runs])
+
+
+def _print_plan(status: Status) -> None:
+    plan = status.plan
+    if plan is None:
+        return
+    otherwise = (
+        f" ({plan.done_otherwise} corrected with other settings or weights)" if plan.done_otherwise else ""
+    )
+    typer.echo(
+        f"catalogue: {plan.pairs} pairs, {plan.done} done, {plan.failed} failed, {plan.in_progress} in "
+        f"progress, {plan.abandoned} abandoned, {len(plan.pending)} pending{otherwise}"
+    )
+
+
+def _print_lines(title: str, lines: list[str]) -> None:
+    if not lines:
+        return
+    typer.echo(f"\n{title}:")
+    for line in lines[:MOST_LINES]:
+        typer.echo(f"  {line}")
+    if len(lines) > MOST_LINES:
+        typer.echo(f"  … and {len(lines) - MOST_LINES} more; --format json names all")
+
+
+def _failure_line(failure: Failure) -> str:
+    tried = "once" if failure.attempts == 1 else f"{failure.attempts} times"
+    return f"{failure.pair_key}: {failure.code}, tried {tried}, {failure.failed_utc}: {failure.message}"
+
+
+def _claim_line(claim: InProgress) -> str:
+    if claim.expires_utc is None:
+        until = "no time given"
+    else:
+        seconds = (claim.expires_utc - datetime.now(UTC)).total_seconds()
+        until = f"holds {seconds:.0f} s more" if seconds > 0 else f"ran out {_ago(-seconds)} ago"
+    return f"{claim.pair_key}: {claim.owner}, {until}{'' if claim.live else ', abandoned'}"
+
+
+def _ago(seconds: float) -> str:
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _log_line(log: RunLog) -> str:
+    ended = "has not ended: it runs, or was killed" if log.ended_utc is None else f"ended {log.ended_utc}"
+    became = {**log.verdicts, **log.failures}
+    became.pop("failed", None)  # counted again by code
+    counts = [f"{count} {name}" for name, count in sorted(became.items())]
+    pairs = f", {log.pairs} pairs ({', '.join(counts)}; {log.already_done} done before)" if log.pairs else ""
+    return f"{log.flow}: began {log.started_utc}, {ended}{pairs}"
