@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosstie.errors import BadInputError, SettingsError
+from crosstie.flows.discover import find_pairs
 from crosstie.flows.measure import MatchJob, room_for_templates, spread_out
 from crosstie.flows.pipeline import InProcess
 from crosstie.flows.plan import plan_pair
-from crosstie.flows.plan_pairs import find_pairs
 from crosstie.grid import window
 from crosstie.io.mined import MinedTiles, read_index, read_mined, tiles_path, write_index, write_mined
 from crosstie.io.raster import RasterSource, open_pair, read_plane

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import posixpath
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,7 +52,7 @@ def resolve_href(
     _refuse_driver_syntax(href, text)
     base = base_href or catalogue_href
     if is_url(text) or (is_url(base) and not text.startswith("file:")):
-        return _remote(href, urljoin(base, text) if is_url(base) else text, catalogue_href, http_host)
+        return _remote(href, _joined(base, text) if is_url(base) else text, catalogue_href, http_host)
     path = Path(unquote(urlsplit(text).path) if text.startswith("file:") else text)
     return _local(href, path, base, catalogue_href, allow)
 
@@ -59,6 +60,16 @@ def resolve_href(
 def is_url(href: str) -> bool:
     """Say whether `href` is https, http or s3; else it is a path."""
     return urlsplit(href).scheme.lower() in REMOTE and "://" in href
+
+
+def _joined(base: str, text: str) -> str:
+    """Join as browsers do; urllib knows no relative addresses of s3."""
+    if not base.lower().startswith("s3:") or is_url(text):
+        return urljoin(base, text)
+    if text.startswith("//"):
+        return f"s3:{text}"
+    bucket, path = urlsplit(base).netloc, urlsplit(base).path
+    return f"s3://{bucket}{posixpath.normpath(posixpath.join(posixpath.dirname(path) or '/', text))}"
 
 
 def _refuse_driver_syntax(href: str, text: str) -> None:

@@ -100,7 +100,21 @@ class SceneRef:
     platform: str | None = None
     """`sentinel-1a`, `sentinel-2b`, ..."""
     cloud_cover_pct: float | None = None
-    """As the catalogue says, 0..100; None where it does not say."""
+    """As the catalogue says, 0..100; None where it does not say. So with all that follows."""
+    collection: str | None = None
+    """Collection of the catalogue that it belongs to."""
+    product_type: str | None = None
+    """`GRD`, `RTC`, `L1C`, `L2A`; another as the catalogue writes it."""
+    orbit_state: str | None = None
+    """`ascending` or `descending`."""
+    relative_orbit: int | None = None
+    """Track, from 1."""
+    mgrs_tile: str | None = None
+    """Sentinel-2 tile, `31UFS`."""
+    processing_baseline: str | None = None
+    """`05.10`, or another version of what made the product."""
+    created_utc: datetime | None = None
+    """When the product was made."""
 
     def __post_init__(self) -> None:
         if not self.id:

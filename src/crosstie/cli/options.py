@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -53,8 +54,10 @@ def search_settings(
     bbox: str | None,
     max_days: float | None,
     max_cloud: float | None,
+    *,
+    more: Mapping[str, object] | None = None,
 ) -> Settings:
-    """Settings of a command that searches a catalogue."""
+    """Settings of a command that searches a catalogue; `more` are options of this command alone."""
     from crosstie.config import load_settings
 
     return load_settings(
@@ -65,7 +68,8 @@ def search_settings(
             "catalogue.bbox": _bbox(bbox),
             "catalogue.max_cloud_pct": max_cloud,
             "pairing.max_days": max_days,
-        },
+        }
+        | dict(more or {}),
     )
 
 

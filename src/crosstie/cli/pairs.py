@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,17 +22,33 @@ from crosstie.cli.options import (
     StartOption,
     search_settings,
 )
-from crosstie.cli.printing import print_table
+from crosstie.errors import SettingsError
 
 if TYPE_CHECKING:
     from crosstie.io.pairing import PairPlan
 
 
 class PairsFormat(StrEnum):
-    """How `crosstie pairs` prints."""
+    """How `crosstie pairs` tells the plan."""
 
     TABLE = "table"
     GEOJSON = "geojson"
+    GEOPARQUET = "geoparquet"
+
+
+class OrbitName(StrEnum):
+    """Direction of flight."""
+
+    ANY = "any"
+    ASCENDING = "ascending"
+    DESCENDING = "descending"
+
+
+class SlicesName(StrEnum):
+    """What becomes of several slices of one pass."""
+
+    LARGEST = "largest"
+    EACH = "each"
 
 
 @app.command("pairs")
@@ -44,46 +63,172 @@ def pairs_command(
     start: StartOption = None,
     end: EndOption = None,
     bbox: BboxOption = None,
+    intersects: Annotated[
+        Path | None,
+        typer.Option(help="GeoJSON file; scenes that touch its area are taken.", show_default=False),
+    ] = None,
     max_days: MaxDaysOption = None,
     max_cloud: MaxCloudOption = None,
+    orbit: Annotated[
+        OrbitName | None, typer.Option(help="Direction of flight of the SAR scenes.", show_default=False)
+    ] = None,
+    track: Annotated[
+        list[int] | None,
+        typer.Option(help="Relative orbit of the SAR scenes; again for several.", show_default=False),
+    ] = None,
+    platform: Annotated[
+        list[str] | None, typer.Option(help="S1A, S1C, S2B, ...; again for several.", show_default=False)
+    ] = None,
+    product: Annotated[
+        list[str] | None, typer.Option(help="GRD, RTC, L1C, L2A; again for several.", show_default=False)
+    ] = None,
+    best: Annotated[
+        int | None, typer.Option(min=1, help="Most secondaries for one reference.", show_default=False)
+    ] = None,
+    best_per_tile: Annotated[
+        int | None, typer.Option(min=1, help="Most pairs for one Sentinel-2 tile.", show_default=False)
+    ] = None,
+    slices: Annotated[
+        SlicesName | None,
+        typer.Option(
+            help="Of several slices of one SAR pass: the largest, or each a pair of its own.",
+            show_default=False,
+        ),
+    ] = None,
     limit: LimitOption = None,
-    form: Annotated[PairsFormat, typer.Option("--format", help="How to print.")] = PairsFormat.TABLE,
+    form: Annotated[PairsFormat, typer.Option("--format", help="How to tell the plan.")] = PairsFormat.TABLE,
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the plan there instead of printing it; geoparquet needs it, and puts the scenes left "
+            "out into a second file beside it, NAME.left_out.parquet.",
+            show_default=False,
+        ),
+    ] = None,
+    left_out: Annotated[
+        bool, typer.Option("--left-out", help="Name every scene left out, not only how many by which rule.")
+    ] = False,
 ) -> None:
     """Show what would be done, and which scenes are left out and why. Computes nothing.
 
+    The catalogue may be an API, a static catalogue or a stac-geoparquet file; all give the same pairs.
+
     [bold]Example:[/bold] crosstie pairs --catalog catalog.json --max-days 10 --format geojson > pairs.geojson
+
+    [bold]Example:[/bold] crosstie pairs --catalog archive.parquet --start 2025-06-01 --end 2025-06-30
+    --intersects area.geojson --orbit descending --format geoparquet --to plan.parquet
     """
-    from crosstie.flows.plan_pairs import done_keys
-    from crosstie.io.catalog import find_scenes
-    from crosstie.io.pairing import PairPlan, pair_scenes
+    from crosstie.flows.discover import done_keys, find_plan
 
-    settings = search_settings(config, start, end, bbox, max_days, max_cloud)
-    plan = pair_scenes(find_scenes(catalog, settings.catalogue), settings.pairing)
-    plan = PairPlan(plan.pairs[:limit], plan.left_out)
+    begin = time.monotonic()
+    if form is PairsFormat.GEOPARQUET and to is None:
+        raise SettingsError("--format geoparquet: say where it goes, --to plan.parquet")
+    settings = search_settings(
+        config,
+        start,
+        end,
+        bbox,
+        max_days,
+        max_cloud,
+        more={
+            "catalogue.intersects": None if intersects is None else _area(intersects),
+            "catalogue.orbit": orbit,
+            "catalogue.tracks": tuple(track or ()) or None,
+            "catalogue.platforms": tuple(platform or ()) or None,
+            "catalogue.product_types": tuple(product or ()) or None,
+            "pairing.best_n": best,
+            "pairing.best_n_per_tile": best_per_tile,
+            "pairing.slices": slices,
+        },
+    )
+    plan = find_plan(catalog, settings).first(limit)
     done = done_keys(plan.pairs, out, settings) if out is not None else None
-    _print_pairs(plan, done, form)
+    written = _tell(plan, done, form, to)
+    summary = sys.stderr if form is not PairsFormat.TABLE and to is None else sys.stdout
+    lines = [f"left out: {o.scene}: {o.why}" for o in plan.left_out] if left_out else []
+    lines += [f"{count:>7} left out: {rule}" for rule, count in plan.by_rule()]
+    to_do = len(plan.pairs) - (len(done) if done else 0)
+    seconds = time.monotonic() - begin
+    lines.append(
+        f"{len(plan.pairs)} pairs, {to_do} to do; {len(plan.left_out)} scenes left out"
+        f"{'' if left_out or not plan.left_out else ' (--left-out names them)'}; planned in {seconds:.1f} s"
+    )
+    lines += [f"written: {path}" for path in written]
+    summary.write("\n".join(lines) + "\n")
 
 
-def _print_pairs(plan: PairPlan, done: set[str] | None, form: PairsFormat) -> None:
+def _area(path: Path) -> str:
+    """WKT of what a GeoJSON file holds: a geometry, a feature, or features together."""
+    import shapely
+
+    try:
+        found = shapely.from_geojson(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, shapely.errors.GEOSException) as problem:
+        raise SettingsError(f"--intersects {path}: no GeoJSON that can be read ({problem})") from None
+    parts = shapely.get_parts(found)
+    if not len(parts):
+        raise SettingsError(f"--intersects {path}: holds no geometry")
+    whole = parts[0] if len(parts) == 1 else shapely.union_all(shapely.make_valid(parts))
+    return str(shapely.to_wkt(whole, rounding_precision=9))
+
+
+def _tell(plan: PairPlan, done: set[str] | None, form: PairsFormat, to: Path | None) -> list[Path]:
+    """Print the plan or write it to a file; paths of what was written."""
+    if form is PairsFormat.GEOPARQUET and to is not None:
+        from crosstie.io.pairing import left_out_frame
+
+        beside = to.with_suffix(".left_out.parquet")
+        _ready(to)
+        _frame(plan, done).to_parquet(to)
+        left_out_frame(plan).to_parquet(beside)
+        return [to, beside]
+    text = _geojson(plan, done) if form is PairsFormat.GEOJSON else _table(plan, done)
+    if to is None:
+        sys.stdout.write(text)
+        return []
+    _ready(to)
+    to.write_text(text, encoding="utf-8")
+    return [to]
+
+
+def _ready(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as problem:
+        raise SettingsError(
+            f"--to {path}: cannot be written ({problem.strerror}); give another path"
+        ) from None
+
+
+def _frame(plan: PairPlan, done: set[str] | None):  # type: ignore[no-untyped-def]
     from crosstie.io.pairing import plan_frame
 
     frame = plan_frame(plan)
     if done is not None:
         frame["done"] = frame["pair_key"].isin(done)
-    if form is PairsFormat.GEOJSON:
-        typer.echo(frame.to_json())
-    else:
-        rows = [
-            {
-                "pair": row.pair_key,
-                "days apart": f"{row.gap_days:+.1f}",
-                "overlap": f"{row.overlap_pct:.0f} %",
-                **({} if done is None else {"state": "already done" if row.done else "to do"}),
-            }
-            for row in frame.itertuples()
-        ]
-        print_table(rows)
-        to_do = len(plan.pairs) - (len(done) if done else 0)
-        typer.echo(f"{len(plan.pairs)} pairs, {to_do} to do; {len(plan.left_out)} scenes left out")
-    for scene, why in plan.left_out:
-        typer.echo(f"left out: {scene}: {why}", err=form is PairsFormat.GEOJSON)
+    return frame
+
+
+def _geojson(plan: PairPlan, done: set[str] | None) -> str:
+    """Features of the pairs; the scenes left out stand beside them, as GeoJSON allows."""
+    import json
+
+    left_out = [{"scene": o.scene, "rule": o.rule, "why": o.why} for o in plan.left_out]
+    return json.dumps(json.loads(_frame(plan, done).to_json()) | {"left_out": left_out}) + "\n"
+
+
+def _table(plan: PairPlan, done: set[str] | None) -> str:
+    """Columns of plain text: a plan may have a hundred thousand rows."""
+    from crosstie.io.pairing import gap_days
+
+    if not plan.pairs:
+        return ""
+    keys = [pair.key for pair in plan.pairs]
+    width = max(map(len, keys))
+    head = f"{'pair':<{width}}  days apart  overlap" + ("" if done is None else "  state")
+    lines = [head.rstrip()]
+    for key, pair, share in zip(keys, plan.pairs, plan.overlap, strict=True):
+        state = "" if done is None else "  already done" if key in done else "  to do"
+        lines.append(f"{key:<{width}}  {gap_days(pair):>+10.1f}  {share:>5.0%}{state}".replace("%", " %"))
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,39 @@
+"""Which pairs are worth registering. Light: settings are made of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import Literal
+
+from crosstie.types import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class PairingRules:
+    """Which pairs are worth registering."""
+
+    max_days: float = 60.0
+    """Longest time between the two acquisitions, days."""
+    min_overlap: float = 0.1
+    """Smallest common area, as a share of the smaller footprint, 0..1."""
+    best_n: int = 1
+    """Most secondaries for one reference; slices of one pass count as one."""
+    best_n_per_tile: int | None = None
+    """Most pairs for one Sentinel-2 tile, whatever the dates; an optical scene that names no tile counts as a
+    tile of its own. None: any number."""
+    slices: Literal["largest", "each"] = "largest"
+    """Where several slices of one SAR pass cover a reference: largest takes the one that covers most of it,
+    each makes a pair of every one that covers enough."""
+    secondary: Kind = Kind.SAR
+    """Kind that is corrected; the other kind is the reference."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_days < inf:
+            raise ValueError(f"max_days must be a finite number and not negative, got {self.max_days}")
+        if not 0 < self.min_overlap <= 1:
+            raise ValueError(f"min_overlap must lie in 0..1 and above 0, got {self.min_overlap}")
+        if self.best_n < 1:
+            raise ValueError(f"best_n must be at least 1, got {self.best_n}")
+        if self.best_n_per_tile is not None and self.best_n_per_tile < 1:
+            raise ValueError(f"best_n_per_tile must be at least 1, got {self.best_n_per_tile}")
