@@ -1,0 +1,220 @@
+"""How an archive stands: done, failed, in progress, pending. Reads names and the index; writes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from crosstie.flows.run_log import RunLog, newest
+from crosstie.io.claims import standing_claim
+from crosstie.io.failures import Failure, read_failure
+from crosstie.io.holdings import Run, take_stock
+from crosstie.io.index import survey
+from crosstie.io.products import product_prefix
+from crosstie.types import VerdictCode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from crosstie.config import Settings
+    from crosstie.io.holdings import Holdings
+    from crosstie.io.store import Store
+
+SCHEMA = "crosstie/status/1"
+
+AT_ONCE = 16
+"""Records read at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class InProgress:
+    """A run that somebody claims."""
+
+    pair_key: str
+    run_key: str
+    owner: str
+    expires_utc: datetime | None
+    """Until when the claim holds unless it is renewed; None where it does not say."""
+    live: bool
+    """False where the claim ran out or its owner is dead: the next run takes the pair over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the pairs of a catalogue stand, for the settings and weights of now; each is counted once."""
+
+    pairs: int
+    done: int
+    failed: int
+    in_progress: int
+    abandoned: int
+    pending: tuple[str, ...]
+    """Keys of the pairs that have nothing."""
+    done_otherwise: int
+    """Pending pairs that have a correction of other settings or weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How an archive stands."""
+
+    root: str
+    done: Mapping[str, int]
+    """Verdict of a pair's latest correction -> pairs."""
+    reasons: Mapping[str, int]
+    """Reason -> unreliable pairs that have it; a pair may have several."""
+    failed: tuple[Failure, ...]
+    """Runs given up, sorted by pair; without those being tried again and those that a later run made good."""
+    in_progress: tuple[InProgress, ...]
+    last_runs: tuple[RunLog, ...]
+    """The last run of each flow."""
+    plan: Plan | None
+    """None where no catalogue was asked."""
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """Code -> failed pairs."""
+        return Counter(failure.code for failure in self.failed)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-like, schema `crosstie/status/1`."""
+        return {
+            "schema": SCHEMA,
+            "root": self.root,
+            "done": dict(self.done),
+            "unreliable_reasons": dict(self.reasons),
+            "failed": dict(self.failures),
+            "failed_pairs": [asdict(failure) for failure in self.failed],
+            "in_progress": [
+                asdict(claim)
+                | {"expires_utc": claim.expires_utc.isoformat() if claim.expires_utc is not None else None}
+                for claim in self.in_progress
+            ],
+            "last_runs": [asdict(log) for log in self.last_runs],
+            "plan": None if self.plan is None else asdict(self.plan),
+        }
+
+
+def take_status(store: Store, settings: Settings, *, catalogue: str | None = None) -> Status:
+    """Say how an archive stands.
+
+    Lists the root once; verdicts come from the index, and `correction.json` is read only of runs that it
+    does not hold yet.
+
+    Parameters
+    ----------
+    catalogue : path or URL; its pairs are planned to say what is pending
+
+    Raises
+    ------
+    StoreError : the root cannot be read
+    CatalogueError : the catalogue cannot be read
+    WeightsError : a catalogue is given, and the weights are missing or have another sha256
+    """
+    stock = take_stock(store)
+    # of a run that is committed and cannot be read, the log says so, and `crosstie index` does
+    rows = survey(store, stock.committed).select(["pair_key", "verdict", "reasons", "created", "latest"])
+    latest = rows.to_pandas().query("latest").set_index("pair_key")
+    created = dict(zip(latest.index, latest["created"].dt.to_pydatetime(), strict=True))
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = pool.map(partial(_claim, store), stock.claims.items())
+        claims = tuple(claim for claim in found if claim is not None)
+        failures = list(pool.map(partial(_failure, store), stock.failures))
+        logs = pool.map(lambda flow: next(newest(store, flow), None), sorted(stock.flows))
+        last_runs = tuple(log for log in logs if log is not None)
+    tried_again = {(claim.pair_key, claim.run_key) for claim in claims if claim.live}
+    failed = [
+        failure
+        for failure in failures
+        if (failure.pair_key, failure.run_key) not in tried_again
+        and not _made_good(failure, created.get(failure.pair_key))
+    ]
+    unreliable = latest[latest["verdict"] == VerdictCode.UNRELIABLE]
+    return Status(
+        root=store.url,
+        done=Counter(latest["verdict"]),
+        reasons=Counter(reason for reasons in unreliable["reasons"] for reason in reasons),
+        failed=tuple(failed),
+        in_progress=claims,
+        last_runs=last_runs,
+        plan=None if catalogue is None else _plan(catalogue, settings, stock, created, failed, claims),
+    )
+
+
+def _made_good(failure: Failure, created_utc: datetime | None) -> bool:
+    """Whether a run of other settings or weights has committed the pair after the failure."""
+    try:
+        return created_utc is not None and created_utc > datetime.fromisoformat(failure.failed_utc)
+    except (ValueError, TypeError):  # no date, or one without its time zone
+        return False
+
+
+def _plan(
+    catalogue: str,
+    settings: Settings,
+    stock: Holdings,
+    ever_done: Iterable[str],
+    failed: Iterable[Failure],
+    claims: Iterable[InProgress],
+) -> Plan:
+    # The weights, and so torch, are asked for by a plan alone.
+    from crosstie.flows.discover import find_pairs
+    from crosstie.flows.loading import weights_sha256
+    from crosstie.flows.publish import run_key_of
+
+    digest = weights_sha256(settings)
+    keys = [pair.key for pair in find_pairs(catalogue, settings)]
+    runs: list[Run] = [(key, run_key_of(key, settings, weights_sha256=digest)) for key in keys]
+    state: dict[Run, str] = {
+        (claim.pair_key, claim.run_key): "in progress" if claim.live else "abandoned" for claim in claims
+    }
+    state |= {(failure.pair_key, failure.run_key): "failed" for failure in failed}
+    state |= dict.fromkeys(stock.committed, "done")
+    count = Counter(state.get(run, "pending") for run in runs)
+    pending = tuple(run[0] for run in runs if run not in state)
+    return Plan(
+        pairs=len(runs),
+        done=count["done"],
+        failed=count["failed"],
+        in_progress=count["in progress"],
+        abandoned=count["abandoned"],
+        pending=pending,
+        done_otherwise=len(set(pending) & set(ever_done)),
+    )
+
+
+def _claim(store: Store, found: tuple[Run, str]) -> InProgress | None:
+    """The claim on a run; None where it was given back this moment."""
+    run, key = found
+    held = standing_claim(store, product_prefix(*run))
+    if held is not None:
+        return InProgress(*run, owner=held.owner, expires_utc=held.expires_utc, live=True)
+    body = store.get(key)
+    if body is None:
+        return None
+    try:
+        said = dict(json.loads(body))
+        expires = datetime.fromisoformat(said["expires_utc"]).astimezone(UTC)
+    except (KeyError, TypeError, ValueError):
+        return InProgress(*run, owner="unknown", expires_utc=None, live=False)
+    return InProgress(*run, owner=str(said.get("owner")), expires_utc=expires, live=False)
+
+
+def _failure(store: Store, run: Run) -> Failure:
+    found = read_failure(store, *run)
+    if found is not None:
+        return found
+    return Failure(
+        *run,
+        reference="",
+        secondary="",
+        code="unknown",
+        message="the record of the failure cannot be read",
+        failed_utc="",
+        attempts=0,
+    )
