@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from rasterio.io import MemoryFile
-from rasterio.shutil import copy as copy_raster
 from scipy.ndimage import gaussian_filter
 
 from crosstie.io.landscape import PIXEL_M, Land, Noise, draw_land
+from crosstie.io.simulated_cog import write_cog
 from crosstie.io.simulated_items import PairOfItems, write_items
 
 if TYPE_CHECKING:
@@ -134,8 +132,8 @@ def write_simulated_catalogue(
             sar=place / "s1_vh.tif",
         )
         listed.append(about)
-        _write_cog(about.optical, pair.optical, pair.grid, valid=pair.optical_valid)
-        _write_cog(about.sar, pair.sar[None], pair.grid, nodata=0)
+        write_cog(about.optical, pair.optical, pair.grid, valid=pair.optical_valid)
+        write_cog(about.sar, pair.sar[None], pair.grid, nodata=0)
         truth.append(
             {
                 "reference": about.reference_id,
@@ -249,31 +247,3 @@ def _swath(size_px: int, *, cut: float) -> NDArray[np.bool_]:
     row, col = np.mgrid[0:size_px, 0:size_px] + 0.5
     valid: NDArray[np.bool_] = (size_px - col) + row >= cut * size_px
     return valid
-
-
-def _write_cog(
-    path: Path,
-    bands: ByteArray,
-    grid: GeoBox,
-    *,
-    nodata: int | None = None,
-    valid: NDArray[np.bool_] | None = None,
-) -> None:
-    count, rows, cols = bands.shape
-    profile = {
-        "driver": "GTiff",
-        "dtype": "uint8",
-        "count": count,
-        "height": rows,
-        "width": cols,
-        "crs": str(grid.crs),
-        "transform": grid.affine,
-        "nodata": nodata,
-        "photometric": "RGB" if count == 3 else "MINISBLACK",
-    }
-    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), MemoryFile() as memory:
-        with memory.open(**profile) as raster:
-            raster.write(bands)
-            if valid is not None:
-                raster.write_mask(valid)
-        copy_raster(memory.name, path, driver="COG", compress="DEFLATE", blocksize=512, predictor="YES")
