@@ -375,7 +375,7 @@ def with_starter(url: str, act: Callable[[RunStarter], Awaitable[T]], dedupe_s: 
 
 def test_two_notices_meet_across_the_border_of_a_stretch(server: PrefectServer) -> None:
     async def act(starter: RunStarter) -> tuple[str, Started]:
-        before = starter._key(scene(20), datetime.now(UTC), back=1)
+        before = starter._keys(scene(20), datetime.now(UTC), back=1)[0]
         deployment = await starter.client.read_deployment_by_name(starter.deployment)
         run = await starter.client.create_flow_run_from_deployment(deployment.id, idempotency_key=before)
         return str(run.id), await starter.start(scene(20))
@@ -393,6 +393,29 @@ def test_a_scene_is_started_again_when_its_time_is_over(server: PrefectServer) -
 
     *_, last = with_starter(server.url, act, dedupe_s=2)
     assert not last.duplicate
+
+
+def test_a_run_that_failed_is_no_reason_to_start_none(server: PrefectServer) -> None:
+    from crosstie.flows.listen.start_run import MOST_ATTEMPTS
+
+    def end(started: Started, state: str) -> None:
+        patiently(
+            server, f"/flow_runs/{started.flow_run_id}/set_state", {"state": {"type": state}, "force": True}
+        )
+
+    async def act(starter: RunStarter) -> list[Started]:
+        found = [await starter.start(scene(30))]
+        for state in ("RUNNING", "FAILED", "COMPLETED"):
+            end(found[-1], state)
+            found.append(await starter.start(scene(30)))
+        for _ in range(MOST_ATTEMPTS):
+            end(found[-1], "CRASHED")
+            found.append(await starter.start(scene(30)))
+        return found
+
+    found = with_starter(server.url, act)
+    assert [started.duplicate for started in found[:4]] == [False, True, False, True]
+    assert len({started.flow_run_id for started in found}) == len(runs(server, scene(30))) == MOST_ATTEMPTS
 
 
 def test_the_same_scene_for_other_products_is_another_run(server: PrefectServer) -> None:

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import httpx
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterIdempotencyKey
+from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.utilities.urls import url_for
 
@@ -28,6 +29,12 @@ CREATED = 201
 
 REFUSED = (409, 422)
 """What Prefect answers when a deployment does not take the parameters."""
+
+BROKEN = (StateType.FAILED, StateType.CRASHED)
+"""How a run ends that may be worth another; one that was cancelled was not wanted."""
+
+MOST_ATTEMPTS = 8
+"""Runs of a scene within `dedupe_s`, if all fail; the next night looks at it once more."""
 
 
 class PrefectUnavailableError(CrosstieError):
@@ -77,8 +84,10 @@ class RunStarter:
     async def start(self, scene_id: str) -> Started:
         """Start a run for a scene, or find the one that an earlier notice started.
 
-        A run is told by a key of the scene and the current stretch of `dedupe_s`, which the server keeps
-        unique; a look at the stretch before makes two notices meet that a border parts.
+        A run is told by a key of the scene, the current stretch of `dedupe_s` and the attempt, which the
+        server keeps unique; a look at the stretch before makes two notices meet that a border parts. A run
+        that failed is no reason to start none: the first files of a scene may come before the others, or
+        before the catalogue knows it.
 
         Raises
         ------
@@ -86,17 +95,13 @@ class RunStarter:
         """
         deployment_id = await self.deployment_id()
         now_utc = datetime.now(UTC)
-        key, key_before = (self._key(scene_id, now_utc, back=back) for back in (0, 1))
+        keys = self._keys(scene_id, now_utc, back=0)
         try:
             async with asyncio.timeout(self.timeout_s):
-                earlier = await self.client.read_flow_runs(
-                    flow_run_filter=FlowRunFilter(
-                        idempotency_key=FlowRunFilterIdempotencyKey(any_=[key_before])
-                    )
-                )
-                for run in earlier:
-                    if run.created and run.created > now_utc - timedelta(seconds=self.dedupe_s):
-                        return _started(scene_id, run.id, duplicate=True)
+                earlier = await self._earlier(scene_id, now_utc)
+                if earlier and (earlier[-1].state_type not in BROKEN or len(earlier) >= MOST_ATTEMPTS):
+                    return _started(scene_id, earlier[-1].id, duplicate=True)
+                attempt = sum(run.idempotency_key in keys for run in earlier)
                 # Not create_flow_run_from_deployment: it keeps to itself whether the run is new.
                 response = await self.client.request(
                     "POST",
@@ -105,22 +110,32 @@ class RunStarter:
                     json={
                         "name": scene_id,
                         "parameters": {**self.parameters, "scene_id": scene_id},
-                        "idempotency_key": key,
+                        "idempotency_key": keys[attempt],
                     },
                 )
         except (httpx.HTTPError, TimeoutError) as problem:
             raise _unavailable(problem) from None
         return _started(scene_id, UUID(response.json()["id"]), duplicate=response.status_code != CREATED)
 
-    def _key(self, scene_id: str, now_utc: datetime, *, back: int) -> str:
-        """Key of a scene's run in the current stretch of time, or in one `back`.
+    async def _earlier(self, scene_id: str, now_utc: datetime) -> list[FlowRun]:
+        """Runs for a scene in the last `dedupe_s`, in the order of their attempts."""
+        keys = [key for back in (1, 0) for key in self._keys(scene_id, now_utc, back=back)]
+        runs = await self.client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=keys))
+        )
+        since_utc = now_utc - timedelta(seconds=self.dedupe_s)
+        lately = [run for run in runs if run.created and run.created > since_utc]
+        return sorted(lately, key=lambda run: keys.index(run.idempotency_key or ""))
+
+    def _keys(self, scene_id: str, now_utc: datetime, *, back: int) -> list[str]:
+        """Keys of a scene's runs in the current stretch of time, or in one `back`.
 
         The same scene of another catalogue, or for other products, is another run.
         """
         job = "\n".join([self.deployment, *(str(self.parameters[name]) for name in ("catalogue", "out"))])
         digest = hashlib.sha256(job.encode()).hexdigest()[:12]
         begin = (now_utc.timestamp() // self.dedupe_s - back) * self.dedupe_s
-        return f"crosstie/{scene_id}/{digest}/{begin:.0f}"
+        return [f"crosstie/{scene_id}/{digest}/{begin:.0f}/{n}" for n in range(1, MOST_ATTEMPTS + 1)]
 
 
 class BurstGuard:

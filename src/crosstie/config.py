@@ -223,8 +223,8 @@ class ListenSettings(Group):
         default=86_400.0,
         ge=60,
         le=31_622_400,
-        description="How long further notices of a scene start nothing more, seconds (60..31622400). A "
-        "reprocessed product has another id, and is started at once.",
+        description="How long further notices of a scene start nothing more, unless its run failed, seconds "
+        "(60..31622400). A reprocessed product has another id, and is started at once.",
     )
     also_ids: RegularExpression | None = Field(
         default=None,
