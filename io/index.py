@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from crosstie.errors import StoreError
@@ -101,7 +102,10 @@ def index_committed(store: Store, runs: Iterable[Run]) -> IndexUpdate:
     StoreError : the root cannot be read or written; the index is broken
     """
     index = _current(store)
-    new = _new_parts(store, [run for run in sorted(set(runs)) if is_committed(store, *run)])
+    wanted = sorted(set(runs))
+    with ThreadPoolExecutor(READERS) as pool:
+        there = pool.map(lambda run: is_committed(store, *run), wanted)
+        new = _new_parts(store, list(compress(wanted, there)))
     index = Index(merged([index.table, *new.tables]), index.parts | new.names)
     settled = settle(store, index, changed=bool(new.names))
     return _update(store, _tidy(store, settled), new)
