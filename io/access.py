@@ -18,6 +18,7 @@ from rasterio.session import DummySession, Session
 from crosstie.errors import CatalogueError, UnreadableRasterError
 from crosstie.io.catalogue_href import is_url, resolve_href
 from crosstie.io.href import public_href
+from crosstie.io.signing import signed
 from crosstie.io.storage import FROM_ENVIRONMENT, Storage, gdal_options, without_secrets
 
 IMAGE_DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "PNG", "JPEG")
@@ -130,7 +131,7 @@ def opened(
         raise UnreadableRasterError(f"{href}: no such file; check the path")
     with rasterio.Env(session=_Access(href, storage), **gdal_settings(href)):
         try:
-            raster = _open(href, drivers)
+            raster = _open(signed(href), drivers)
         except RasterioError as error:
             cause = _cause(error)
             raise UnreadableRasterError(

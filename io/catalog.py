@@ -1,4 +1,4 @@
-"""STAC catalogues in, scenes out: one result, whether the catalogue is an API, a site, a folder or a table."""
+"""STAC catalogues in, scenes out: one result, be the catalogue an API, a site, a folder or a table."""
 
 from __future__ import annotations
 

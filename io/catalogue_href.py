@@ -14,6 +14,8 @@ from crosstie.errors import CatalogueError
 SCHEME = re.compile(r"^([A-Za-z0-9_+.-]+):")
 """What stands before the first colon: a URL scheme, or a GDAL driver's prefix (`NETCDF:`, `GTIFF_RAW:`)."""
 
+CONTROL = re.compile(r"[\x00-\x1f]")
+
 REMOTE = frozenset({"https", "http", "s3"})
 
 
@@ -73,7 +75,7 @@ def _joined(base: str, text: str) -> str:
 
 
 def _refuse_driver_syntax(href: str, text: str) -> None:
-    if not text or any(ord(char) < 32 for char in text):
+    if not text or CONTROL.search(text):
         raise CatalogueError(f"href {href!r} is empty or holds control characters; mend the catalogue")
     if text.startswith(("<", "{", "[")) or text.lower().startswith("/vsi"):
         raise CatalogueError(
@@ -94,12 +96,12 @@ def _remote(href: str, url: str, catalogue_href: str, http_host: str | None) -> 
         raise CatalogueError(f"href {_short(href)!r} names no host; write it as {parts.scheme}://host/path")
     if parts.scheme.lower() != "http" or parts.hostname == http_host:
         return url
-    if not _is_loopback(parts.hostname):
+    if not is_loopback(parts.hostname):
         raise CatalogueError(
             f"href {_short(href)!r} is plain http to {parts.hostname}; serve it by https"
             " (http is for this machine only)"
         )
-    if is_url(catalogue_href) and not _is_loopback(urlsplit(catalogue_href).hostname or ""):
+    if is_url(catalogue_href) and not is_loopback(urlsplit(catalogue_href).hostname or ""):
         raise CatalogueError(
             f"href {_short(href)!r} points from a catalogue on another machine into this one; refused"
         )
@@ -122,7 +124,8 @@ def _local(href: str, path: Path, base: str, catalogue_href: str, allow: Sequenc
     return str(full)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, by its name or number alone."""
     if host == "localhost":
         return True
     try:

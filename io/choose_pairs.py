@@ -1,4 +1,4 @@
-"""Which secondaries a reference gets: the largest overlap first, then the nearest in time, then the first by id."""
+"""Which secondaries a reference gets: by overlap, then by time, then by id."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Chosen:
 
 
 def passes_of(scenes: Scenes) -> IntArray:
-    """Number (N,) of the pass in which each SAR scene was taken; optical scenes have one of their own each."""
+    """Number (N,) of the pass in which each SAR scene was taken; each optical scene has one of its own."""
     pass_id = np.arange(len(scenes), dtype=np.int64)
     groups: dict[tuple[object, object], int] = {}
     rows = np.flatnonzero(scenes.is_sar & np.array([name is not None for name in scenes.platform], bool))
@@ -73,8 +73,8 @@ def passes_of(scenes: Scenes) -> IntArray:
 def choose(field: Field, near: Near, pass_id: IntArray, rules: PairingRules) -> tuple[Chosen, Near]:
     """Choose for every reference of `near`, and return also all combinations that were found to fit.
 
-    Exact overlaps are dear, so the nearest in time go first; once a reference has its number of whole overlaps,
-    nothing farther away in time can be better.
+    Exact overlaps are dear, so the nearest in time go first; once a reference has its number of whole
+    overlaps, nothing farther away in time can be better.
     """
     limit_us = np.full(len(field.moment_us), FOREVER_US, np.int64)
     fits, shares = [], []

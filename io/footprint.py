@@ -36,10 +36,10 @@ def lonlat_outlines(geometries: Sequence[BaseGeometry | None] | Geometries) -> G
     Rings that jump over the antimeridian are cut there, rings round a pole are closed along it, bow ties are
     mended. All longitudes come to lie in -180..180.
     """
-    given = np.array(geometries, dtype=object)
+    given: Geometries = np.array(geometries, dtype=object)
     if not len(given):
         return given
-    flat = shapely.force_2d(given)
+    flat: Geometries = shapely.force_2d(given)
     coordinates, owner = shapely.get_coordinates(flat, return_index=True)
     flat = shapely.set_coordinates(flat.copy(), np.round(coordinates, DECIMALS))
     for n in _suspicious(coordinates, owner):
@@ -93,7 +93,7 @@ def _unrolled(ring: Any) -> FloatArray | None:
     points: FloatArray = np.asarray(ring.coords, np.float64)[:, :2]
     lon = points[:, 0]
     step = np.diff(lon)
-    # from exactly -180 to exactly 180 is no jump but the way along a parallel, as a box round the Earth has it
+    # from exactly -180 to exactly 180 is no jump but the way along a parallel: a box round the Earth has it
     jump = (np.abs(step) > 180) & ~((np.abs(lon[1:]) == 180) & (np.abs(lon[:-1]) == 180))
     if not jump.any() and np.abs(lon).max() <= 180:
         return None

@@ -10,11 +10,11 @@ import numpy as np
 import shapely
 
 from crosstie.io.choose_pairs import Chosen, best_of_tiles, choose, passes_of
+from crosstie.io.ground import Ground
 from crosstie.io.pair_plan import PairPlan, gap_days, left_out_frame, plan_frame
 from crosstie.io.pairing_rules import PairingRules
 from crosstie.io.partners import Field
 from crosstie.io.scenes import LeftOut, Scenes
-from crosstie.io.sphere import Ground
 from crosstie.io.versions import newest
 from crosstie.io.why_alone import DAY_US, reasons
 from crosstie.types import Kind, ScenePair

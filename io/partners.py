@@ -1,7 +1,7 @@
 """Which scenes come near which: time first, boxes second, exact overlaps last and of few.
 
-Scenes stand in order of time and are compared a stretch at a time, so that a whole archive never stands against
-itself.
+Scenes stand in order of time and are compared a stretch at a time, so that a whole archive never stands
+against itself.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import shapely
 
-from crosstie.io.sphere import Ground, overlaps, search_boxes
+from crosstie.io.ground import Ground, overlaps, search_boxes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

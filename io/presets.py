@@ -1,6 +1,6 @@
 """How well-known catalogues name things: collections, assets, properties.
 
-Read from their items in 2025 and 2026; a catalogue that is none of them is read with all these names together.
+Read from their items in 2025 and 2026; a catalogue that is none of them is read with all these names.
 """
 
 from __future__ import annotations

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 UNUSABLE = "cannot be used"
 """Heading of what is wrong with an item itself."""
 
+NO_TIME = "it has neither datetime nor start_datetime and end_datetime that are times"
+NO_OUTLINE = "it has neither geometry nor bbox that can be read"
+
 NO_HREF = ("",)
 """In place of addresses that have not been looked at yet."""
 
@@ -54,10 +57,10 @@ def scenes_of(
     rows = rows.take(_of_wanted_collections(rows, query))
     rows = rows.take(_known(kinds_of(rows, query) >= 0, rows, left_out, _no_kind))
     times = _acquired(rows)
-    rows = rows.take(_known(times != UNKNOWN, rows, left_out, _no_time))
+    rows = rows.take(_known(times != UNKNOWN, rows, left_out, lambda *_: NO_TIME))
     rows = rows.take(_in_time(_acquired(rows), query))
     outlines = _outlines(rows)
-    known = _known(~shapely.is_missing(outlines), rows, left_out, _no_outline)
+    known = _known(~shapely.is_missing(outlines), rows, left_out, lambda *_: NO_OUTLINE)
     rows, outlines = rows.take(known), outlines[known]
     here = inside(outlines, query)
     rows, outlines = rows.take(here), outlines[here]
@@ -141,14 +144,6 @@ def _no_kind(rows: Rows, n: int) -> str:
         f"neither SAR nor optical by its collection ({rows.collection[n]}), constellation, platform"
         f" or instruments ({', '.join(map(str, words))})"
     )
-
-
-def _no_time(rows: Rows, n: int) -> str:
-    return "it has neither datetime nor start_datetime and end_datetime that are times"
-
-
-def _no_outline(rows: Rows, n: int) -> str:
-    return "it has neither geometry nor bbox that can be read"
 
 
 def _hrefs(

@@ -1,14 +1,12 @@
-"""Areas and overlaps on the ground, right everywhere: over the antimeridian and at the poles too.
+"""The Earth as a sphere of its own area: places as unit vectors, equal-area planes that touch it anywhere.
 
-Every overlap is computed in an equal-area plane of its own that touches the Earth at one of the two outlines,
-so that no projection of the world has to do. Latitudes become authalic first: areas on that sphere are those
-of the ellipsoid.
+Latitudes become authalic first: areas on that sphere are those of the ellipsoid.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
@@ -16,7 +14,7 @@ import shapely
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from crosstie.types import FloatArray
+    from crosstie.types import BoolArray, FloatArray
 
     Geometries = NDArray[np.object_]
     IntArray = NDArray[np.int64]
@@ -36,11 +34,8 @@ LONG_SIDE_RAD = 0.06
 HALF_TURN_DEG = 179.999
 """A side over more longitude than this has no shortest way: it is taken to follow its parallel."""
 
-CHUNK = 50_000
-"""Overlaps computed at once; bounds the memory, changes no result."""
-
-SNAP_M = 0.001
-"""Grid on which halves of an outline that was cut at the antimeridian grow together again."""
+BOWED = 0.005
+"""A box in degrees whose parallel bends by less, as a share of its height, has straight sides."""
 
 
 def unit_vectors(lonlat: FloatArray) -> FloatArray:
@@ -63,16 +58,14 @@ def refined_ring(lonlat: FloatArray, *, step_rad: float = LONG_SIDE_RAD / 4) -> 
     Longitudes may run on beyond 180 degrees, and do so in the result. Vertices are at most `step_rad` apart.
     """
     pieces = []
-    for (lon, lat), (to_lon, to_lat) in zip(lonlat[:-1], lonlat[1:], strict=True):
-        ends = unit_vectors(np.array([[lon, lat], [to_lon, to_lat]]))
-        angle = float(np.arccos(np.clip(ends[0] @ ends[1], -1, 1)))
+    for (lon, lat), (to_lon, to_lat) in pairwise(lonlat.tolist()):
+        here, there = _plain(lon, lat), _plain(to_lon, to_lat)
+        angle = float(np.arccos(np.clip(here @ there, -1, 1)))
         t = np.linspace(0, 1, int(np.ceil(angle / step_rad)) + 1)[:-1]
         if abs(to_lon - lon) > HALF_TURN_DEG or angle == 0:
             pieces.append(np.column_stack([lon + t * (to_lon - lon), lat + t * (to_lat - lat)]))
             continue
-        far = np.sin((1 - t) * angle)[:, None] * _plain(lon, lat) + np.sin(t * angle)[:, None] * _plain(
-            to_lon, to_lat
-        )
+        far = np.outer(np.sin((1 - t) * angle), here) + np.outer(np.sin(t * angle), there)
         east = np.degrees(np.arctan2(far[:, 1], far[:, 0]))
         piece = np.column_stack(
             [
@@ -90,123 +83,56 @@ def _plain(lon: float, lat: float) -> FloatArray:
     return np.array([np.cos(y) * np.cos(x), np.cos(y) * np.sin(x), np.sin(y)])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Ground:
-    """Outlines on the ground, as columns."""
-
-    outlines: Geometries
-    """(N,) in degrees, with vertices enough."""
-    vectors: FloatArray
-    """(M, 3) their vertices on the unit sphere, outline after outline."""
-    first: IntArray
-    """(N + 1,) where the vertices of each outline begin."""
-    centre: FloatArray
-    """(N, 3) a point amid each outline, on the unit sphere."""
-    several: NDArray[np.bool_]
-    """(N,) it has more than one part: in the plane they may touch."""
-    area_m2: FloatArray
-    """(N,) square metres."""
-
-    def __len__(self) -> int:
-        return len(self.outlines)
-
-    @classmethod
-    def of(cls, outlines: Geometries) -> Self:
-        """Take outlines as `footprint.lonlat_outlines` makes them; none may be empty.
-
-        An outline whose every side follows a meridian or a parallel is a box in degrees and stays one; the
-        sides of any other are the shortest ways on the ground, as those of scenes are.
-        """
-        fine = _refined(outlines)
-        vectors = unit_vectors(shapely.get_coordinates(fine))
-        counts = shapely.get_num_coordinates(fine)
-        first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        amid = np.add.reduceat(vectors, first[:-1], axis=0) if len(fine) else np.zeros((0, 3))
-        length = np.linalg.norm(amid, axis=1, keepdims=True)
-        centre = np.where(length > 1e-9, amid / np.maximum(length, 1e-9), [0.0, 0.0, 1.0])
-        half = cls(fine, vectors, first, centre, shapely.get_num_geometries(fine) > 1, np.zeros(len(fine)))
-        every = np.arange(len(fine))
-        areas = [
-            shapely.area(half.flat(rows, centre[rows]))
-            for rows in np.split(every, range(CHUNK, len(fine), CHUNK))
-        ]
-        return cls(half.outlines, vectors, first, centre, half.several, np.concatenate(areas))
-
-    def take(self, rows: IntArray) -> Self:
-        """Only these rows, in this order."""
-        counts = self.first[rows + 1] - self.first[rows]
-        return type(self)(
-            self.outlines[rows],
-            self.vectors[self._places(rows)],
-            np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-            self.centre[rows],
-            self.several[rows],
-            self.area_m2[rows],
-        )
-
-    def _places(self, rows: IntArray) -> IntArray:
-        """Where in `vectors` the vertices of `rows` are."""
-        counts = self.first[rows + 1] - self.first[rows]
-        places: IntArray = np.repeat(self.first[rows] - np.cumsum(counts) + counts, counts)
-        return places + np.arange(counts.sum())
-
-    def flat(self, rows: IntArray, centre: FloatArray) -> Geometries:
-        """Outlines of `rows` (K,) in equal-area planes that touch the sphere at `centre` (K, 3), metres."""
-        counts = self.first[rows + 1] - self.first[rows]
-        east = np.column_stack([-centre[:, 1], centre[:, 0], np.zeros(len(centre))])
-        length = np.linalg.norm(east, axis=1, keepdims=True)
-        east = np.where(length > 1e-12, east / np.maximum(length, 1e-12), [1.0, 0.0, 0.0])
-        north = np.cross(centre, east)
-        seen, whose = self.vectors[self._places(rows)], np.repeat(np.arange(len(rows)), counts)
-        # Snyder (1987), equations 24-2, 22-4 and 22-5: Lambert's azimuthal equal-area projection
-        height = np.einsum("ij,ij->i", seen, centre[whose])
-        scale = RADIUS_M * np.sqrt(2 / np.maximum(1 + height, 1e-9))
-        x = scale * np.einsum("ij,ij->i", seen, east[whose])
-        y = scale * np.einsum("ij,ij->i", seen, north[whose])
-        plane = shapely.set_coordinates(self.outlines[rows], np.column_stack([x, y]))
-        apart = np.flatnonzero(self.several[rows] | ~shapely.is_valid(plane))
-        if len(apart):
-            whole = shapely.make_valid(plane[apart])
-            plane[apart] = shapely.union_all(whole[:, None], axis=1, grid_size=SNAP_M)
-        return plane
+def equal_area(vectors: FloatArray, centre: FloatArray) -> FloatArray:
+    """Points (K, P, 3) of the unit sphere in planes that touch it at `centre` (K, 3): (K, P, 2), metres."""
+    seen = vectors @ _axes(centre)
+    # Snyder (1987), equations 24-2, 22-4 and 22-5: Lambert's azimuthal equal-area projection
+    scale = RADIUS_M * np.sqrt(2 / np.maximum(1 + seen[..., 2], 1e-9))
+    flat: FloatArray = seen[..., :2] * scale[..., None]
+    return flat
 
 
-def overlaps(a: Ground, b: Ground, i: IntArray, j: IntArray) -> FloatArray:
-    """Common area of a[i] and b[j] (K,), as a share of the smaller of the two, 0..1."""
-    shares = np.zeros(len(i))
-    for start in range(0, len(i), CHUNK):
-        part = slice(start, start + CHUNK)
-        rows, cols = i[part], j[part]
-        centre = a.centre[rows]
-        common = shapely.area(shapely.intersection(a.flat(rows, centre), b.flat(cols, centre)))
-        shares[part] = np.minimum(common / np.minimum(a.area_m2[rows], b.area_m2[cols]), 1.0)
-    return shares
+def on_sphere(xy: FloatArray, centre: FloatArray) -> FloatArray:
+    """Inverse of `equal_area`: points (K, P, 2) of planes -> (K, P, 3)."""
+    far = np.linalg.norm(xy, axis=2, keepdims=True) / RADIUS_M
+    angle = 2 * np.arcsin(np.minimum(far / 2, 1.0))
+    way = xy / RADIUS_M * (np.sin(angle) / np.maximum(far, 1e-15))
+    axes = _axes(centre)
+    found: FloatArray = way @ axes[:, :, :2].swapaxes(1, 2) + np.cos(angle) * centre[:, None]
+    return found
 
 
-def search_boxes(outlines: Geometries) -> tuple[Geometries, IntArray]:
-    """Boxes in degrees (K,) round the parts of outlines, sides that bulge included, and whose each is (K,)."""
-    parts, owner = shapely.get_parts(outlines, return_index=True)
-    west, south, east, north = shapely.bounds(parts).T
-    # a great circle rises above the parallel of its ends by about its longitude squared over 16, and never by
-    # more than half its own length
-    bulge = np.degrees(np.minimum(np.radians(east - west) ** 2 / 12, LONG_SIDE_RAD / 2))
-    return shapely.box(west, south - bulge, east, north + bulge), owner.astype(np.int64)
+def _axes(centre: FloatArray) -> FloatArray:
+    """East, north and up (K, 3, 3), as columns, at places (K, 3) of the unit sphere."""
+    east = np.column_stack([-centre[:, 1], centre[:, 0], np.zeros(len(centre))])
+    length = np.linalg.norm(east, axis=1, keepdims=True)
+    east = np.where(length > 1e-12, east / np.maximum(length, 1e-12), [1.0, 0.0, 0.0])
+    return np.stack([east, np.cross(centre, east), centre], axis=2)
 
 
-def _refined(outlines: Geometries) -> Geometries:
+def refined(outlines: Geometries) -> Geometries:
+    """Add vertices where a straight line in the plane would leave the outline's side."""
     parts, owner = shapely.get_parts(outlines, return_index=True)
     rings, part_of = shapely.get_rings(parts, return_index=True)
     points, ring_of = shapely.get_coordinates(rings, return_index=True)
     inside = np.flatnonzero(np.diff(ring_of) == 0)
-    step = np.abs(points[inside + 1] - points[inside])
-    slanted = (step > 1e-9).all(axis=1)
+    here, there = points[inside], points[inside + 1]
     whose = owner[part_of[ring_of[inside]]]
-    is_box = np.bincount(whose, weights=slanted, minlength=len(outlines)) == 0
-    fine = outlines.copy()
-    fine[is_box] = shapely.segmentize(outlines[is_box], PARALLEL_STEP_DEG)
+
+    def any_of(sides: BoolArray) -> BoolArray:
+        return np.bincount(whose, weights=sides, minlength=len(outlines)) > 0
+
+    step = np.abs(there - here)
     vectors = unit_vectors(points)
-    chord = np.linalg.norm(vectors[inside + 1] - vectors[inside], axis=1)
-    long = np.bincount(whose, weights=chord > LONG_SIDE_RAD, minlength=len(outlines)) > 0
+    long = any_of(np.linalg.norm(vectors[inside + 1] - vectors[inside], axis=1) > LONG_SIDE_RAD)
+    is_box = ~any_of((step > 1e-9).all(axis=1))
+    # a parallel leaves the shortest way by its longitude squared over 16, times sin 2 lat
+    bow = np.radians(step[:, 0]) ** 2 / 16 * np.abs(np.sin(2 * np.radians(here[:, 1])))
+    south, north = shapely.bounds(outlines)[:, 1], shapely.bounds(outlines)[:, 3]
+    bowed = any_of(bow > BOWED * np.radians(north - south)[whose])
+    fine = outlines.copy()
+    boxes = is_box & (long | bowed)
+    fine[boxes] = shapely.segmentize(outlines[boxes], PARALLEL_STEP_DEG)
     for n in np.flatnonzero(long & ~is_box):
         fine[n] = _refined_polygon(outlines[n])
     return fine

@@ -63,8 +63,8 @@ def search(
                     yield item, next((href for rel, href in links(item) if rel == "self"), root)
     except (APIError, pystac.STACError, requests.RequestException, KeyError, ValueError, TypeError) as error:
         raise CatalogueError(
-            f"the STAC API {public_href(root)} failed: {first_line(error)}; check its address and that it knows"
-            f" the collections {', '.join(preset.asked(query.collections))}"
+            f"the STAC API {public_href(root)} failed: {first_line(error)}; check its address and that it"
+            f" knows the collections {', '.join(preset.asked(query.collections))}"
         ) from None
 
 

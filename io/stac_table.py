@@ -63,11 +63,12 @@ def read_table(
         columns = _Columns(table.schema, preset)
         if missing := [name for name in ("id", "geometry", "assets") if name not in table.schema.names]:
             raise CatalogueError(
-                f"{public_href(root)} is Parquet but not stac-geoparquet: it has no column {', '.join(missing)}"
+                f"{public_href(root)} is Parquet but not stac-geoparquet: it has no column"
+                f" {', '.join(missing)}"
             )
         condition = _ids(ids) if ids else _condition(table.schema, query)
         found = table.to_table(columns=columns.wanted(), filter=condition)
-    return columns.rows(found, root, lambda item: _asset_names(table, item))
+    return columns.rows(found, lambda item: _asset_names(table, item))
 
 
 def _open(root: str, storage: Storage) -> ds.Dataset:
@@ -165,7 +166,7 @@ class _Columns:
                 found[f"href {name}"] = ds.field("assets", name, "href")
         return found
 
-    def rows(self, table: pa.Table, root: str, asset_names: Any) -> Rows:
+    def rows(self, table: pa.Table, asset_names: Any) -> Rows:
         """Columns as everything else wants them."""
         count = len(table)
         ids = _values(table, "id")
@@ -194,10 +195,11 @@ class _Columns:
     def _place(self, name: str) -> ds.Expression | None:
         if name in self._schema.names:
             return ds.field(name)
-        if "properties" in self._schema.names:  # as the first writers had it
-            if self._child(self._schema.field("properties").type, name) is not None:
-                return ds.field("properties", name)
-        return None
+        if "properties" not in self._schema.names:
+            return None
+        # as the first writers had it
+        inside = self._child(self._schema.field("properties").type, name)
+        return None if inside is None else ds.field("properties", name)
 
     @staticmethod
     def _child(kind: pa.DataType, name: str) -> pa.DataType | None:

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from crosstie.io.ground import Ground, overlaps
 from crosstie.io.scenes import UNKNOWN, LeftOut, Scenes
-from crosstie.io.sphere import Ground, overlaps
 
 if TYPE_CHECKING:
     from crosstie.types import BoolArray
 
 SAME_MOMENT_US = 5_000_000
-"""Versions of one acquisition differ by less: their clocks are set anew with each. Slices of a pass, and tiles
-that a pass cuts in two, lie farther apart or cover other ground."""
+"""Versions of one acquisition differ by less: each reckons its times anew. Slices of a pass, and tiles that a
+pass cuts in two, lie farther apart or cover other ground."""
 
 SAME_GROUND = 0.5
 """Versions share at least so much of the larger footprint."""

@@ -138,8 +138,13 @@ def test_every_scene_without_a_pair_is_named_with_the_value_that_left_it_out():
         "taken": "its id is listed more than once: the newest is taken",
     }
     assert dict(plan.by_rule()) == {
-        "better partner": 1, "time gap": 2, "no partner": 1, "overlap": 2, "no footprint": 1, "listed twice": 1,
-    }  # fmt: skip
+        "better partner": 1,
+        "time gap": 2,
+        "no partner": 1,
+        "overlap": 2,
+        "no footprint": 1,
+        "listed twice": 1,
+    }
 
 
 def test_nothing_in_nothing_out():
