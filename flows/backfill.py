@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from prefect import flow, task
@@ -81,6 +82,8 @@ def periods_of(settings: Settings, order: Order) -> list[Period]:
             "is left open it is today)"
         )
     days = settings.backfill.partition_days
+    if settings.pairing.best_n_per_tile is not None:  # which pairs are best is not known before all are
+        days = 1 + ((end or now_utc()) - start) / timedelta(days=1)
     return parted(start, end or now_utc(), days=days, newest_first=order == "newest")
 
 

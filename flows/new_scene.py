@@ -64,7 +64,9 @@ def _partners(catalogue: str, scene_id: str, settings: Settings) -> Partners:
     references: Sequence[SceneRef] = [scene]
     if scene.kind is settings.pairing.secondary:
         # It is some reference's best secondary or none's: its rivals there have to be known.
-        near = find_scenes(catalogue, _around([scene], settings).catalogue, storage=settings.storage)
+        near = find_scenes(
+            catalogue, _around([scene], settings).catalogue, storage=settings.storage, explain=False
+        )
         references = [other for other in near if other.kind is not scene.kind] or [scene]
     found = find_scenes(catalogue, _around(references, settings).catalogue, storage=settings.storage)
     plan = pair_scenes(found, settings.pairing)
@@ -75,9 +77,11 @@ def _partners(catalogue: str, scene_id: str, settings: Settings) -> Partners:
 
 def _around(scenes: Sequence[SceneRef], settings: Settings) -> Settings:
     """Settings that want what may be paired with some scenes: near in time, on the same ground."""
-    reach = timedelta(days=settings.pairing.max_days)
-    moments = [scene.acquired_utc for scene in scenes]
-    near = between(settings, min(moments) - reach, max(moments) + reach)
+    near = settings
+    if settings.pairing.best_n_per_tile is None:  # else rivals lie at any time
+        reach = timedelta(days=settings.pairing.max_days)
+        moments = [scene.acquired_utc for scene in scenes]
+        near = between(settings, min(moments) - reach, max(moments) + reach)
     ground = shapely.union_all(
         shapely.make_valid(shapely.from_wkt([scene.footprint_wkt for scene in scenes]))
     )

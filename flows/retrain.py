@@ -12,10 +12,12 @@ from typing import Any
 from prefect import flow
 
 from crosstie.config import validated
+from crosstie.errors import SettingsError
 from crosstie.flows.parameters import as_parameter, dotted, private
 from crosstie.flows.train import weights_path
 from crosstie.flows.training_flow import training
 from crosstie.flows.windows import now_utc
+from crosstie.io.href import local_path
 from crosstie.train_settings import BEGUN, SHIPPED, TrainSettings
 
 NAME = "retrain"
@@ -73,7 +75,12 @@ def retrain(
     -------
     Figures on the held-out places.
     """
-    folder = folder_of(Path(out), now_utc(), settings)
+    home = local_path(out)
+    if home is None:
+        raise SettingsError(
+            f"out = {out}: a training run goes on from its files; give a folder of the worker"
+        )
+    folder = folder_of(home, now_utc(), settings)
     place = None if weights is None else Path(weights)
     # Not as a flow of its own: its tasks belong to this run.
     figures: dict[str, float] = training.fn(retrain_settings(private(catalogue), folder, place, settings))

@@ -110,7 +110,8 @@ class Run:
         self._tell(now=True)
         for outcome in self._registrar.register(to_do):
             self.tally.add(outcome)
-            listener().finished(outcome.pair_key, ", ".join([outcome.verdict, *outcome.reasons]))
+            before = "already done: " if outcome.already_done else ""
+            listener().finished(outcome.pair_key, before + ", ".join([outcome.verdict, *outcome.reasons]))
             self._tell()
             yield outcome
 

@@ -1,6 +1,7 @@
 """Parts of a catalogue by time, such that the pairs of the parts are exactly the pairs of the whole.
 
-A reference gets its best secondaries out of all within `pairing.max_days`: a part must see those, too.
+A reference gets its best secondaries out of all within `pairing.max_days`: a part must see those, too. With
+`pairing.best_n_per_tile` a pair's rivals lie at any time: then there are no parts.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from crosstie.errors import CrosstieError
-from crosstie.flows.plan_pairs import find_pairs
+from crosstie.flows.discover import find_pairs
 from crosstie.io.redaction import redacted
 
 if TYPE_CHECKING:
@@ -66,9 +67,11 @@ def pairs_since(catalogue: str, settings: Settings, since_utc: datetime) -> list
     ------
     CatalogueError : the catalogue cannot be read
     """
-    # The reference may be older by max_days than the scene that is new, and rivals of that one older still.
-    reach = timedelta(days=2 * settings.pairing.max_days)
-    found = find(catalogue, between(settings, since_utc - reach, None))
+    earliest = None
+    if settings.pairing.best_n_per_tile is None:
+        # The reference may be older by max_days than the scene that is new, and rivals of that one yet older.
+        earliest = since_utc - timedelta(days=2 * settings.pairing.max_days)
+    found = find(catalogue, between(settings, earliest, None))
     return [
         pair for pair in found if since_utc <= max(pair.reference.acquired_utc, pair.secondary.acquired_utc)
     ]
