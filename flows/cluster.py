@@ -150,6 +150,8 @@ def _load_network(client: Client, plugin: LoadMatcher, *, timeout_s: float) -> i
 
 
 def _unload(client: Client, name: str) -> None:
+    if client.status != "running":
+        return
     # A scheduler that has gone, or forgotten it, has no network to give back.
     with suppress(OSError, ValueError):
         client.unregister_worker_plugin(name)

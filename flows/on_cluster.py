@@ -6,6 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,7 @@ class _Walk:
         self._client = client
         self._workforce = workforce
         self._submit = submit
+        self._left = count
         self._shares = Shares(count, len(workforce.seen(max_age_s=LOOK_AGAIN_S).readers))
         self._completed = as_completed(with_results=True, loop=client.loop)
         self._under_way: dict[Future[Any], int] = {}
@@ -100,13 +102,14 @@ class _Walk:
     def results(self) -> Iterator[tuple[int, Any]]:
         """(number of the window, what was measured in it), as they come."""
         self._fill()
-        while self._under_way or self._suspects:
+        while self._left:
             deadline.check()
             found = [
                 (n, result)
                 for future, result in self._arrivals()
-                if self._is_good(n := self._take(future), future, result)
+                if future in self._under_way and self._is_good(n := self._take(future), result)
             ]
+            self._left -= len(found)
             self._fill()
             yield from found
 
@@ -152,7 +155,13 @@ class _Walk:
         ------
         NoWorkerError : none came in time
         """
-        if self._workforce.seen(max_age_s=LOOK_S).matchers:
+        for future in self._under_way:
+            if future.status in {"error", "cancelled"}:
+                # It failed while its result was on the way from a worker that died: `as_completed` drops it.
+                self._completed.add(future)
+        seen = self._workforce.seen(max_age_s=LOOK_S)
+        self._take_from_the_dead(seen.readers)
+        if seen.matchers:
             self._nobody_since = None
             return
         now = time.monotonic()
@@ -160,25 +169,39 @@ class _Walk:
         if now - self._nobody_since > self._workforce.gpu_wait_s:
             raise self._workforce.missing(self._workforce.gpu_wait_s)
 
+    def _take_from_the_dead(self, readers: Sequence[str]) -> None:
+        """Have others read what was given to a reader that has gone.
+
+        Dask does so itself, unless there was a moment when nobody was left: what it cannot place then it
+        does not place later either, where a worker was asked for by name.
+        """
+        for future, n in list(self._under_way.items()):
+            if readers and self._shares.reader_of(n) not in readers:
+                del self._under_way[future]
+                future.release()
+                self._start(n, self._shares.again(n, readers))
+
     def _take(self, future: Future[Any]) -> int:
         n = self._under_way.pop(future)
         self._shares.done(n)
         return n
 
-    def _is_good(self, n: int, future: Future[Any], result: Any) -> bool:
+    def _is_good(self, n: int, result: Any) -> bool:
         """Tell a result from a window that is to be tried again.
+
+        By what was fetched: of a future whose worker has died since, the status is another by now.
 
         Raises
         ------
         NoWorkerError : nobody can do it
         DeadlyWorkError : its workers die of it
         """
-        if future.status == "finished":
+        if isinstance(result, CancelledError):
+            raise self._workforce.lost(result)
+        if not isinstance(result, tuple):
             if n == self._on_trial:
                 self._end_trial()
             return True
-        if future.status != "error":
-            raise self._workforce.lost(result)
         _, problem, trace = result
         if isinstance(problem, NoValidWorkerError):
             raise NoWorkerError(f"Dask gave a window up: {problem}") from problem
@@ -204,7 +227,7 @@ class _Walk:
             return
         if self._workforce.trial.acquire(blocking=False):
             self._on_trial = self._suspects.popleft()
-            self._start(self._on_trial, readers[self._on_trial % len(readers)])
+            self._start(self._on_trial, self._shares.again(self._on_trial, readers))
 
     def _end_trial(self) -> None:
         if self._on_trial is not None:

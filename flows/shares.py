@@ -35,15 +35,29 @@ class Shares:
         if not run:
             return None
         self._run[reader] = run[1:]
-        self._reader[run[0]] = reader
-        self._busy[reader] += 1
+        self._give(run[0], reader)
         return run[0], reader
+
+    def again(self, window: int, readers: Sequence[str]) -> str:
+        """Who reads a window that is to be read once more."""
+        self.done(window)
+        reader = min(readers, key=lambda name: self._busy[name])
+        self._give(window, reader)
+        return reader
+
+    def reader_of(self, window: int) -> str:
+        """Who was given a window that is under way."""
+        return self._reader[window]
 
     def done(self, window: int) -> None:
         """The window is no longer under way."""
         reader = self._reader.pop(window, None)
         if reader is not None and self._busy[reader]:
             self._busy[reader] -= 1
+
+    def _give(self, window: int, reader: str) -> None:
+        self._reader[window] = reader
+        self._busy[reader] += 1
 
     def _another_run(self) -> range:
         if self._free:

@@ -52,7 +52,9 @@ def look(client: Client, network: str | None = None) -> Seen:
     ------
     OSError : the scheduler does not answer
     """
-    if client.status not in {"running", "connecting"}:
+    while client.status == "connecting":  # again, until it gives up: what it then knows is out of date
+        time.sleep(0.1)
+    if client.status != "running":
         raise OSError(f"the connection is {client.status}")
     about: Any = client.scheduler_info(n_workers=-1)
     known: dict[str, dict[str, Any]] = about["workers"]

@@ -1,0 +1,45 @@
+"""Readers come while windows wait to be read, and go again; matchers stay."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from distributed import Client
+from picture_reader import loader, with_compute
+
+from crosstie.flows.cluster import GPU, connected
+from crosstie.flows.workforce import look
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+
+def until(true: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 120
+    while not true():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def count(client: Client) -> tuple[int, int]:
+    """(workers, those with a GPU)."""
+    seen = look(client)
+    return seen.workers, seen.with_gpu
+
+
+def test_readers_come_and_go_with_what_is_to_be_read(tmp_path: Path) -> None:
+    settings = with_compute(readers=1, matchers=2, adaptive_max=3)
+    with connected(settings.compute, loader(tmp_path / "journal.jsonl")) as client:
+        assert count(client) == (3, 2)
+        matching = client.map(time.sleep, [0.1] * 60, resources={GPU: 1}, pure=False)
+        client.gather(matching)
+        assert count(client) == (3, 2)  # it is matching that takes the time: readers would not help
+
+        reading = client.map(time.sleep, [0.5] * 60, pure=False)
+        assert until(lambda: count(client) == (5, 2))
+        client.cancel(reading)
+        assert until(lambda: count(client) == (3, 2))
