@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -18,8 +19,9 @@ from rasterio.session import DummySession, Session
 from crosstie.errors import CatalogueError, UnreadableRasterError
 from crosstie.io.catalogue_href import is_url, resolve_href
 from crosstie.io.href import public_href
+from crosstie.io.redaction import redacted
 from crosstie.io.signing import signed
-from crosstie.io.storage import FROM_ENVIRONMENT, Storage, gdal_options, without_secrets
+from crosstie.io.storage import FROM_ENVIRONMENT, Storage, gdal_options
 
 IMAGE_DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "PNG", "JPEG")
 """Drivers that read pixels and follow no reference to another file."""
@@ -129,6 +131,7 @@ def opened(
     """
     if not is_url(href) and not Path(href).is_file():
         raise UnreadableRasterError(f"{href}: no such file; check the path")
+    _GDAL_LOG.addFilter(_REDACT)  # once: a filter that is there already is not added again
     with rasterio.Env(session=_Access(href, storage), **gdal_settings(href)):
         try:
             raster = _open(signed(href), drivers)
@@ -139,6 +142,17 @@ def opened(
             ) from None
         with raster:
             yield raster
+
+
+class _Redact(logging.Filter):
+    """GDAL's warnings name the address that failed, signature and all."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redacted(record.getMessage()), ()
+        return True
+
+
+_GDAL_LOG, _REDACT = logging.getLogger("rasterio._env"), _Redact()
 
 
 class _Access(Session):  # type: ignore[misc]  # rasterio has no types
@@ -215,4 +229,4 @@ def _cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     text = str(error).strip().replace(CACHED, "")
-    return without_secrets(public_href(text.splitlines()[0][:300]))
+    return redacted(text.splitlines()[0])[:300]

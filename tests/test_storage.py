@@ -274,6 +274,21 @@ def test_a_planted_secret_is_nowhere_to_be_seen(
 
 
 @pytest.mark.server
+def test_a_signature_is_neither_logged_nor_raised(upstream: str, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.DEBUG)
+    with counting(upstream, refuse=lambda method, path, before: 403) as proxy:
+        href = f"{proxy.url}/scenes/a/vv.tif?X-Amz-Signature={SECRET}&v=1"
+        with pytest.raises(
+            UnreadableRasterError, match=r"vv\.tif\?v=1.*403.*signature of the address"
+        ) as caught:
+            open_source(href)
+        assert proxy.log
+    assert SECRET not in str(caught.value)
+    assert "403" in caplog.text  # GDAL says it, and says it without the signature
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.server
 @pytest.mark.usefixtures("keys")
 def test_wrong_credentials_are_told_without_the_secret(upstream: str):
     with counting(upstream, refuse=lambda method, path, before: 403) as proxy:
