@@ -106,6 +106,12 @@ def test_a_scheduler_that_is_not_there_is_bad_input() -> None:
         pass
 
 
+@pytest.mark.parametrize("cluster", ["remote", "http://127.0.0.1:8786", "tcp://127.0.0.1", "tcp://"])
+def test_a_cluster_that_cannot_be_meant_is_bad_input(cluster: str) -> None:
+    with pytest.raises(SettingsError, match=r"compute\.cluster"):
+        load_settings(options={"compute.cluster": cluster})
+
+
 def test_weights_that_are_missing_are_told_when_the_worker_loads_them(tmp_path: Path) -> None:
     settings = load_settings(options={"weights": tmp_path / "absent.safetensors", "compute.device": "cpu"})
     with (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,18 @@ def count(client: Client) -> tuple[int, int]:
     """(workers, those with a GPU)."""
     seen = look(client)
     return seen.workers, seen.with_gpu
+
+
+def test_each_of_several_matchers_sees_a_gpu_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    settings = with_compute(readers=1, matchers=2)
+    with connected(settings.compute, loader(tmp_path / "journal.jsonl")) as client:
+        gpus = client.run(lambda: os.environ.get("CUDA_VISIBLE_DEVICES"))
+        readers = look(client).readers
+    assert [gpus.pop(name) for name in readers] == ["3,5"]
+    assert sorted(gpus.values()) == ["3", "5"]
 
 
 def test_readers_come_and_go_with_what_is_to_be_read(tmp_path: Path) -> None:
