@@ -54,9 +54,11 @@ def look(client: Client, network: str | None = None) -> Seen:
     """
     while client.status == "connecting":  # again, until it gives up: what it then knows is out of date
         time.sleep(0.1)
-    if client.status != "running":
+    scheduler: Any = client.scheduler
+    if client.status != "running" or scheduler is None:
         raise OSError(f"the connection is {client.status}")
-    about: Any = client.scheduler_info(n_workers=-1)
+    # Not `client.scheduler_info`: now and then that answers with what it knew before, and without workers.
+    about: Any = client.sync(scheduler.identity, n_workers=-1)
     known: dict[str, dict[str, Any]] = about["workers"]
     with_gpu = {name for name, worker in known.items() if worker["resources"].get(GPU)}
     return Seen(

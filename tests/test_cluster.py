@@ -17,6 +17,7 @@ from crosstie.flows.cluster import GPU, OnCluster, connected, require_gpu
 from crosstie.flows.loading import load_matcher
 from crosstie.flows.pipeline import InProcess, register_plan
 from crosstie.flows.plan import Plan, plan_pair
+from crosstie.flows.workforce import look
 from crosstie.io.raster import open_pair
 from crosstie.io.simulated import write_simulated_catalogue
 
@@ -85,8 +86,8 @@ def test_the_cluster_listens_on_this_machine_only(client: Client) -> None:
 
 
 def test_one_worker_matches_and_another_reads(client: Client) -> None:
-    resources = [about["resources"] for about in client.scheduler_info(n_workers=-1)["workers"].values()]
-    assert sorted(map(bool, resources)) == [False, True]
+    seen = look(client)
+    assert (seen.workers, seen.with_gpu, len(seen.readers)) == (2, 1, 1)
 
 
 def test_a_scheduler_without_the_resource_is_refused_not_waited_for() -> None:

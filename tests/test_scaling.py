@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from distributed import Client
+from distributed import Client, wait
 from picture_reader import loader, with_compute
 
 from crosstie.flows.cluster import GPU, connected
@@ -48,11 +48,22 @@ def test_readers_come_and_go_with_what_is_to_be_read(tmp_path: Path) -> None:
     settings = with_compute(readers=1, matchers=2, adaptive_max=3)
     with connected(settings.compute, loader(tmp_path / "journal.jsonl")) as client:
         assert count(client) == (3, 2)
-        matching = client.map(time.sleep, [0.1] * 60, resources={GPU: 1}, pure=False)
-        client.gather(matching)
-        assert count(client) == (3, 2)  # it is matching that takes the time: readers would not help
+        # It is matching that takes the time: readers would not help.
+        matching = client.map(slowly, range(50), resources={GPU: 1}, pure=False)
+        while not all(future.done() for future in matching):
+            assert count(client) == (3, 2)
+            time.sleep(0.1)
+        del matching
 
-        reading = client.map(time.sleep, [0.5] * 60, pure=False)
+        reading = client.map(slowly, range(40), pure=False)
         assert until(lambda: count(client) == (5, 2))
-        client.cancel(reading)
-        assert until(lambda: count(client) == (3, 2))
+        wait(reading)
+        # What was read is still there: Dask would close the matchers, which hold least.
+        assert until(lambda: count(client)[0] == 3)
+        assert count(client) == (3, 2)
+        del reading
+
+
+def slowly(_: int) -> bytes:
+    time.sleep(0.4)
+    return bytes(100_000)
