@@ -41,6 +41,8 @@ _ARROW: dict[str, Any] = {
 }  # fmt: skip
 PALETTE_STEP = 3
 """Every third pixel of every third row tells the colours: whatever is drawn is longer than three pixels."""
+NEARLY_WHITE = 248
+"""Of 255: what is brighter in red, green and blue is taken for paper."""
 ARROW_CELLS = 22
 """Arrows are drawn for the surest point in each of this many cells across: more hide one another."""
 
@@ -91,9 +93,10 @@ def _png(figure: Figure) -> bytes:
     pixels = np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
     # The colours are chosen on some of the pixels: the same colours, in a sixth of the time.
     some = Image.fromarray(np.ascontiguousarray(pixels[::PALETTE_STEP, ::PALETTE_STEP]))
-    chosen = some.quantize(255, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    palette = Image.new("P", (1, 1))
-    palette.putpalette([255, 255, 255, *(chosen.getpalette() or [])[: 3 * 255]])  # paper stays white
+    palette = some.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    colours = np.array(palette.getpalette()).reshape(-1, 3)
+    colours[colours.min(axis=1) >= NEARLY_WHITE] = 255  # paper stays white
+    palette.putpalette(colours.ravel().tolist())
     few = Image.fromarray(pixels).quantize(palette=palette, dither=Image.Dither.NONE)
     body = io.BytesIO()
     few.save(body, format="png", compress_level=6)  # writes no version and no date
