@@ -95,12 +95,15 @@ def choose(field: Field, near: Near, pass_id: IntArray, rules: PairingRules) -> 
 
 
 def best_of_tiles(chosen: Chosen, tile: IntArray, field: Field, most: int) -> NDArray[np.bool_]:
-    """Whether each of the chosen is among the `most` best of its tile; slices of one pass count as one."""
+    """Whether each of the chosen is among the `most` best of its tile; slices of one pass count as one.
+
+    `tile` is that of each of the chosen, as a number.
+    """
     first, group_gap, step = _groups(chosen, each=True)
     a, b = chosen.near.a[first], chosen.near.b[first]
-    order = np.lexsort((field.by_id[b], field.by_id[a], group_gap, -step, tile[a]))
+    order = np.lexsort((field.by_id[b], field.by_id[a], group_gap, -step, tile[first]))
     rank = np.empty(len(order), np.int64)
-    rank[order] = rank_within(tile[a][order])
+    rank[order] = rank_within(tile[first][order])
     good = rank < most
     return good[np.searchsorted(chosen.group[first], chosen.group)]
 

@@ -103,10 +103,11 @@ def _unrolled(ring: Any) -> FloatArray | None:
 
 def _wrapped(ring: FloatArray) -> BaseGeometry:
     """Polygon in -180..180 of a ring whose longitude runs on; one that goes round a pole contains it."""
-    if (np.abs(np.diff(ring, axis=0)) > 1e-9).all(axis=1).any():
+    round_pole = abs(ring[-1, 0] - ring[0, 0]) > 180
+    if round_pole or (np.abs(np.diff(ring, axis=0)) > 1e-9).all(axis=1).any():
         # no box in degrees: its sides are shortest ways on the ground, which in degrees are bent
         ring = refined_ring(ring, step_rad=STEP_RAD)
-    if abs(ring[-1, 0] - ring[0, 0]) > 180:
+    if round_pole:
         pole = 90.0 if ring[:, 1].mean() > 0 else -90.0
         first, last = ring[0], ring[-1]
         ring = np.vstack([ring, [last[0], pole], [first[0], pole], first])

@@ -43,7 +43,7 @@ def _planetary_computer(href: str) -> str:
         ) from None
 
 
-SIGNERS: Mapping[str, Signer] = {
+SIGNERS: dict[str, Signer] = {
     "sentinel1euwest.blob.core.windows.net": _planetary_computer,
     "sentinel1euwestrtc.blob.core.windows.net": _planetary_computer,
     "sentinel2l2a01.blob.core.windows.net": _planetary_computer,
@@ -62,6 +62,6 @@ def signed(href: str, signers: Mapping[str, Signer] = SIGNERS) -> str:
     signer = signers.get(parts.hostname or "")
     if signer is None or "sig=" in parts.query:
         return href
-    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-        return href  # a token is never sent in the clear
-    return signer(href)
+    # a token is never sent in the clear
+    private = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
+    return signer(href) if private else href

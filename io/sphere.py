@@ -34,6 +34,9 @@ LONG_SIDE_RAD = 0.06
 HALF_TURN_DEG = 179.999
 """A side over more longitude than this has no shortest way: it is taken to follow its parallel."""
 
+FAST_DEG, MOST_PIECES = 3.0, 5000
+"""Refined sides have no longer steps of longitude, unless they run through the pole itself."""
+
 BOWED = 0.005
 """A box in degrees whose parallel bends by less, as a share of its height, has straight sides."""
 
@@ -55,27 +58,33 @@ def unit_vectors(lonlat: FloatArray) -> FloatArray:
 def refined_ring(lonlat: FloatArray, *, step_rad: float = LONG_SIDE_RAD / 4) -> FloatArray:
     """Add vertices to a line (N, 2), so that it follows the shortest ways between those given.
 
-    Longitudes may run on beyond 180 degrees, and do so in the result. Vertices are at most `step_rad` apart.
+    Longitudes may run on beyond 180 degrees, and do so in the result. Vertices are at most `step_rad` apart,
+    and near a pole, where the longitude runs fast, closer.
     """
-    pieces = []
-    for (lon, lat), (to_lon, to_lat) in pairwise(lonlat.tolist()):
-        here, there = _plain(lon, lat), _plain(to_lon, to_lat)
-        angle = float(np.arccos(np.clip(here @ there, -1, 1)))
-        t = np.linspace(0, 1, int(np.ceil(angle / step_rad)) + 1)[:-1]
-        if abs(to_lon - lon) > HALF_TURN_DEG or angle == 0:
-            pieces.append(np.column_stack([lon + t * (to_lon - lon), lat + t * (to_lat - lat)]))
-            continue
-        far = np.outer(np.sin((1 - t) * angle), here) + np.outer(np.sin(t * angle), there)
-        east = np.degrees(np.arctan2(far[:, 1], far[:, 0]))
-        piece = np.column_stack(
-            [
-                east + 360 * np.round((lon + t * (to_lon - lon) - east) / 360),
-                np.degrees(np.arctan2(far[:, 2], np.hypot(far[:, 0], far[:, 1]))),
-            ]
-        )
-        piece[0] = lon, lat  # to the last bit: the ring must close
-        pieces.append(piece)
+    pieces = [_shortest_way(here, there, step_rad) for here, there in pairwise(lonlat.tolist())]
     return np.vstack([*pieces, lonlat[-1:]])
+
+
+def _shortest_way(here: list[float], there: list[float], step_rad: float) -> FloatArray:
+    """Vertices of one side, its first end included, its last not."""
+    turn = there[0] - here[0]
+    ends = _plain(*here), _plain(*there)
+    angle = float(np.arccos(np.clip(ends[0] @ ends[1], -1, 1)))
+    pieces = max(int(np.ceil(angle / step_rad)), 1)
+    while True:
+        t = np.linspace(0, 1, pieces + 1)
+        if abs(turn) > HALF_TURN_DEG or angle == 0:
+            return np.column_stack([here[0] + t * turn, here[1] + t * (there[1] - here[1])])[:-1]
+        way = np.outer(np.sin((1 - t) * angle), ends[0]) + np.outer(np.sin(t * angle), ends[1])
+        lon = here[0] + np.unwrap(np.arctan2(way[:, 1], way[:, 0]) - np.radians(here[0])) * (180 / np.pi)
+        lon += 360 * np.round((here[0] - lon[0]) / 360)
+        if np.abs(np.diff(lon)).max() < FAST_DEG or pieces > MOST_PIECES:
+            break
+        pieces *= 2
+    lat = np.degrees(np.arctan2(way[:, 2], np.hypot(way[:, 0], way[:, 1])))
+    found = np.column_stack([lon, lat])[:-1]
+    found[0] = here  # to the last bit: the ring must close
+    return found
 
 
 def _plain(lon: float, lat: float) -> FloatArray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, cos, radians
 from typing import TYPE_CHECKING, Any
 
 import pystac
@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from pystac_client import Client
 
     from crosstie.io.presets import Preset
-    from crosstie.io.scene_query import SceneQuery
+    from crosstie.io.scene_query import Box, SceneQuery
 
 Json = dict[str, Any]
+
+SCENE_DEG = 4.0
+"""No scene is wider at the equator, degrees."""
 
 
 def search(
@@ -80,9 +83,7 @@ def _searches(query: SceneQuery, preset: Preset, ids: Sequence[str], filtered: b
     """SAR and optical apart, for they are filtered by other rules; a box over the antimeridian in halves."""
     start, end = query.interval_utc
     when = None if start is None and end is None else "/".join(_rfc3339(bound) for bound in (start, end))
-    places: list[Json] = [{"bbox": box} for box in query.boxes] or [{}]
-    if query.area is not None:  # the two exclude each other; the box is applied afterwards
-        places = [{"intersects": shapely.geometry.mapping(query.area)}]
+    places = _places(query)
     for is_sar, wanted in ((True, query.sar_collections), (False, query.optical_collections)):
         collections = list(preset.asked(wanted))
         if not collections:
@@ -94,6 +95,30 @@ def _searches(query: SceneQuery, preset: Preset, ids: Sequence[str], filtered: b
         rules = _filter(query, is_sar) if filtered else None
         for place in places:
             yield _Search(base | {"datetime": when} | place, rules)
+
+
+def _places(query: SceneQuery) -> list[Json]:
+    """Where to search: never less than is wanted. Of box and area, which exclude each other, the area."""
+    if query.area is None:
+        return [{"bbox": _widened(box)} for box in query.boxes] or [{}]
+    bounds = query.area.bounds
+    if _widened(bounds) == bounds:
+        return [{"intersects": shapely.geometry.mapping(query.area)}]
+    return [{"bbox": _widened(bounds)}]
+
+
+def _widened(box: Box) -> Box:
+    """Widen a box at the antimeridian, so that it also meets outlines that cross it and are not cut there.
+
+    To a planar search such an outline runs round the Earth the other way, and ends short of the antimeridian.
+    """
+    west, south, east, north = box
+    margin = min(SCENE_DEG / max(cos(radians(max(abs(south), abs(north)))), 0.01), 90.0)
+    if east > 180 - margin:
+        west = min(west, 180 - margin)
+    if west < margin - 180:
+        east = max(east, margin - 180)
+    return west, south, east, north
 
 
 def _items(client: Client, asked: _Search) -> Iterator[Json]:

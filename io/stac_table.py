@@ -68,7 +68,7 @@ def read_table(
             )
         condition = _ids(ids) if ids else _condition(table.schema, query)
         found = table.to_table(columns=columns.wanted(), filter=condition)
-    return columns.rows(found, lambda item: _asset_names(table, item))
+    return columns.rows(found, lambda *item: _asset_names(table, *item))
 
 
 def _open(root: str, storage: Storage) -> ds.Dataset:
@@ -139,8 +139,11 @@ def _all(terms: list[ds.Expression]) -> ds.Expression:
     return result
 
 
-def _asset_names(table: ds.Dataset, item: str) -> list[str]:
-    found = table.to_table(columns=["assets"], filter=_ids([item])).column("assets").to_pylist()
+def _asset_names(table: ds.Dataset, item: str, collection: str | None) -> list[str]:
+    one = _ids([item])
+    if collection is not None:
+        one &= ds.field("collection") == collection
+    found = table.to_table(columns=["assets"], filter=one).column("assets").to_pylist()
     return sorted({name for assets in found for name, asset in _as_dict(assets).items() if asset is not None})
 
 
@@ -169,17 +172,17 @@ class _Columns:
     def rows(self, table: pa.Table, asset_names: Any) -> Rows:
         """Columns as everything else wants them."""
         count = len(table)
-        ids = _values(table, "id")
+        ids, collections = _values(table, "id"), _values(table, "collection")
         return Rows(
             id=ids,
-            collection=_values(table, "collection"),
+            collection=collections,
             times_us={name: _times(table, name) for name in TIMES},
             geometry=_geometry(table),
             bbox=_bbox(table),
             properties={name: _values(table, name) for name in self._properties},
             hrefs=self._hrefs(table),
             base=objects([None] * count),
-            asset_names=lambda row: asset_names(ids[row]),
+            asset_names=lambda row: asset_names(ids[row], collections[row]),
         )
 
     def _hrefs(self, table: pa.Table) -> dict[str, Objects]:

@@ -3,16 +3,16 @@ from __future__ import annotations
 import json
 import logging
 import re
-import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, date, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import shapely
 from pydantic import TypeAdapter
+from stac_site import as_table, served, stac_item, written
 
 from crosstie.errors import CatalogueError
 from crosstie.io.catalog import SceneQuery, find_scenes
@@ -21,134 +21,13 @@ from crosstie.types import Kind, SceneRef
 
 Json = dict[str, Any]
 
-GEOJSON = "application/geo+json"
-
 EVERYTHING = SceneQuery()
-
-
-def stac_item(name: str, *, collection: str = "sentinel-1-grd", **changes: Any) -> Json:
-    """A STAC item at Munich on 2025-06-12; `changes` go into its properties, or replace its parts."""
-    sar = "sentinel-1" in collection
-    item: Json = {
-        "type": "Feature",
-        "stac_version": "1.1.0",
-        "id": name,
-        "collection": collection,
-        "geometry": shapely.geometry.mapping(shapely.box(11, 48, 12, 49)),
-        "bbox": [11, 48, 12, 49],
-        "properties": {
-            "datetime": "2025-06-12T10:00:00Z",
-            "platform": "sentinel-1a" if sar else "sentinel-2b",
-        },
-        "links": [],
-        "assets": {("vh" if sar else "visual"): {"href": f"https://example.com/{name}.tif"}},
-    }
-    for key, value in changes.items():
-        (item if key in item else item["properties"])[key.replace("__", ":")] = value
-    return item
-
-
-def written(folder: Path, items: list[Json]) -> Path:
-    """A static catalogue of `items`, each a file in a folder of its own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    links = []
-    for item in items:
-        (folder / item["id"]).mkdir()
-        (folder / item["id"] / "item.json").write_text(json.dumps(item))
-        links.append({"rel": "item", "href": f"./{item['id']}/item.json"})
-    catalogue = folder / "catalog.json"
-    body = {"type": "Catalog", "id": "c", "stac_version": "1.1.0", "description": "d", "links": links}
-    catalogue.write_text(json.dumps(body))
-    return catalogue
-
-
-class TinyApi(BaseHTTPRequestHandler):
-    """A STAC API of the smallest kind: item search by POST, two items a page."""
-
-    items: list[Json]
-
-    def do_GET(self) -> None:
-        root = f"http://{self.headers['Host']}/"
-        self._answer(
-            {
-                "type": "Catalog",
-                "id": "tiny",
-                "stac_version": "1.1.0",
-                "description": "d",
-                "conformsTo": [
-                    "https://api.stacspec.org/v1.0.0/core",
-                    "https://api.stacspec.org/v1.0.0/item-search",
-                ],
-                "links": [
-                    {"rel": "self", "href": root},
-                    {"rel": "root", "href": root},
-                    {"rel": "search", "href": root + "search", "method": "POST", "type": GEOJSON},
-                ],
-            }
-        )
-
-    def do_POST(self) -> None:
-        if not self.items:
-            self._answer({"code": "NotFound", "description": "no such collection"}, status=404)
-            return
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        hits = [item for item in self.items if self._wanted(item, body)]
-        first = int(body.get("token", 0))
-        page = {"type": "FeatureCollection", "features": hits[first : first + 2], "links": []}
-        if first + 2 < len(hits):
-            after = {
-                "rel": "next",
-                "href": f"http://{self.headers['Host']}/search",
-                "method": "POST",
-                "body": {"token": first + 2},
-                "merge": True,
-            }
-            page["links"] = [after]
-        self._answer(page)
-
-    @staticmethod
-    def _wanted(item: Json, body: Json) -> bool:
-        if item["collection"] not in body["collections"]:
-            return False
-        if "bbox" in body and not shapely.box(*body["bbox"]).intersects(shapely.box(*item["bbox"])):
-            return False
-        if "datetime" not in body:
-            return True
-        start, end = (
-            None if part == ".." else datetime.fromisoformat(part) for part in body["datetime"].split("/")
-        )
-        said = item["properties"]
-        first = datetime.fromisoformat(said.get("start_datetime") or said["datetime"])
-        last = datetime.fromisoformat(said.get("end_datetime") or said["datetime"])
-        return (start is None or last >= start) and (end is None or first <= end)
-
-    def _answer(self, body: Json, *, status: int = 200) -> None:
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", GEOJSON)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *args: Any) -> None:
-        pass
 
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[list[Json]], str]]:
-    servers = []
-
-    def start(items: list[Json]) -> str:
-        handler = type("Api", (TinyApi,), {"items": items})
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}/"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    with ExitStack() as running:
+        yield lambda items: running.enter_context(served(items)).url
 
 
 def ids(scenes: Iterable[SceneRef]) -> set[str]:
@@ -203,15 +82,18 @@ MANY = [
         (SceneQuery(max_cloud_pct=20), {item["id"] for item in MANY} - {"not-ours", "overcast"}),
         (SceneQuery(bbox=(170, -20, -170, 0)), {"fiji"}),
         (SceneQuery(bbox=(0, 0, 20, 47.9)), set()),
+        (SceneQuery(intersects="POINT (179.5 -17.5)"), {"fiji"}),
+        (SceneQuery(intersects="POLYGON ((178 -19, -178 -19, -178 -16, 178 -16, 178 -19))"), {"fiji"}),
         (SceneQuery(sar_collections=(), optical_collections=("sentinel-2-l2a",)), {"last-moment"}),
     ],
 )
-def test_a_file_and_an_api_answer_alike(
+def test_a_file_an_api_and_a_table_answer_alike(
     query: SceneQuery, expected: set[str], tmp_path: Path, serve: Callable[[list[Json]], str]
 ):
-    static = find_scenes(written(tmp_path, MANY), query)
+    static = find_scenes(written(tmp_path / "site", MANY), query)
     assert ids(static) == expected
     assert list(find_scenes(serve(MANY), query)) == list(static)
+    assert list(find_scenes(as_table(tmp_path / "items.parquet", MANY), query)) == list(static)
 
 
 @pytest.mark.parametrize(
