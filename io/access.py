@@ -196,6 +196,8 @@ def _next_step(cause: str, drivers: tuple[str, ...]) -> str:
         )
     if re.search(r"code: 5\d\d|timed? ?out|resolve|connect", cause, re.IGNORECASE):
         return "its server does not answer as it should: check the address and storage.endpoint, or try later"
+    if "code: 404" in cause:
+        return "there is no such file: check the address"
     return f"give a {', '.join(drivers)} file, and check that it has arrived whole"
 
 

@@ -203,4 +203,5 @@ def _s3_environment(shown: str) -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
     """Say what went wrong, without obstore's debug dump and without any secret of the environment."""
-    return without_secrets(str(error).split("\n", 1)[0].strip())[:300]
+    line = str(error).split("\n", 1)[0].split("<?xml", 1)[0]
+    return without_secrets(line.strip(" :"))[:300]
