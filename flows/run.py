@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
@@ -17,12 +18,14 @@ from prefect.artifacts import (
 )
 from prefect.cache_policies import NO_CACHE
 
+from crosstie.errors import StoreError
 from crosstie.flows import run_log
 from crosstie.flows.register_pairs import Registrar
 from crosstie.flows.reporting import listener
 from crosstie.flows.standing import done_outcomes
 from crosstie.flows.summary import markdown
 from crosstie.flows.tally import MOST_ROWS, Tally
+from crosstie.io.index import index_committed
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from crosstie.flows.measure import TileMatcher
     from crosstie.flows.outcome import Outcome
     from crosstie.types import ScenePair
+
+LOG = logging.getLogger(__name__)
 
 TELL_S = 5.0
 """Time between two reports to the server, seconds: a run of small pairs would do little else."""
@@ -108,12 +113,17 @@ class Run:
             self.tally.add(outcome)
             yield outcome
         self._tell(now=True)
-        for outcome in self._registrar.register(to_do):
-            self.tally.add(outcome)
-            before = "already done: " if outcome.already_done else ""
-            listener().finished(outcome.pair_key, before + ", ".join([outcome.verdict, *outcome.reasons]))
-            self._tell()
-            yield outcome
+        committed: list[Outcome] = []
+        try:
+            for outcome in self._registrar.register(to_do):
+                self.tally.add(outcome)
+                committed += [outcome] if outcome.products is not None else []
+                before = "already done: " if outcome.already_done else ""
+                listener().finished(outcome.pair_key, before + ", ".join([outcome.verdict, *outcome.reasons]))
+                self._tell()
+                yield outcome
+        finally:
+            self._index(committed)
 
     def look_up(self, pairs: Sequence[ScenePair]) -> dict[str, Outcome]:
         """Outcomes by key of the pairs that are done, for these settings and weights."""
@@ -122,6 +132,18 @@ class Run:
             self._registrar.store, pairs, batch.settings, weights_sha256=batch.weights_sha256
         )
         return found
+
+    def _index(self, outcomes: Sequence[Outcome]) -> None:
+        """Take what was committed into the index, which `_COMMIT` does not need: a run is not lost by it."""
+        if not outcomes:
+            return
+        try:
+            index_committed(
+                self._registrar.store,
+                [(o.pair_key, str(o.products).rpartition("/")[2]) for o in outcomes],
+            )
+        except StoreError as trouble:
+            LOG.warning("the index was not brought up to date; `crosstie index` does it: %s", trouble)
 
     def _tell(self, *, now: bool = False) -> None:
         listener().run(self.tally)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import geopandas as gpd
 import psutil
 import pytest
 import rasterio
@@ -83,6 +84,8 @@ def test_every_pair_has_its_own_outcome(first: tuple[Path, list[Outcome]], catal
     assert "clouded" in outcomes[2].reasons
     assert [outcome.already_done for outcome in outcomes] == [False] * 3
     assert len(list(out.rglob("_COMMIT"))) == 2
+    index = gpd.read_parquet(out / "_index" / "corrections.parquet")
+    assert sorted(index["verdict"]) == ["corrected", "unreliable"]
 
     correction = read_correction(outcomes[0])
     truth = json.loads((catalogue.parent / "truth.json").read_text())["pairs"][0]
