@@ -38,6 +38,8 @@ def local_cluster(compute: ComputeSettings) -> Iterator[SpecCluster]:
             {
                 "distributed.worker.profile.enabled": False,
                 "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
+                # Else an idle matcher takes windows from a reader, and fetches anew what that has fetched.
+                "distributed.scheduler.work-stealing": False,
             }
         ),
         SpecCluster(

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,27 +20,66 @@ from crosstie.flows import deadline
 from crosstie.flows.measure import read_chunk, read_patch
 from crosstie.flows.on_worker import GPU, match_here, probability_here
 from crosstie.flows.shares import Shares
-from crosstie.flows.workforce import LOOK_AGAIN_S, LOOK_S, Workforce, workforce_of
+from crosstie.flows.workforce import LOOK_S, Workforce, workforce_of
+from crosstie.io.href import public_href
+from crosstie.io.raster import read_plane
 
 if TYPE_CHECKING:
     from distributed import Client
+    from odc.geo.geobox import GeoBox
 
     from crosstie.flows.measure import MatchJob, Plane, Planes
     from crosstie.grid import Chunk
+    from crosstie.io.raster import RasterSource
     from crosstie.types import TiePoints, Tile
 
 LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class OnCluster:
-    """The workers behind a client that `crosstie.flows.cluster.connected` has made.
+    """The workers behind a client that `crosstie.flows.cluster.connected` has made; one of these a pair.
 
     Several pairs may work through one client at once, each in a thread of its own. A worker that dies costs
     what it held: Dask has that read and matched again by the others, or by one that comes.
     """
 
     client: Client
+
+    def read(self, source: RasterSource, geobox: GeoBox) -> Plane:
+        """Read a raster on a grid in a reader of this pair: it keeps what it fetches for the windows to come.
+
+        Raises
+        ------
+        UnreadableRasterError : as `read_plane` raises it
+        NoWorkerError : the scheduler is gone
+        DeadlyWorkError : the workers die of it
+        """
+        workforce = workforce_of(self.client)
+        try:
+            future: Future[Any] = self.client.submit(
+                read_plane,
+                source,
+                geobox,
+                pure=False,
+                workers=list(workforce.readers(self)[:1]),
+                allow_other_workers=True,
+            )
+        except RuntimeError as problem:  # a client that has given up its scheduler
+            raise workforce.lost(problem) from problem
+        try:
+            while True:
+                deadline.check()
+                with suppress(TimeoutError):
+                    plane: Plane = future.result(LOOK_S)
+                    return plane
+        except CancelledError as problem:
+            raise workforce.lost(problem) from problem
+        except KilledWorker as problem:
+            raise DeadlyWorkError(
+                f"{problem.allowed_failures + 1} workers died that read {public_href(source.hrefs[0])}, the"
+                f" last at {problem.last_worker.address}; its log says why"
+            ) from problem
 
     def probabilities(self, job: MatchJob, spots: Sequence[Tile]) -> list[Plane]:
         """As in `Engine`.
@@ -75,7 +115,9 @@ class OnCluster:
             )
 
         with workforce.shared():
-            walk = _Walk(self.client, workforce, len(work), submit)
+            px = job.grid.shape[0] * job.grid.shape[1]
+            readers = partial(workforce.readers, self, px=px)
+            walk = _Walk(self.client, workforce, len(work), submit, readers)
             try:
                 yield from walk.results()
             finally:
@@ -86,13 +128,19 @@ class _Walk:
     """The windows of one pair: some under way, none lost, none in memory longer than it takes."""
 
     def __init__(
-        self, client: Client, workforce: Workforce, count: int, submit: Callable[[int, str], Future[Any]]
+        self,
+        client: Client,
+        workforce: Workforce,
+        count: int,
+        submit: Callable[[int, str], Future[Any]],
+        readers: Callable[[], Sequence[str]],
     ) -> None:
         self._client = client
         self._workforce = workforce
         self._submit = submit
+        self._readers = readers
         self._left = count
-        self._shares = Shares(count, len(workforce.seen(max_age_s=LOOK_AGAIN_S).readers))
+        self._shares = Shares(count, len(readers()))
         self._completed = as_completed(with_results=True, loop=client.loop)
         self._under_way: dict[Future[Any], int] = {}
         self._suspects: deque[int] = deque()
@@ -121,7 +169,7 @@ class _Walk:
         self._end_trial()
 
     def _fill(self) -> None:
-        readers = self._workforce.seen(max_age_s=LOOK_AGAIN_S).readers
+        readers = self._readers()
         self._try_suspect(readers)
         room = self._workforce.allowance() - len(self._under_way)
         while room > 0 and readers and (share := self._shares.take(readers)) is not None:

@@ -140,9 +140,10 @@ def _registered(pair: ScenePair, batch: Batch, store: Store) -> Outcome:
         storage=settings.storage,
     )
     deadline.check()
-    plan = plan_pair(*sources, settings)
+    engine = OnCluster(Client.current())
+    plan = plan_pair(*sources, settings, read=engine.read)
     deadline.check()
-    measured = register_plan(plan, OnCluster(Client.current()), settings, progress=progress)
+    measured = register_plan(plan, engine, settings, progress=progress)
     registration = assemble(
         names,
         plan,
@@ -152,7 +153,7 @@ def _registered(pair: ScenePair, batch: Batch, store: Store) -> Outcome:
         seconds=time.monotonic() - begin,
     )
     deadline.check()
-    url = publish(store, registration, plan, names)
+    url = publish(store, registration, plan, names, read=engine.read)
     forget_failure(store, pair.key, registration.run_key)
     return Outcome.of(pair.key, correction_dict(registration), products=url, already_done=False)
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from crosstie.errors import NoWorkerError
 from crosstie.flows.on_worker import GPU, LoadMatcher
@@ -26,6 +29,11 @@ LOOK_S = 1.0
 
 LOOK_AGAIN_S = 5.0
 """The same while results come: then it only decides who gets how much."""
+
+
+READER_PX = 10_980**2
+"""A grid of so many pixels, those of a Sentinel-2 tile, is one reader's, one of twice as many may be two's:
+a reader keeps what it has fetched, and what two have between them is fetched twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +105,7 @@ class Workforce:
         self._seen = look(client, plugin.name)
         self._seen_at = time.monotonic()
         self._pairs = 0
+        self._readers_of: WeakKeyDictionary[object, list[str]] = WeakKeyDictionary()
 
     def seen(self, *, max_age_s: float) -> Seen:
         """Who is there, as last looked up; looked up again where that is too long ago.
@@ -127,6 +136,24 @@ class Workforce:
         seen = self.seen(max_age_s=LOOK_AGAIN_S)
         hands = max(len(seen.readers), self._readers_to_come) + len(seen.matchers)
         return max(1, AHEAD * hands // max(1, self._pairs))
+
+    def readers(self, pair: object, *, px: int = 0) -> tuple[str, ...]:
+        """Who reads for a pair: the same each time, as long as they live, and first those with fewest pairs.
+
+        Parameters
+        ----------
+        pair : whatever stands for it; forgotten with it
+        px : pixels of its grid
+        """
+        known = self.seen(max_age_s=LOOK_AGAIN_S).readers
+        with self._looking:
+            mine = [name for name in self._readers_of.get(pair, ()) if name in known]
+            busy = Counter(chain.from_iterable(self._readers_of.values()))
+            most = max(1, min(px // READER_PX, len(known) // max(1, self._pairs)))
+            idle = sorted(set(known).difference(mine), key=lambda name: (busy[name], name))
+            mine += idle[: max(0, most - len(mine))]
+            self._readers_of[pair] = mine
+            return tuple(mine[:most])
 
     @contextmanager
     def shared(self) -> Iterator[None]:
