@@ -104,8 +104,9 @@ def test_a_matching_worker_killed_mid_scene_costs_the_windows_that_it_had(
     assert len(journal.windows) - 36 <= AHEAD * 3
 
 
+@pytest.mark.parametrize("everyone", [False, True], ids=["no matcher is left", "nobody is left"])
 def test_the_scene_waits_for_workers_that_come_late_and_are_told_the_network(
-    cluster: DaskCluster, plan: Plan, undisturbed: TiePoints, journal: Journal
+    cluster: DaskCluster, plan: Plan, undisturbed: TiePoints, journal: Journal, everyone: bool
 ) -> None:
     cluster.start("matcher-0")
     settings = with_compute(cluster=cluster.address, gpu_wait_s=300.0)
@@ -113,10 +114,11 @@ def test_the_scene_waits_for_workers_that_come_late_and_are_told_the_network(
 
         def replace() -> None:
             cluster.kill("matcher-0")
-            cluster.kill("reader-0")
-            while look(client).workers:
+            if everyone:
+                cluster.kill("reader-0")
+            while look(client).workers if everyone else look(client).with_gpu:
                 time.sleep(0.05)
-            cluster.start("matcher-1", "reader-0")
+            cluster.start(*["matcher-1", "reader-0"][: 1 + everyone])
 
         measured = register_plan(plan, OnCluster(client), settings, progress=after(40, replace))
     assert_same(measured.points, undisturbed)
