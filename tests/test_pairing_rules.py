@@ -263,10 +263,9 @@ def test_the_command_tells_the_plan_as_table_geojson_and_geoparquet(tmp_path: Pa
     table = CliRunner().invoke(app, common)
     assert table.exit_code == 0, table.output
     assert "s2__s1" in table.output
-    assert "1 pairs, 1 to do; 2 scenes left out (--left-out names them); planned in" in table.output
+    assert "1 pairs, 1 to do; 2 scenes left out; planned in" in table.output
     assert "1 left out: cloud" in table.output
-    named = CliRunner().invoke(app, [*common, "--left-out"])
-    assert "left out: s1-far: no optical scene overlaps it" in named.output
+    assert "left out: s1-far: no optical scene overlaps it" in table.output
 
     geojson = CliRunner().invoke(app, [*common, "--format", "geojson"])
     told = json.loads(geojson.stdout)
@@ -280,6 +279,18 @@ def test_the_command_tells_the_plan_as_table_geojson_and_geoparquet(tmp_path: Pa
     assert frame.overlap_pct.tolist() == pytest.approx([100])
     assert set(pd.read_parquet(tmp_path / "plan.left_out.parquet").scene) == {"s1-far", "s2-cloudy"}
     assert CliRunner().invoke(app, [*common, "--format", "geoparquet"]).exit_code == 2
+
+
+def test_where_many_are_left_out_they_are_counted_and_named_on_demand(tmp_path: Path):
+    items = [stac_item(f"s1-{n:02d}") for n in range(21)]
+    file = tmp_path / "items.json"
+    file.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    command = ["pairs", "--catalog", str(file)]
+    short = CliRunner().invoke(app, command).output
+    assert "s1-00" not in short
+    assert "(--left-out names them)" in short
+    assert "20 left out: older version" in short  # all of one moment and place
+    assert CliRunner().invoke(app, [*command, "--left-out"]).output.count("left out: s1-") == 21
 
 
 def test_an_area_file_limits_the_search(tmp_path: Path):

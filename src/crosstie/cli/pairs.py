@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from crosstie.io.pairing import PairPlan
 
 
+MOST_NAMED = 20
+"""Scenes left out that are named without being asked for."""
+
+
 class PairsFormat(StrEnum):
     """How `crosstie pairs` tells the plan."""
 
@@ -106,7 +110,7 @@ def pairs_command(
         ),
     ] = None,
     left_out: Annotated[
-        bool, typer.Option("--left-out", help="Name every scene left out, not only how many by which rule.")
+        bool, typer.Option("--left-out", help="Name every scene left out, however many there are.")
     ] = False,
 ) -> None:
     """Show what would be done, and which scenes are left out and why. Computes nothing.
@@ -145,13 +149,14 @@ def pairs_command(
     done = done_keys(plan.pairs, out, settings) if out is not None else None
     written = _tell(plan, done, form, to)
     summary = sys.stderr if form is not PairsFormat.TABLE and to is None else sys.stdout
-    lines = [f"left out: {o.scene}: {o.why}" for o in plan.left_out] if left_out else []
+    named = left_out or len(plan.left_out) <= MOST_NAMED
+    lines = [f"left out: {o.scene}: {o.why}" for o in plan.left_out] if named else []
     lines += [f"{count:>7} left out: {rule}" for rule, count in plan.by_rule()]
     to_do = len(plan.pairs) - (len(done) if done else 0)
     seconds = time.monotonic() - begin
     lines.append(
         f"{len(plan.pairs)} pairs, {to_do} to do; {len(plan.left_out)} scenes left out"
-        f"{'' if left_out or not plan.left_out else ' (--left-out names them)'}; planned in {seconds:.1f} s"
+        f"{'' if named else ' (--left-out names them)'}; planned in {seconds:.1f} s"
     )
     lines += [f"written: {path}" for path in written]
     summary.write("\n".join(lines) + "\n")
