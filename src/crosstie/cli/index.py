@@ -11,6 +11,7 @@ import typer
 
 from crosstie.cli.app import EXIT_UNRELIABLE, app, told
 from crosstie.cli.options import (
+    AreaOption,
     BboxOption,
     ConfigOption,
     EndOption,
@@ -96,6 +97,7 @@ def status_command(
     start: StartOption = None,
     end: EndOption = None,
     bbox: BboxOption = None,
+    area: AreaOption = None,
     max_days: MaxDaysOption = None,
     max_cloud: MaxCloudOption = None,
     form: FormatOption = ReportFormat.TABLE,
@@ -113,7 +115,7 @@ def status_command(
     from crosstie.flows.status import take_status
     from crosstie.io.store import open_store
 
-    settings = search_settings(config, start, end, bbox, max_days, max_cloud)
+    settings = search_settings(config, start, end, bbox, max_days, max_cloud, area=area)
     status = take_status(open_store(out, settings.storage), settings, catalogue=catalog)
     if form is ReportFormat.JSON:
         typer.echo(json.dumps(status.as_dict(), indent=1, ensure_ascii=False))

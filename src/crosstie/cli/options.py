@@ -36,6 +36,10 @@ BboxOption = Annotated[
     str | None,
     typer.Option(help="WEST,SOUTH,EAST,NORTH in degrees.", metavar="W,S,E,N", show_default=False),
 ]
+AreaOption = Annotated[
+    Path | None,
+    typer.Option("--area", help="GeoJSON file of the area, instead of --bbox.", show_default=False),
+]
 MaxDaysOption = Annotated[
     float | None,
     typer.Option(help="Longest time between the two acquisitions, days.", show_default=False),
@@ -55,10 +59,12 @@ def search_settings(
     max_days: float | None,
     max_cloud: float | None,
     *,
+    area: Path | None = None,
     more: Mapping[str, object] | None = None,
 ) -> Settings:
     """Settings of a command that searches a catalogue; `more` are options of this command alone."""
     from crosstie.config import load_settings
+    from crosstie.io.area import read_area
 
     return load_settings(
         config,
@@ -66,6 +72,7 @@ def search_settings(
             "catalogue.start_utc": _moment("--start", start),
             "catalogue.end_utc": _moment("--end", end),
             "catalogue.bbox": _bbox(bbox),
+            "catalogue.intersects": None if area is None else read_area(area),
             "catalogue.max_cloud_pct": max_cloud,
             "pairing.max_days": max_days,
         }

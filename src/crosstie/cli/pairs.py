@@ -12,6 +12,7 @@ import typer
 
 from crosstie.cli.app import app, told
 from crosstie.cli.options import (
+    AreaOption,
     BboxOption,
     CatalogOption,
     ConfigOption,
@@ -67,10 +68,7 @@ def pairs_command(
     start: StartOption = None,
     end: EndOption = None,
     bbox: BboxOption = None,
-    intersects: Annotated[
-        Path | None,
-        typer.Option(help="GeoJSON file; scenes that touch its area are taken.", show_default=False),
-    ] = None,
+    area: AreaOption = None,
     max_days: MaxDaysOption = None,
     max_cloud: MaxCloudOption = None,
     orbit: Annotated[
@@ -120,7 +118,7 @@ def pairs_command(
     [bold]Example:[/bold] crosstie pairs --catalog catalog.json --max-days 10 --format geojson > pairs.geojson
 
     [bold]Example:[/bold] crosstie pairs --catalog archive.parquet --start 2025-06-01 --end 2025-06-30
-    --intersects area.geojson --orbit descending --format geoparquet --to plan.parquet
+    --area area.geojson --orbit descending --format geoparquet --to plan.parquet
     """
     from crosstie.flows.discover import done_keys, find_plan
 
@@ -134,8 +132,8 @@ def pairs_command(
         bbox,
         max_days,
         max_cloud,
+        area=area,
         more={
-            "catalogue.intersects": None if intersects is None else _area(intersects),
             "catalogue.orbit": orbit,
             "catalogue.tracks": tuple(track or ()) or None,
             "catalogue.platforms": tuple(platform or ()) or None,
@@ -160,21 +158,6 @@ def pairs_command(
     )
     lines += [f"written: {path}" for path in written]
     summary.write("\n".join(lines) + "\n")
-
-
-def _area(path: Path) -> str:
-    """WKT of what a GeoJSON file holds: a geometry, a feature, or features together."""
-    import shapely
-
-    try:
-        found = shapely.from_geojson(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, shapely.errors.GEOSException) as problem:
-        raise SettingsError(f"--intersects {path}: no GeoJSON that can be read ({problem})") from None
-    parts = shapely.get_parts(found)
-    if not len(parts):
-        raise SettingsError(f"--intersects {path}: holds no geometry")
-    whole = parts[0] if len(parts) == 1 else shapely.union_all(shapely.make_valid(parts))
-    return str(shapely.to_wkt(whole, rounding_precision=9))
 
 
 def _tell(plan: PairPlan, done: set[str] | None, form: PairsFormat, to: Path | None) -> list[Path]:

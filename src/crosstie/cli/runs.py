@@ -12,6 +12,7 @@ from rich.console import Console
 
 from crosstie.cli.app import EXIT_UNRELIABLE, app, told
 from crosstie.cli.options import (
+    AreaOption,
     BboxOption,
     CatalogOption,
     ConfigOption,
@@ -34,10 +35,6 @@ MOST_LISTED = 20
 """Pairs that a backfill lists when it ends: more are looked up with `crosstie status`."""
 
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show what Prefect says, too.")]
-AreaOption = Annotated[
-    Path | None,
-    typer.Option("--area", help="GeoJSON file of the area, instead of --bbox.", show_default=False),
-]
 
 
 class OrderName(StrEnum):
@@ -268,11 +265,9 @@ def _prepared(
 ) -> Settings:
     """Settings of a run; Prefect, which comes after this, is told how loud to be."""
     from crosstie.flows.prefect_env import prepare
-    from crosstie.io.area import read_area
 
     prepare(verbose=verbose)
-    settings = search_settings(config, start, end, bbox, max_days, max_cloud)
-    return settings if area is None else _with(settings, "catalogue", intersects=read_area(area))
+    return search_settings(config, start, end, bbox, max_days, max_cloud, area=area)
 
 
 def _with(settings: Settings, group: str, **values: object) -> Settings:
