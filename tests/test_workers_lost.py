@@ -225,22 +225,26 @@ def test_pairs_share_one_client_and_what_may_be_under_way(
 ) -> None:
     cluster.start("matcher-0")
     settings = with_compute(cluster=cluster.address)
+    pairs = 6
     under_way: list[int] = []
     with connected(settings.compute, loader(journal.path, seconds=0.02)) as client:
-        begin = threading.Barrier(3)
+        begin = threading.Barrier(pairs)
+
+        def note(done: int, total: int) -> None:
+            del done, total
+            under_way.append(sum(str(key).startswith("match_here") for key in list(client.futures)))
 
         def register(_: int) -> TiePoints:
             begin.wait(30)
-            engine = OnCluster(Client.current())
-            return register_plan(
-                plan, engine, settings, progress=lambda *_: under_way.append(len(client.futures))
-            ).points
+            return register_plan(plan, OnCluster(Client.current()), settings, progress=note).points
 
-        with ThreadPoolExecutor(3) as pairs:
-            found = list(pairs.map(register, range(3)))
+        with ThreadPoolExecutor(pairs) as threads:
+            found = list(threads.map(register, range(pairs)))
     for points in found:
         assert_same(points, undisturbed)
-    assert max(under_way) <= AHEAD * 2 + 3  # of two workers; a pair whose share has shrunk ends what it has
+    # Two workers may have four; a pair alone has them all, and gives up its share window by window. The
+    # margin is for results whose release is on its way.
+    assert max(under_way) < 3 * AHEAD * pairs / 2
 
 
 def test_a_scheduler_that_goes_is_an_error_of_the_pair(tmp_path: Path, plan: Plan, journal: Journal) -> None:
