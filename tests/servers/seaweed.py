@@ -82,11 +82,41 @@ class Traffic:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Notices:
+    """A service that the server tells of every change in one bucket."""
+
+    bucket: str
+    endpoint: str
+    token: str = field(repr=False)
+
+    def toml(self) -> str:
+        """As SeaweedFS reads it from the folder in which it is started."""
+        return (
+            "[notification.webhook]\nenabled = true\n"
+            f'endpoint = "{self.endpoint}"\nbearer_token = "{self.token}"\n'
+            f'path_prefixes = ["/buckets/{self.bucket}/"]\n'
+            # where these are left out it does not try again, whatever its template says
+            "max_retries = 10\nbackoff_seconds = 1\nmax_backoff_seconds = 5\ntimeout_seconds = 60\n"
+        )
+
+
 @contextmanager
 def seaweed(
-    folder: Path, *, buckets: tuple[str, ...] = (), key: str = "crosstie", secret: str = "only-on-loopback"
+    folder: Path,
+    *,
+    buckets: tuple[str, ...] = (),
+    key: str = "crosstie",
+    secret: str = "only-on-loopback",
+    notices: Notices | None = None,
 ) -> Iterator[ObjectStore]:
     """Run SeaweedFS over `folder` until the block ends.
+
+    Parameters
+    ----------
+    buckets : made at once, empty
+    key, secret : credentials that it asks for
+    notices : whom to tell of new objects; None for nobody
 
     Raises
     ------
@@ -96,10 +126,13 @@ def seaweed(
     folder.mkdir(parents=True, exist_ok=True)
     data = folder / "seaweed"
     data.mkdir(exist_ok=True)
+    if notices is not None:
+        (folder / "notification.toml").write_text(notices.toml(), encoding="utf-8")
     ports = dict(zip(PORT_FLAGS, free_ports(len(PORT_FLAGS)), strict=True))
     command: list[str | Path] = [
         program("weed"), "mini", f"-dir={data}", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}",
         f"-metricsIp={LOOPBACK}", "-master.telemetry=false", "-admin.ui=false", "-webdav=false",
+        "-s3.autoCreateBucket=false",  # as on S3: who writes to a bucket that is missing is told so
         # a volume takes its size on the disk at once: small ones, and many
         "-master.volumeSizeLimitMB=64", "-volume.max=64",
         *(f"-{flag}={port}" for flag, port in ports.items()),
