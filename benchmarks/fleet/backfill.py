@@ -3,8 +3,8 @@
     python benchmarks/fleet/backfill.py --from ../shared/data/scenes --pairs 2000 --folder /tmp/backfill
 
 Cuts the pairs (crosstie simulate --from), runs `crosstie backfill` over them, ends all its processes with
-SIGKILL at random points, starts it again, and says at the end: whether every pair is committed, whether a pair
-that was committed at a kill has been touched since, how far the offsets are off the known errors, and how long
+SIGKILL at random points, starts it again, and says at the end: whether every pair is committed, whether one
+that was committed at a kill has been touched since, how far the offsets are off the known errors, how long
 it took. Exit code 1 where one of the first two does not hold, or fewer than 99 % of the offsets are within
 0.5 px.
 """
