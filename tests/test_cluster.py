@@ -92,7 +92,7 @@ def test_one_worker_matches_and_another_reads(client: Client) -> None:
 
 def test_a_scheduler_without_the_resource_is_refused_not_waited_for() -> None:
     with (
-        LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster, set_as_default=False) as client,
         pytest.raises(SettingsError, match=f"none of its 1 workers.*--resources {GPU}=1"),
     ):

@@ -301,7 +301,7 @@ def test_an_area_file_limits_the_search(tmp_path: Path):
         "pairs",
         "--catalog",
         str(file),
-        "--intersects",
+        "--area",
         str(area),
         "--orbit",
         "any",
