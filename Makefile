@@ -50,7 +50,7 @@ demo: $(STAMP)
 	echo "Run 'make demo' again: nothing is computed twice."
 
 # Two files at a time: many of them wait for servers most of the time. A file stays in one process.
-SIDE_BY_SIDE := -n 2 --dist loadgroup
+SIDE_BY_SIDE := -n 2 --dist loadfile
 
 test: $(STAMP) $(SERVERS_STAMP) postgis
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE)

@@ -28,16 +28,6 @@ REAL_DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 UTM_GRID = GeoBox((1000, 1200), Affine(10, 0, 600_000, 0, -10, 3_300_000), "EPSG:32614")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file together where tests run side by side: its servers and scenes are made once.
-
-    All integration tests are one group, for they share one set of servers.
-    """
-    for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(folder if folder == "integration" else item.path.stem))
-
-
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real scenes, pairs and chips, beside the checkout."""
