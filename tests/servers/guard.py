@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,8 +24,8 @@ PATIENCE_S = 10.0
 
 
 def main() -> int:
-    """Arguments: process id of the parent, user to run as ("" for the same), the command."""
-    parent, user, command = int(sys.argv[1]), sys.argv[2] or None, sys.argv[3:]
+    """Arguments: process id of the parent, user to run as, folder to remove at the end, command."""
+    parent, user, belongings, command = int(sys.argv[1]), sys.argv[2] or None, sys.argv[3], sys.argv[4:]
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -41,6 +42,8 @@ def main() -> int:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         stop_children()
+        if belongings:
+            shutil.rmtree(belongings, ignore_errors=True)
 
 
 class _StoppedError(Exception):

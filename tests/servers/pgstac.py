@@ -147,12 +147,12 @@ def _database(programs: Path, folder: Path, port: int) -> Iterator[dict[str, str
             "PGPASSWORD": password,
             "PGDATABASE": "postgres",
         }
-        with running("postgres", command, folder, user=user, cwd=home) as child:
+        with running("postgres", command, folder, user=user, cwd=home, belongings=home) as child:
             waiting = [programs / "pg_isready", "--quiet"]
             child.until(lambda: _succeeds(waiting, environment), timeout_s=60)
             yield environment
     finally:
-        shutil.rmtree(home)
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def _succeeds(command: list[Path], environment: dict[str, str]) -> bool:

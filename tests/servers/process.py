@@ -124,6 +124,7 @@ def running(
     environment: Mapping[str, str] | None = None,
     user: str | None = None,
     cwd: Path | None = None,
+    belongings: Path | None = None,
 ) -> Iterator[Child]:
     """Run a command until the block ends; its log is `folder`/`name`.log.
 
@@ -131,11 +132,19 @@ def running(
     ----------
     environment : what it sees beyond this process's own environment
     user : who it runs as; None for the one who runs this
+    belongings : folder that is removed when it has ended, also where this process is killed
     """
     log = folder / f"{name}.log"
     with log.open("ab") as out:
         guard = subprocess.Popen(
-            [sys.executable, str(GUARD), str(os.getpid()), user or "", *map(str, command)],
+            [
+                sys.executable,
+                str(GUARD),
+                str(os.getpid()),
+                user or "",
+                str(belongings or ""),
+                *map(str, command),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
