@@ -42,7 +42,8 @@ def listen_command(
     auth_token=TOKEN; mc event add HOST/scenes arn:minio:sqs::crosstie:webhook --event put --suffix item.json
 
     [bold]SeaweedFS:[/bold] in notification.toml, \[notification.webhook] enabled = true,
-    endpoint = "http://HOST:8088/scenes", bearer_token = "TOKEN", path_prefixes = \["/buckets/scenes/"]
+    endpoint = "http://HOST:8088/scenes", bearer_token = "TOKEN",
+    path_prefixes = \["/buckets/scenes/"], max_retries = 10 (0 if not written)
 
     [bold]AWS:[/bold] aws sns subscribe --topic-arn ARN --protocol https
     --notification-endpoint https://HOST/scenes, with ARN in listen.sns_topics and listen.confirm_sns
