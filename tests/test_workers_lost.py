@@ -286,6 +286,6 @@ def test_a_window_that_kills_its_workers_is_an_error_of_its_pair_alone(
         ThreadPoolExecutor(2) as pairs,
     ):
         healthy = pairs.submit(register_plan, plan, OnCluster(client), settings)
-        with pytest.raises(DeadlyWorkError, match=r"window [1-4] of this pair: each of 4 workers"):
+        with pytest.raises(DeadlyWorkError, match=r"window [1-4] of this pair: each of 6 workers"):
             register_plan(deadly, OnCluster(client), settings)
         assert_same(healthy.result(300).points, undisturbed)

@@ -93,8 +93,6 @@ def test_without_a_matching_worker_a_pair_fails_with_a_reason_and_is_done_when_o
     failure = json.loads(fleet.read("lost", key))
     assert failure["code"] == "no_gpu_worker"
     assert "GPU" in failure["message"]
-    what = "no worker that offers the resource GPU"
-    fleet.until(lambda: any(what in line for line in fleet.log(run_id)))
     assert "pairs under way wait for one for up to 3 s" in fleet.prefect.worker.log.read_text()
 
     fleet.cluster.start("matcher-2")

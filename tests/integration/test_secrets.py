@@ -97,9 +97,8 @@ def broken_and_good_runs(fleet: Fleet, folder: Path) -> Iterator[tuple[str, byte
         )
     )
     assert fleet.finished(well)["state_type"] == "COMPLETED", fleet.log(well)
-    for run in (bucketless, fileless):
-        fleet.finished(run)
-        fleet.until(lambda run=run: any(line.startswith("ERROR") for line in fleet.log(run)))
+    broken = [fleet.finished(run)["id"] for run in (bucketless, fileless)]
+    fleet.until(lambda: any(line.startswith("ERROR") for run in broken for line in fleet.log(run)))
     (failure,) = [key for key in fleet.keys("secrets-lame") if key.endswith("/_FAILED.json")]
     assert json.loads(fleet.read("secrets-lame", failure))["code"] == "unreadable_raster"
     for name, options in {
