@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
@@ -34,10 +34,6 @@ if TYPE_CHECKING:
     from crosstie.types import TiePoints, Tile
 
 LOG = logging.getLogger(__name__)
-
-TRIALS = 2
-"""How often a window is tried again that its workers have died of: once may be the fault of a window that
-nobody suspects yet."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -149,7 +145,6 @@ class _Walk:
         self._under_way: dict[Future[Any], int] = {}
         self._suspects: deque[int] = deque()
         self._on_trial: int | None = None
-        self._trials: Counter[int] = Counter()
         self._nobody_since: float | None = None
 
     def results(self) -> Iterator[tuple[int, Any]]:
@@ -261,14 +256,10 @@ class _Walk:
         if not isinstance(problem, KilledWorker):
             raise problem.with_traceback(trace)
         if n == self._on_trial:
-            self._end_trial()
-            self._trials[n] += 1
-        if self._trials[n] == TRIALS:
-            died = (1 + TRIALS) * (problem.allowed_failures + 1)
             raise DeadlyWorkError(
-                f"window {n + 1} of this pair: each of {died} workers that had it died, the last at "
-                f"{problem.last_worker.address}; its log says why (out of memory? then a smaller "
-                "compute.chunk_px helps)"
+                f"window {n + 1} of this pair: each of {2 * (problem.allowed_failures + 1)} workers that had "
+                f"it died, the last at {problem.last_worker.address}; its log says why (out of memory? then "
+                "a smaller compute.chunk_px helps)"
             ) from problem
         LOG.warning("a window has lost %d workers; it is tried once more", problem.allowed_failures + 1)
         self._suspects.append(n)
