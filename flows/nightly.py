@@ -23,7 +23,6 @@ NAME = "nightly"
 
 TABLE_KEY = f"crosstie-{NAME}"
 PROGRESS_KEY = f"crosstie-{NAME}-progress"
-SUMMARY_KEY = f"crosstie-{NAME}-summary"
 
 
 def since(out: str, settings: Settings, scope: str) -> datetime | None:

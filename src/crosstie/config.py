@@ -34,8 +34,6 @@ HUGE_GRID_PX = 4096
 
 AnySettings = TypeVar("AnySettings", bound=BaseModel)
 
-PositivePx = Annotated[int, Field(gt=0)]
-
 
 def _regular_expression(text: str) -> str:
     try:
