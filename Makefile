@@ -15,7 +15,7 @@ DEMO_PRODUCTS := demo-products
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo test unit integration servers postgis check format clean
+.PHONY: help install demo test unit integration deploy-check rehearsal servers postgis promtool docs check format clean
 
 help:
 	@echo "make install   a virtual environment in .venv with everything in it"
@@ -23,6 +23,9 @@ help:
 	@echo "make test      all tests: each part alone, then together against real servers"
 	@echo "make unit      the tests of the parts alone"
 	@echo "make integration  the tests against Prefect, Dask, SeaweedFS and a STAC API, which it starts and stops"
+	@echo "make deploy-check  every file of deploy/ against its schema, its linter or the server that takes it"
+	@echo "make rehearsal    the process set of the compose file, the run-book's commands and the image's steps, without an engine"
+	@echo "make docs      build the documentation into site/; a warning is an error"
 	@echo "make servers   start these servers, print their addresses and what to export; Ctrl-C stops them"
 	@echo "make check     format, lint, types, import rules, sdist and wheel"
 	@echo "make format    mend what ruff can mend"
@@ -53,10 +56,19 @@ demo: $(STAMP)
 SIDE_BY_SIDE := -n 2 --dist loadfile
 
 # One after the other: the servers of all of them together are load enough.
-test: unit integration
+test: unit deploy-check integration rehearsal
 
 unit: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore tests/integration
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore tests/integration --ignore tests/deploy --ignore tests/rehearsal
+
+deploy-check: $(STAMP) promtool
+	$(BIN)/python -m pytest tests/deploy
+
+rehearsal: $(STAMP) $(SERVERS_STAMP) postgis promtool
+	$(BIN)/python -m pytest tests/rehearsal
+
+docs: $(STAMP)
+	$(BIN)/mkdocs build --strict
 
 integration: $(STAMP) $(SERVERS_STAMP) postgis
 	$(BIN)/python -m pytest tests/integration
@@ -73,6 +85,9 @@ $(SERVERS_STAMP): tests/servers/requirements.txt
 postgis:
 	@tests/servers/install-postgis.sh
 
+promtool:
+	@tests/servers/install-promtool.sh
+
 check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -86,4 +101,4 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(DEMO_PRODUCTS) demo-catalogue dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache src/*.egg-info
+	rm -rf $(DEMO_PRODUCTS) demo-catalogue dist build site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache src/*.egg-info
