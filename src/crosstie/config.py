@@ -258,6 +258,33 @@ class ListenSettings(Group):
     )
 
 
+class ObserveSettings(Group):
+    metrics_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65_526,
+        description="Port at which a run serves its figures (/metrics) to Prometheus while it lasts, or the "
+        "first free one of the nine after it (1..65526); null serves none.",
+    )
+    metrics_host: str = Field(
+        default="127.0.0.1",
+        pattern=r"^\S+$",
+        description="Address that they are served on; 0.0.0.0 is every one, as a container needs it.",
+    )
+    linger_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=600,
+        description="How long the process of a run that has ended waits for Prometheus to fetch its last "
+        "figures, seconds; it goes as soon as they are fetched.",
+    )
+    log_format: Literal["text", "json"] = Field(
+        default="text",
+        description="How runs, workers and services write their log: text for a reader, json for a "
+        "collector of logs (one object a line, with pair_key; from INFO on).",
+    )
+
+
 class Settings(Group):
     """All settings. Later wins: defaults, the YAML file, the environment, options of the command.
 
@@ -284,6 +311,9 @@ class Settings(Group):
     backfill: BackfillSettings = Field(default=BackfillSettings(), description="How a backfill is parted.")
     listen: ListenSettings = Field(
         default=ListenSettings(), description="The service that takes notices of scenes."
+    )
+    observe: ObserveSettings = Field(
+        default=ObserveSettings(), description="What a run and the services say of themselves."
     )
     weights: Path | None = Field(
         default=None,
