@@ -10,10 +10,11 @@ import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from pydantic import Field
 
 from crosstie.errors import SettingsError
 from crosstie.flows import run_log
@@ -122,7 +123,7 @@ def backfill(
     out: str,
     settings: dict[str, Any] | None = None,
     order: Order = "newest",
-    priority: int = 0,
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0,
     only_failed: bool = False,
     code: str | None = None,
 ) -> Tally:
@@ -131,12 +132,17 @@ def backfill(
     The area is `catalogue.bbox` or `catalogue.intersects` of the settings, the time `catalogue.start_utc` and
     `catalogue.end_utc`.
 
-    Parameters
-    ----------
-    catalogue : path or URL of a STAC catalogue, without a secret
-    out : folder or URL of the products, without a secret
-    settings : what a settings file would hold, whole or in part
-    order, priority, only_failed, code : see `Backfill`
+    Args:
+        catalogue: Path or URL of a STAC catalogue or a stac-geoparquet file. Without a secret: parameters are
+            stored and shown.
+        out: Folder or URL of the products, such as s3://products. Without a secret.
+        settings: What a settings file would hold, in part: {"catalogue": {"start_utc": "2024-01-01"}}.
+            `crosstie config` prints all; what is left out, the worker's CROSSTIE_… variables say.
+        order: Which references go first.
+        priority: On a Dask scheduler that several runs share, tiles of a higher one go first. A nightly run
+            has 5, a scene that has just come 10.
+        only_failed: Only the pairs that an earlier run has given up.
+        code: With only_failed: only those with this reason, time_limit say; `crosstie status` lists them.
     """
     known = settings_of(settings)
     ask = Backfill(order=order, priority=priority, only_failed=only_failed, code=code)

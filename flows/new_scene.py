@@ -105,12 +105,13 @@ def new_scene(
 ) -> list[Outcome]:
     """Register one scene with its partners; one outcome a pair, sorted by key, none where it has no partner.
 
-    Parameters
-    ----------
-    scene_id : as the catalogue names it, Sentinel-1 or Sentinel-2
-    catalogue : path or URL of a STAC catalogue, without a secret
-    out : folder or URL of the products, without a secret
-    settings : what a settings file would hold, whole or in part
+    Args:
+        scene_id: Id of a Sentinel-1 or Sentinel-2 scene, as the catalogue names it.
+        catalogue: Path or URL of a STAC catalogue or a stac-geoparquet file. Without a secret: parameters are
+            stored and shown.
+        out: Folder or URL of the products, such as s3://products. Without a secret.
+        settings: What a settings file would hold, in part: {"catalogue": {"start_utc": "2024-01-01"}}.
+            `crosstie config` prints all; what is left out, the worker's CROSSTIE_… variables say.
     """
     known = settings_of(settings)
     started = now_utc()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from pydantic import Field
 
 from crosstie.flows import run_log
 from crosstie.flows.outcome import Outcome
@@ -53,16 +54,20 @@ find_pairs_task = task(name="find pairs", cache_policy=NO_CACHE)(new_pairs)
 
 @flow(name="crosstie-nightly", persist_result=False)
 def nightly(
-    catalogue: str, out: str, settings: dict[str, Any] | None = None, limit: int | None = None
+    catalogue: str,
+    out: str,
+    settings: dict[str, Any] | None = None,
+    limit: Annotated[int | None, Field(ge=1)] = None,
 ) -> list[Outcome]:
     """Register the pairs of a catalogue that are new and not done yet; one outcome a pair, sorted by key.
 
-    Parameters
-    ----------
-    catalogue : path or URL of a STAC catalogue, without a secret
-    out : folder or URL of the products, without a secret
-    settings : what a settings file would hold, whole or in part
-    limit : pairs at most; None for all
+    Args:
+        catalogue: Path or URL of a STAC catalogue or a stac-geoparquet file. Without a secret: parameters are
+            stored and shown.
+        out: Folder or URL of the products, such as s3://products. Without a secret.
+        settings: What a settings file would hold, in part: {"catalogue": {"start_utc": "2024-01-01"}}.
+            `crosstie config` prints all; what is left out, the worker's CROSSTIE_… variables say.
+        limit: Pairs at most, to try things; leave it empty for all.
     """
     known = settings_of(settings)
     started = now_utc()

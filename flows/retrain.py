@@ -62,18 +62,17 @@ def retrain(
 
     A run that was cut short is gone on with. What was trained is kept below `out`, promoted or not.
 
-    Parameters
-    ----------
-    catalogue : path or URL of a STAC catalogue, without a secret
-    out : folder of the training runs
-    weights : file of the weights in use (`weights:` of the settings that registration runs with). Training
-        starts from it (from the shipped ones where it is not there yet), and new weights replace it if they
-        measure better on the places that the settings hold out. None: starts from the shipped, replaces none
-    settings : what a settings file of training would hold, whole or in part
+    Returns figures on the held-out places.
 
-    Returns
-    -------
-    Figures on the held-out places.
+    Args:
+        catalogue: Path or URL of a STAC catalogue or a stac-geoparquet file. Without a secret: parameters are
+            stored and shown.
+        out: Folder of the worker that receives a folder for each training run.
+        weights: File of the weights in use (`weights` of the settings that registration runs with). Training
+            starts from it, from the shipped ones where it is not there yet, and new weights replace it if
+            they measure better on the places that the settings hold out. Empty: replaces none.
+        settings: What a settings file of training would hold, in part: {"plan": {"steps": 400}}.
+            `crosstie train --show-config` prints all.
     """
     home = local_path(out)
     if home is None:
