@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,17 +15,23 @@ from crosstie.io.claims import standing_claim
 from crosstie.io.failures import Failure, read_failure
 from crosstie.io.holdings import Run, take_stock
 from crosstie.io.index import survey
+from crosstie.io.index_table import OF_MERGED
 from crosstie.io.products import product_prefix
 from crosstie.types import VerdictCode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    import pyarrow as pa
+
     from crosstie.config import Settings
     from crosstie.io.holdings import Holdings
     from crosstie.io.store import Store
 
 SCHEMA = "crosstie/status/1"
+
+COLUMNS = (*OF_MERGED, "verdict", "reasons")
+"""Of the index, that a status is made of."""
 
 AT_ONCE = 16
 """Records read at once."""
@@ -118,8 +124,29 @@ def take_status(store: Store, settings: Settings, *, catalogue: str | None = Non
     """
     stock = take_stock(store)
     # of a run that is committed and cannot be read, the log says so, and `crosstie index` does
-    rows = survey(store, stock.committed).select(["pair_key", "verdict", "reasons", "created", "latest"])
-    latest = rows.to_pandas().query("latest").set_index("pair_key")
+    rows = survey(store, stock.committed, columns=COLUMNS)
+    status = status_of(store, stock, rows)
+    if catalogue is None:
+        return status
+    ever_done = rows["pair_key"].to_pylist()
+    return replace(
+        status, plan=_plan(catalogue, settings, stock, ever_done, status.failed, status.in_progress)
+    )
+
+
+def status_of(store: Store, stock: Holdings, rows: pa.Table) -> Status:
+    """Say how an archive stands whose names and whose index are read already; without a plan.
+
+    Parameters
+    ----------
+    stock : what is there
+    rows : of the index, at least `COLUMNS`
+
+    Raises
+    ------
+    StoreError : the root cannot be read
+    """
+    latest = rows.select(COLUMNS).to_pandas().query("latest").set_index("pair_key")
     created = dict(zip(latest.index, latest["created"].dt.to_pydatetime(), strict=True))
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = pool.map(partial(_claim, store), stock.claims.items())
@@ -142,7 +169,7 @@ def take_status(store: Store, settings: Settings, *, catalogue: str | None = Non
         failed=tuple(failed),
         in_progress=claims,
         last_runs=last_runs,
-        plan=None if catalogue is None else _plan(catalogue, settings, stock, created, failed, claims),
+        plan=None,
     )
 
 

@@ -124,18 +124,38 @@ def read_index(store: Store) -> pa.Table:
     return index.table
 
 
-def survey(store: Store, committed: AbstractSet[Run]) -> pa.Table:
+def survey(
+    store: Store,
+    committed: AbstractSet[Run],
+    *,
+    columns: Sequence[str] | None = None,
+    before: pa.Table | None = None,
+) -> pa.Table:
     """What the index would be for these committed runs, without writing anything.
+
+    Parameters
+    ----------
+    columns : only these, which take a tenth of the memory; those of `OF_MERGED` must be among them
+    before : an earlier survey of these columns; its rows are not read again
 
     Raises
     ------
     StoreError : the root cannot be read, or the index is broken
     """
-    index = absorb(store, read_whole(store) or Index.empty())
+    index = absorb(store, read_whole(store, columns) or Index.empty(columns=columns), columns)
     known = index.runs()
-    table, problems = _read(store, sorted(committed - known))
-    _warn(problems)
-    return merged([without(index.table, known - committed), table])
+    tables = [without(index.table, known - committed)]
+    new = set(committed - known)
+    if before is not None:
+        seen = Index(before, frozenset()).runs()
+        tables.append(without(before, seen - new))
+        new -= seen
+    missing = sorted(new)
+    for start in range(0, len(missing), BATCH):
+        table, problems = _read(store, missing[start : start + BATCH])
+        _warn(problems)
+        tables.append(table.select(index.table.column_names))
+    return merged(tables)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from crosstie.io.index_table import Index, decode, encode, merged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import pyarrow as pa
 
@@ -52,19 +52,27 @@ def create_part(store: Store, table: pa.Table) -> str:
     return name
 
 
-def read_whole(store: Store) -> Index | None:
+def read_whole(store: Store, columns: Sequence[str] | None = None) -> Index | None:
     """Read `_index/corrections.parquet`; None where there is none.
+
+    Parameters
+    ----------
+    columns : see `decode`
 
     Raises
     ------
     StoreError : it cannot be read, or is of another version
     """
     body = store.get(WHOLE)
-    return None if body is None else decode(body, store.url_of(WHOLE))
+    return None if body is None else decode(body, store.url_of(WHOLE), columns)
 
 
-def absorb(store: Store, index: Index) -> Index:
+def absorb(store: Store, index: Index, columns: Sequence[str] | None = None) -> Index:
     """Take in the rows of all parts that are not in it yet.
+
+    Parameters
+    ----------
+    columns : those of `index`, where it has some alone
 
     Raises
     ------
@@ -77,7 +85,7 @@ def absorb(store: Store, index: Index) -> Index:
             body = store.get(f"{PARTS}/{name}")
             if body is None:
                 break  # gathered meanwhile: its rows are in a part that is not in `names`
-            tables.append(decode(body, store.url_of(f"{PARTS}/{name}")).table)
+            tables.append(decode(body, store.url_of(f"{PARTS}/{name}"), columns).table)
         else:
             return Index(merged(tables) if len(tables) > 1 else index.table, names)
 

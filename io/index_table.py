@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 INDEX_SCHEMA = "crosstie/index/1"
 
+OF_MERGED = ("pair_key", "run_key", "latest", "created", "updated")
+"""Columns that `merged` needs."""
+
 ROW_GROUP = 20_000
 """Rows that a reader fetches at least: a query for one scene need not read the whole archive."""
 
@@ -36,8 +39,8 @@ class Index:
     """Names of the parts."""
 
     @classmethod
-    def empty(cls, parts: Iterable[str] = ()) -> Index:
-        return cls(SCHEMA.empty_table(), frozenset(parts))
+    def empty(cls, parts: Iterable[str] = (), columns: Sequence[str] | None = None) -> Index:
+        return cls(narrowed(columns).empty_table(), frozenset(parts))
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -66,9 +69,8 @@ def merged(tables: Sequence[pa.Table]) -> pa.Table:
     frame = frame.sort_values(["pair_key", "created", "run_key"])
     latest = ~frame["pair_key"].duplicated(keep="last")
     whole = whole.take(pa.array(frame.index.to_numpy(), pa.int64()))
-    return whole.set_column(
-        SCHEMA.get_field_index("latest"), SCHEMA.field("latest"), pa.array(latest.to_numpy())
-    )
+    place = whole.schema.get_field_index("latest")
+    return whole.set_column(place, SCHEMA.field("latest"), pa.array(latest.to_numpy()))
 
 
 def without(table: pa.Table, runs: set[tuple[str, str]]) -> pa.Table:
@@ -102,27 +104,38 @@ def encode(index: Index) -> bytes:
     return body.getvalue()
 
 
-def decode(body: bytes, url: str) -> Index:
+def decode(body: bytes, url: str, columns: Sequence[str] | None = None) -> Index:
     """Read what `encode` has written.
+
+    Parameters
+    ----------
+    columns : only these, in the order of the index; those of `OF_MERGED` must be among them. None: all
 
     Raises
     ------
     StoreError : broken, or of another schema
     """
     try:
-        table = pq.ParquetFile(pa.BufferReader(body)).read()
-        said = json.loads((table.schema.metadata or {}).get(b"crosstie", b"{}"))
+        file = pq.ParquetFile(pa.BufferReader(body))
+        names = file.schema_arrow.names
+        table = file.read(columns=None if columns is None else [name for name in names if name in columns])
+        said = json.loads((file.schema_arrow.metadata or {}).get(b"crosstie", b"{}"))
     except (pa.ArrowException, OSError, ValueError) as problem:
         raise StoreError(
             f"{url} cannot be read ({' '.join(str(problem).split())[:200]}); "
             "`crosstie index --rebuild` makes the index anew from what is committed"
         ) from None
-    if said.get("schema") != INDEX_SCHEMA or table.schema.names != SCHEMA.names:
+    if said.get("schema") != INDEX_SCHEMA or names != SCHEMA.names:
         raise StoreError(
             f"{url} is no index of this version ({said.get('schema')}, not {INDEX_SCHEMA}); "
             "`crosstie index --rebuild` makes it anew from what is committed"
         )
-    return Index(table.cast(SCHEMA), frozenset(said["parts"]))
+    return Index(table.cast(narrowed(columns)), frozenset(said["parts"]))
+
+
+def narrowed(columns: Sequence[str] | None) -> pa.Schema:
+    """The schema of some columns; of all where there is None."""
+    return SCHEMA if columns is None else pa.schema([field for field in SCHEMA if field.name in columns])
 
 
 def _geo(table: pa.Table) -> dict[str, Any]:

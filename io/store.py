@@ -26,7 +26,21 @@ _PATIENCE = timedelta(seconds=30)
 MULTIPART_BYTES = 8 * 2**20
 """Larger objects go up in parts, each with retries of its own; still whole or not at all."""
 
+PIECE_BYTES = 2**18
+"""Of an object that is read piece by piece."""
+
 _MISSING = (NotFoundError, FileNotFoundError)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """An object that is being read."""
+
+    size_bytes: int
+    etag: str | None
+    """Changes with the object, as the store says; None where it does not say."""
+    pieces: Iterator[bytes] = field(repr=False, compare=False)
+    """The whole object, to be taken once. Raises StoreError where the store fails under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +103,29 @@ class Store:
                 if "NoSuchBucket" in str(error):
                     raise
                 return None
+
+    def open(self, key: str) -> Reading | None:
+        """Begin to read an object, piece by piece; None where there is none.
+
+        Raises
+        ------
+        StoreError : the store cannot be read
+        """
+        if self._is_unborn():
+            return None
+        with self._told(f"read {key}"):
+            try:
+                found = obstore.get(self._objects(), key)
+            except _MISSING as error:
+                if "NoSuchBucket" in str(error):
+                    raise
+                return None
+            return Reading(found.meta["size"], found.meta.get("e_tag"), self._pieces(key, found))
+
+    def _pieces(self, key: str, found: obstore.GetResult) -> Iterator[bytes]:
+        with self._told(f"read {key}"):
+            for piece in found.stream(min_chunk_size=PIECE_BYTES):
+                yield bytes(piece)
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens where there is none.

@@ -1,0 +1,157 @@
+"""The application: two pages, the files of the runs, /healthz and /metrics. Answers GET and HEAD alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from crosstie.errors import BadInputError, StoreError
+from crosstie.flows.listen.access import Access
+from crosstie.flows.site import files, wording
+from crosstie.flows.site.door import LOOPBACK, Door
+from crosstie.flows.site.metrics import registry_of
+from crosstie.flows.site.query import Query, corrections, read_query
+from crosstie.flows.site.trouble import failures
+from crosstie.flows.site.watch import Watch
+from crosstie.types import Reason, VerdictCode
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+DAY_S = 86_400
+
+
+def make_app(watch: Watch, access: Access | None, *, local: bool) -> Starlette:
+    """Build the ASGI application.
+
+    Parameters
+    ----------
+    watch : started elsewhere
+    access : None lets everyone look
+    local : it is called on this machine alone
+    """
+    pages = Pages(watch)
+    app = Starlette(
+        routes=[
+            Route("/", pages.corrections),
+            Route("/failures", pages.failures),
+            Route("/runs/{pair_key}/{run_key}/thumbnail.webp", pages.thumbnail),
+            Route("/runs/{pair_key}/{run_key}/{name}", pages.product),
+            Route("/style.css", pages.style),
+            Route("/icon.svg", pages.icon),
+            Route("/healthz", pages.healthz),
+            Route("/metrics", pages.metrics),
+        ],
+        middleware=[Middleware(Door, access=access, hosts=LOOPBACK if local and access is None else ())],
+        exception_handlers={HTTPException: pages.refused, StoreError: pages.unavailable},
+    )
+    app.router.redirect_slashes = False  # it would lead to whatever host the caller says we are
+    return app
+
+
+class Pages:
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._registry = registry_of(watch)
+        self._thumbnail = files.thumbnails(watch.store)
+        self._style = (TEMPLATES / "style.css").read_bytes()
+        self._icon = (TEMPLATES / "icon.svg").read_bytes()
+        self._templates = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(TEMPLATES),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters |= wording.FILTERS
+
+    # Not async: they run in threads, so that a slow store or a long table keeps nobody else waiting.
+
+    def corrections(self, request: Request) -> Response:
+        """Committed corrections, the newest first."""
+        snapshot = self._watch.seen.snapshot
+        query = _query(request)
+        page = None if snapshot is None else corrections(snapshot.table, query)
+        return self._page(
+            "corrections.html",
+            request,
+            query=query,
+            page=page,
+            verdicts=list(VerdictCode),
+            reasons=list(Reason),
+        )
+
+    def failures(self, request: Request) -> Response:
+        """Pairs that were given up, the latest first, and those under way."""
+        snapshot = self._watch.seen.snapshot
+        query = _query(request)
+        page = None if snapshot is None else failures(snapshot.status, query)
+        return self._page("failures.html", request, query=query, page=page)
+
+    def product(self, request: Request) -> Response:
+        return files.product(self._watch.store, request)
+
+    def thumbnail(self, request: Request) -> Response:
+        body = self._thumbnail(*files.run_of(self._watch.store, request))
+        return Response(body, media_type="image/webp", headers={"Cache-Control": f"private, max-age={DAY_S}"})
+
+    async def style(self, request: Request) -> Response:
+        del request
+        return Response(self._style, media_type="text/css", headers={"Cache-Control": "private, max-age=300"})
+
+    async def icon(self, request: Request) -> Response:
+        del request
+        headers = {"Cache-Control": f"private, max-age={DAY_S}"}
+        return Response(self._icon, media_type="image/svg+xml", headers=headers)
+
+    async def healthz(self, request: Request) -> Response:
+        """The process serves; 503 where it has ceased to look at the archive and must be started anew."""
+        del request
+        seen = self._watch.seen
+        alive = self._watch.alive
+        return JSONResponse(
+            {
+                "status": "ok" if alive else "the look at the archive has ended by a bug; see the log",
+                "archive_readable": seen.trouble is None,
+                "seen_utc": None if seen.snapshot is None else seen.snapshot.taken_utc.isoformat(),
+            },
+            status_code=200 if alive else 503,
+        )
+
+    async def metrics(self, request: Request) -> Response:
+        del request
+        return Response(generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def refused(self, request: Request, problem: Exception) -> Response:
+        assert isinstance(problem, HTTPException)  # noqa: S101 - registered for these alone
+        return self._page("message.html", request, status_code=problem.status_code, text=problem.detail)
+
+    async def unavailable(self, request: Request, problem: Exception) -> Response:
+        return self._page("message.html", request, status_code=503, text=str(problem))
+
+    def _page(self, name: str, request: Request, *, status_code: int = 200, **given: Any) -> Response:
+        seen = self._watch.seen
+        text = self._templates.get_template(name).render(
+            root=self._watch.store.url,
+            seen=seen,
+            snapshot=seen.snapshot,
+            # Relative, so that the site works below any path of a proxy.
+            up="../" * (request.url.path.count("/") - 1),
+            **given,
+        )
+        return HTMLResponse(text, status_code=status_code)
+
+
+def _query(request: Request) -> Query:
+    try:
+        return read_query(request.query_params)
+    except BadInputError as problem:
+        raise HTTPException(400, str(problem)) from None

@@ -1,0 +1,130 @@
+"""The products of a run, handed on as the store gives them; known names alone, and committed runs alone."""
+
+from __future__ import annotations
+
+import io
+import re
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+
+from PIL import Image, UnidentifiedImageError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from crosstie.io.products import is_committed, product_prefix
+from crosstie.io.store import Reading, Store
+
+PAIR_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+RUN_KEY = re.compile(r"[0-9a-f]{16}")
+
+SANDBOX = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; sandbox"
+)
+"""A report brings its own style and picture, and is allowed nothing else: it holds text from elsewhere."""
+
+KINDS = {
+    "report.html": "text/html; charset=utf-8",
+    "overview.png": "image/png",
+    "correction.json": "application/json",
+    "item.json": "application/geo+json",
+    "tie_points.parquet": "application/vnd.apache.parquet",
+    "corrected.vrt": "application/xml",
+}
+"""File -> media type; there are no others."""
+
+SAVED = ("tie_points.parquet", "corrected.vrt")
+"""No browser shows them: they are saved under a name that says whose they are."""
+
+MOST_PICTURE_BYTES = 32 * 2**20
+"""A larger overview is none of ours."""
+
+THUMBNAIL_PX = 360
+KEPT_THUMBNAILS = 512
+"""Some 15 MB."""
+
+Thumbnail = Callable[[str, str], bytes]
+"""(pair_key, run_key) -> WebP."""
+
+
+def product(store: Store, request: Request) -> Response:
+    """One file of a committed run.
+
+    Raises
+    ------
+    HTTPException : 404
+    StoreError : the store cannot be read
+    """
+    name = request.path_params["name"]
+    if name not in KINDS:
+        raise HTTPException(404, "a run has no file of this name")
+    pair_key, run_key = run_of(store, request)
+    reading = store.open(f"{product_prefix(pair_key, run_key)}/{name}")
+    if reading is None:
+        raise HTTPException(404, f"this run has no {name}")
+    return _handed_on(request, reading, name, saved_as=f"{pair_key}.{name}")
+
+
+def run_of(store: Store, request: Request) -> tuple[str, str]:
+    """The committed run that an address names.
+
+    Raises
+    ------
+    HTTPException : 404
+    StoreError : the store cannot be read
+    """
+    pair_key, run_key = request.path_params["pair_key"], request.path_params["run_key"]
+    # Looked at before the store is asked: nothing but a key of ours ever becomes part of a path.
+    if not (PAIR_KEY.fullmatch(pair_key) and RUN_KEY.fullmatch(run_key)):
+        raise HTTPException(404, "there is no such run")
+    if not is_committed(store, pair_key, run_key):
+        raise HTTPException(404, "there is no such run, or it is not committed")
+    return pair_key, run_key
+
+
+def thumbnails(store: Store) -> Thumbnail:
+    """Maker of small pictures that keeps the latest; HTTPException 404 where there is no picture."""
+    at_once = threading.Semaphore(2)  # a full page asks for many, and each takes some 10 MB
+
+    @lru_cache(KEPT_THUMBNAILS)
+    def made(pair_key: str, run_key: str) -> bytes:
+        with at_once:
+            reading = store.open(f"{product_prefix(pair_key, run_key)}/overview.png")
+            if reading is None or reading.size_bytes > MOST_PICTURE_BYTES:
+                raise HTTPException(404, "this run has no overview.png")
+            return shrunk(b"".join(reading.pieces))
+
+    return made
+
+
+def shrunk(png: bytes) -> bytes:
+    """A small WebP of a PNG.
+
+    Raises
+    ------
+    HTTPException : 404, it is none
+    """
+    try:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
+            small = picture.convert("RGB")
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        raise HTTPException(404, "overview.png of this run is broken") from None
+    small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    body = io.BytesIO()
+    small.save(body, "WEBP", quality=75)
+    return body.getvalue()
+
+
+def _handed_on(request: Request, reading: Reading, name: str, *, saved_as: str) -> Response:
+    headers = {"Content-Security-Policy": SANDBOX, "Content-Length": str(reading.size_bytes)}
+    if reading.etag is not None:
+        headers["ETag"] = reading.etag
+        if reading.etag in (tag.strip() for tag in request.headers.get("if-none-match", "").split(",")):
+            return Response(status_code=304, headers={"ETag": reading.etag})
+    if name in SAVED:
+        headers["Content-Disposition"] = f'attachment; filename="{saved_as}"'
+    if request.method == "HEAD":
+        return Response(headers=headers, media_type=KINDS[name])
+    return StreamingResponse(reading.pieces, headers=headers, media_type=KINDS[name])

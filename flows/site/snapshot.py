@@ -1,0 +1,105 @@
+"""What an archive holds at one moment: everything that the pages and the metrics show, in little memory."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from crosstie.flows.run_log import newest
+from crosstie.flows.status import COLUMNS, status_of
+from crosstie.io.holdings import take_stock
+from crosstie.io.index import survey
+
+if TYPE_CHECKING:
+    from crosstie.flows.run_log import RunLog
+    from crosstie.flows.status import Status
+    from crosstie.io.store import Store
+
+SHOWN = (
+    *COLUMNS, "reference_id", "secondary_id", "datetime", "model", "offset_x_m", "offset_y_m",
+    "rmse_before_m", "rmse_after_m", "tie_points_used", "seconds",
+)  # fmt: skip
+"""Columns of the index that the pages show."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRuns:
+    """The runs of a flow that matter now; None where there is none among its latest."""
+
+    flow: str
+    last: RunLog | None
+    ended: RunLog | None
+    """The newest that came to its end."""
+    complete: RunLog | None
+    """The newest after which nothing was left to be tried again."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """An archive at one moment."""
+
+    status: Status
+    table: pa.Table
+    """Committed runs in the columns `SHOWN`, the newest first."""
+    unreadable: int
+    """Committed runs whose products are broken: they are in no row."""
+    runs: tuple[FlowRuns, ...]
+    taken_utc: datetime
+    """When the look at the store began."""
+    took_s: float
+
+    @property
+    def newest_commit_utc(self) -> datetime | None:
+        """When the youngest run was made; None where there is none."""
+        moment: datetime | None = self.table["created"][0].as_py() if self.table.num_rows else None
+        return moment
+
+    @property
+    def pairs(self) -> dict[tuple[str, ...], float]:
+        """(verdict, first reason or nothing) of a pair's latest run -> pairs."""
+        latest = self.table.filter(self.table["latest"])
+        reasons = (found[0] if found else "" for found in latest["reasons"].to_pylist())
+        return dict(Counter(zip(latest["verdict"].to_pylist(), reasons, strict=True)))
+
+
+def take_snapshot(store: Store, before: Snapshot | None = None) -> Snapshot:
+    """Look at an archive: one listing, the index, and what neither tells.
+
+    Parameters
+    ----------
+    before : an earlier one of the same archive; committed runs that the index lacks are not read again
+
+    Raises
+    ------
+    StoreError : the store cannot be read, or its index is broken
+    """
+    taken_utc, begin = datetime.now(UTC), time.monotonic()
+    stock = take_stock(store)
+    table = survey(store, stock.committed, columns=SHOWN, before=None if before is None else before.table)
+    status = status_of(store, stock, table)
+    order = pc.sort_indices(table, [("created", "descending"), ("pair_key", "ascending")])
+    return Snapshot(
+        status=status,
+        table=table.take(order).combine_chunks(),
+        unreadable=len(stock.committed) - table.num_rows,
+        runs=tuple(_runs(store, flow) for flow in sorted(stock.flows)),
+        taken_utc=taken_utc,
+        took_s=time.monotonic() - begin,
+    )
+
+
+def _runs(store: Store, flow: str) -> FlowRuns:
+    last = ended = complete = None
+    for log in newest(store, flow):
+        last = last or log
+        ended = ended or (log if log.ended_utc is not None else None)
+        if log.complete:
+            complete = log
+            break
+    return FlowRuns(flow, last, ended, complete)
