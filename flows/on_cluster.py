@@ -17,12 +17,12 @@ from distributed.scheduler import NoValidWorkerError
 
 from crosstie.errors import DeadlyWorkError, NoWorkerError
 from crosstie.flows import deadline
-from crosstie.flows.measure import read_chunk, read_patch
-from crosstie.flows.on_worker import GPU, match_here, probability_here
+from crosstie.flows.observe.run_figures import RETRIES, UNDER_WAY, WINDOWS_DONE
+from crosstie.flows.observe.tracing import luggage
+from crosstie.flows.on_worker import GPU, match_here, patch_here, plane_here, probability_here, read_here
 from crosstie.flows.shares import Shares
 from crosstie.flows.workforce import LOOK_S, Workforce, workforce_of
 from crosstie.io.href import public_href
-from crosstie.io.raster import read_plane
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -58,9 +58,10 @@ class OnCluster:
         workforce = workforce_of(self.client)
         try:
             future: Future[Any] = self.client.submit(
-                read_plane,
+                plane_here,
                 source,
                 geobox,
+                luggage(),
                 pure=False,
                 workers=list(workforce.readers(self)[:1]),
                 allow_other_workers=True,
@@ -89,12 +90,12 @@ class OnCluster:
         NoWorkerError : nobody is left who can match, and none came in time
         DeadlyWorkError : the workers die of one of the spots
         """
-        found = dict(self._walk(job, spots, read_patch, probability_here))
+        found = dict(self._walk(job, spots, patch_here, probability_here))
         return [found[n] for n in range(len(spots))]
 
     def match(self, job: MatchJob, work: Sequence[Chunk]) -> Iterator[tuple[Chunk, TiePoints]]:
         """As in `Engine`; raises what `probabilities` raises."""
-        read = partial(read_chunk, halo_px=workforce_of(self.client).halo_px)
+        read = partial(read_here, halo_px=workforce_of(self.client).halo_px)
         for n, points in self._walk(job, work, read, match_here):
             yield work[n], points
 
@@ -102,26 +103,27 @@ class OnCluster:
         self, job: MatchJob, work: Sequence[Any], read: Callable[..., Planes], measure: Callable[..., Any]
     ) -> Iterator[tuple[int, Any]]:
         """(position in `work`, result), as they come."""
-        workforce = workforce_of(self.client)
+        workforce, along = workforce_of(self.client), luggage()
 
         def submit(n: int, reader: str) -> Future[Any]:
             # A reader that dies, or has its hands full, loses the window to another.
             planes = self.client.submit(
-                read, job, work[n], pure=False, workers=[reader], allow_other_workers=True
+                read, job, work[n], along, pure=False, workers=[reader], allow_other_workers=True
             )
             needs = {GPU: 1, workforce.network: 1}
             return self.client.submit(
-                measure, workforce.network, job, work[n], planes, pure=False, resources=needs
+                measure, workforce.network, job, work[n], planes, along, pure=False, resources=needs
             )
 
         with workforce.shared():
             px = job.grid.shape[0] * job.grid.shape[1]
             readers = partial(workforce.readers, self, px=px)
             walk = _Walk(self.client, workforce, len(work), submit, readers)
-            try:
-                yield from walk.results()
-            finally:
-                walk.release()
+            with UNDER_WAY.walking(walk):
+                try:
+                    yield from walk.results()
+                finally:
+                    walk.release()
 
 
 class _Walk:
@@ -158,8 +160,14 @@ class _Walk:
                 if future in self._under_way and self._is_good(n := self._take(future), result)
             ]
             self._left -= len(found)
+            WINDOWS_DONE.inc(len(found))
             self._fill()
             yield from found
+
+    def depth(self) -> tuple[int, int]:
+        """Windows not handed out yet, those to be tried again included, and windows with the workers."""
+        under_way = len(self._under_way)
+        return max(0, self._left - under_way), under_way
 
     def release(self) -> None:
         """Give back what is still under way: of a pair that failed, nobody wants the rest."""
@@ -262,6 +270,7 @@ class _Walk:
                 "a smaller compute.chunk_px helps)"
             ) from problem
         LOG.warning("a window has lost %d workers; it is tried once more", problem.allowed_failures + 1)
+        RETRIES.labels("window").inc()
         self._suspects.append(n)
         return False
 

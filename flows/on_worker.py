@@ -1,4 +1,4 @@
-"""What runs inside a Dask worker: the network, loaded once, and the two tasks that ask it."""
+"""What runs inside a Dask worker: the network, loaded once; tasks that ask it, and tasks that read for it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING
 from distributed import Status, WorkerPlugin, get_worker
 
 from crosstie.errors import WeightsError
-from crosstie.flows.measure import match_chunk, patch_probability
+from crosstie.flows.measure import match_chunk, patch_probability, read_chunk, read_patch
+from crosstie.flows.observe.tracing import continued
+from crosstie.flows.observe.worker_figures import READ_BYTES, READ_SECONDS, TILES, timed_match
+from crosstie.io.raster import read_plane
 
 if TYPE_CHECKING:
     from distributed import Worker
+    from odc.geo.geobox import GeoBox
 
     from crosstie.flows.measure import MatchJob, Plane, Planes, TileMatcher
+    from crosstie.flows.observe.context import About
     from crosstie.grid import Chunk
+    from crosstie.io.raster import RasterSource
     from crosstie.types import TiePoints, Tile
 
 GPU = "GPU"
@@ -85,15 +91,44 @@ def halo_px(network: str, *, dask_worker: Worker) -> int | None:
     return None if matcher is None else matcher.halo_px
 
 
-def match_here(network: str, job: MatchJob, chunk: Chunk, planes: Planes) -> TiePoints:
+def plane_here(source: RasterSource, geobox: GeoBox, luggage: About) -> Plane:
+    """Read a raster on a grid; raises what `read_plane` raises."""
+    with continued("read plane", luggage), READ_SECONDS.time():
+        plane = read_plane(source, geobox)
+    READ_BYTES.inc(plane.nbytes)
+    return plane
+
+
+def read_here(job: MatchJob, chunk: Chunk, luggage: About, *, halo_px: int) -> Planes:
+    """Read what matching a window needs; raises what `read_chunk` raises."""
+    with continued("read window", luggage), READ_SECONDS.time():
+        return _counted(read_chunk(job, chunk, halo_px=halo_px))
+
+
+def patch_here(job: MatchJob, spot: Tile, luggage: About) -> Planes:
+    """Read what the coarse step needs at a spot; raises what `read_patch` raises."""
+    with continued("read patch", luggage), READ_SECONDS.time():
+        return _counted(read_patch(job, spot))
+
+
+def match_here(network: str, job: MatchJob, chunk: Chunk, planes: Planes, luggage: About) -> TiePoints:
     """Match a window with the network of this worker; all its tiles at once, which the matcher batches."""
-    return match_chunk(job, chunk, planes, _matcher(network))
+    with continued("match window", luggage), timed_match("fine"):
+        points = match_chunk(job, chunk, planes, _matcher(network))
+    TILES.inc(len(chunk.tiles))
+    return points
 
 
-def probability_here(network: str, job: MatchJob, spot: Tile, planes: Planes) -> Plane:
+def probability_here(network: str, job: MatchJob, spot: Tile, planes: Planes, luggage: About) -> Plane:
     """Ask the network of this worker for the coarse offset at a spot."""
     del spot
-    return patch_probability(job, planes, _matcher(network))
+    with continued("coarse offset", luggage), timed_match("coarse"):
+        return patch_probability(job, planes, _matcher(network))
+
+
+def _counted(planes: Planes) -> Planes:
+    READ_BYTES.inc(planes.reference.nbytes + planes.secondary.nbytes)
+    return planes
 
 
 def _matcher(network: str) -> TileMatcher:

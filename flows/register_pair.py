@@ -19,6 +19,9 @@ from crosstie.errors import CrosstieError
 from crosstie.flows import deadline
 from crosstie.flows.cluster import OnCluster
 from crosstie.flows.deadline import Deadline, stopped_by
+from crosstie.flows.observe.context import working_on
+from crosstie.flows.observe.run_figures import RUN_TILES
+from crosstie.flows.observe.tracing import step
 from crosstie.flows.outcome import Outcome
 from crosstie.flows.pipeline import register_plan
 from crosstie.flows.plan import plan_pair
@@ -81,7 +84,8 @@ def register_pair(pair: ScenePair, batch: Batch) -> Outcome:
     """
     try:
         deadline.check()
-        return _claimed(pair, batch)
+        with working_on(pair_key=pair.key):
+            return _claimed(pair, batch)
     except PairFailedError:
         raise
     except CrosstieError as problem:
@@ -119,9 +123,13 @@ def _registered(pair: ScenePair, batch: Batch, store: Store) -> Outcome:
     begin = time.monotonic()
     settings = batch.settings
     tell = functools.partial(listener().tiles, pair.key)
+    counted = 0
 
     def progress(done: int, planned: int) -> None:
+        nonlocal counted
         deadline.check()
+        RUN_TILES.inc(done - counted)
+        counted = done
         tell(done, planned)
 
     names = Names(
@@ -141,9 +149,11 @@ def _registered(pair: ScenePair, batch: Batch, store: Store) -> Outcome:
     )
     deadline.check()
     engine = OnCluster(Client.current())
-    plan = plan_pair(*sources, settings, read=engine.read)
+    with step("plan"):
+        plan = plan_pair(*sources, settings, read=engine.read)
     deadline.check()
-    measured = register_plan(plan, engine, settings, progress=progress)
+    with step("measure"):
+        measured = register_plan(plan, engine, settings, progress=progress)
     registration = assemble(
         names,
         plan,
@@ -153,7 +163,8 @@ def _registered(pair: ScenePair, batch: Batch, store: Store) -> Outcome:
         seconds=time.monotonic() - begin,
     )
     deadline.check()
-    url = publish(store, registration, plan, names, read=engine.read)
+    with step("publish"):
+        url = publish(store, registration, plan, names, read=engine.read)
     forget_failure(store, pair.key, registration.run_key)
     return Outcome.of(pair.key, correction_dict(registration), products=url, already_done=False)
 

@@ -22,9 +22,11 @@ from crosstie.errors import StoreError
 from crosstie.flows.cluster import connected
 from crosstie.flows.deadline import RunStoppedError, stopped_by
 from crosstie.flows.loading import load_matcher, weights_sha256
+from crosstie.flows.observe.run_figures import RETRIES, UNDER_WAY
 from crosstie.flows.outcome import IN_PROGRESS, Outcome
 from crosstie.flows.register_pair import Batch, PairFailedError, register_pair
 from crosstie.flows.trouble import BUG
+from crosstie.flows.workforce import workforce_of
 from crosstie.io.claims import Held, standing_claim
 from crosstie.io.failures import Failure, read_failure, record_failure
 from crosstie.io.products import is_committed, product_prefix
@@ -176,7 +178,9 @@ class Registrar:
             # A caller's own matcher is loaded for this run alone; that of the settings is shared with others.
             sha256 = self.batch.weights_sha256 if self._load is None else None
             load = self._load or partial(load_matcher, self.batch.settings)
-            self._opened.enter_context(connected(self.batch.settings.compute, load, weights_sha256=sha256))
+            compute = self.batch.settings.compute
+            client = self._opened.enter_context(connected(compute, load, weights_sha256=sha256))
+            self._opened.enter_context(UNDER_WAY.working(workforce_of(client)))
             if self._priority:
                 self._opened.enter_context(annotate(priority=self._priority))
             self._is_connected = True
@@ -190,7 +194,10 @@ def _may_help(task: object, task_run: object, state: Any) -> bool:
     """Whether to try again: only after an I/O error, never after bad input or a bug."""
     del task, task_run
     problem = state.result(raise_on_failure=False)
-    return isinstance(problem, PairFailedError) and problem.trouble.again
+    again = isinstance(problem, PairFailedError) and problem.trouble.again
+    if again:
+        RETRIES.labels("pair").inc()  # asked only while there are tries left
+    return again
 
 
 def _with_retries(settings: Settings) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -17,9 +18,15 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
 
 from crosstie.errors import StoreError
 from crosstie.flows import run_log
+from crosstie.flows.observe.context import working_on
+from crosstie.flows.observe.json_lines import write_log_as
+from crosstie.flows.observe.run_figures import count_pair
+from crosstie.flows.observe.serve_run import serve_run
+from crosstie.flows.outcome import IN_PROGRESS, Outcome
 from crosstie.flows.register_pairs import Registrar
 from crosstie.flows.reporting import listener
 from crosstie.flows.standing import done_outcomes
@@ -32,7 +39,6 @@ if TYPE_CHECKING:
 
     from crosstie.config import Settings
     from crosstie.flows.measure import TileMatcher
-    from crosstie.flows.outcome import Outcome
     from crosstie.types import ScenePair
 
 LOG = logging.getLogger(__name__)
@@ -81,8 +87,13 @@ class Run:
         )
         self._progress: UUID | None = None
         self._told_s = 0.0
+        self._observe = settings.observe
+        self._context = ExitStack()
 
     def __enter__(self) -> Self:
+        write_log_as(self._observe.log_format)
+        serve_run(self._observe)
+        self._context.enter_context(working_on(flow=self._name, flow_run_id=_flow_run_id()))
         self._registrar.__enter__()
         self._progress = cast(
             "UUID", create_progress_artifact(0.0, key=f"crosstie-{self._name}-progress", description="begun")
@@ -95,6 +106,7 @@ class Run:
         self._registrar.__exit__(kind, value, trace)
         if value is None:
             self._end()
+        self._context.close()
 
     def take(
         self, pairs: Sequence[ScenePair], *, only: Callable[[ScenePair], bool] | None = None
@@ -117,6 +129,7 @@ class Run:
         try:
             for outcome in self._registrar.register(to_do):
                 self.tally.add(outcome)
+                self._note(outcome)
                 committed += [outcome] if outcome.products is not None else []
                 before = "already done: " if outcome.already_done else ""
                 listener().finished(outcome.pair_key, before + ", ".join([outcome.verdict, *outcome.reasons]))
@@ -132,6 +145,23 @@ class Run:
             self._registrar.store, pairs, batch.settings, weights_sha256=batch.weights_sha256
         )
         return found
+
+    def _note(self, outcome: Outcome) -> None:
+        """Count what this run has done, and put it on record; what another run has done is that one's."""
+        if outcome.already_done or outcome.verdict == IN_PROGRESS:
+            return
+        count_pair(self._name, outcome)
+        with working_on(pair_key=outcome.pair_key):
+            LOG.info(
+                "%s: %s",
+                outcome.pair_key,
+                ", ".join([outcome.verdict, *outcome.reasons]),
+                extra={
+                    "verdict": outcome.verdict,
+                    "reasons": list(outcome.reasons),
+                    "seconds": outcome.seconds,
+                },
+            )
 
     def _index(self, outcomes: Sequence[Outcome]) -> None:
         """Take what was committed into the index, which `_COMMIT` does not need: a run is not lost by it."""
@@ -166,6 +196,12 @@ class Run:
         page = markdown(f"crosstie {self._name}", self._asked, tally, took=took, next_step=NEXT_STEP)
         create_markdown_artifact(page, key=f"{key}-summary", description=tally.line())
         run_log.end(self._registrar.store, self._log, tally, whole=self._whole)
+
+
+def _flow_run_id() -> str:
+    """Of the flow that this is called in; empty outside one."""
+    context = FlowRunContext.get()
+    return "" if context is None or context.flow_run is None else str(context.flow_run.id)
 
 
 NEXT_STEP = (

@@ -1,4 +1,4 @@
-"""The service: POST /scenes takes notices, GET /health and GET /ready say how it is."""
+"""The service: POST /scenes takes notices; GET /health, /ready and /metrics say how it is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -21,6 +22,7 @@ from crosstie.flows.listen.gate import Gate
 from crosstie.flows.listen.refusal import Refusal, answer, unauthorized, unavailable
 from crosstie.flows.listen.sns_door import SnsDoor
 from crosstie.flows.listen.start_run import BurstGuard, PrefectUnavailableError, RunStarter
+from crosstie.flows.observe.listener_figures import LISTENER, count_scene
 from crosstie.io.notifications import NoticeError, NoticeRules, Notices, read_json, read_notices
 from crosstie.io.sns import Envelope, SnsError, read_envelope
 
@@ -48,6 +50,8 @@ def make_app(service: Service) -> Starlette:
         routes=[
             Route("/scenes", endpoints.scenes, methods=["POST"]),
             Route("/health", endpoints.health),
+            Route("/healthz", endpoints.health),  # what the other services call it
+            Route("/metrics", metrics),
             Route("/ready", endpoints.ready),
         ],
         middleware=[Middleware(Gate, most=service.settings.max_requests)],
@@ -82,6 +86,7 @@ class Endpoints:
         message, admitted = await self._admitted_message(request)
         try:
             envelope = read_envelope(message)
+            request.state.notice_kind = "direct" if envelope is None else "sns"
             if envelope is None:
                 if not admitted:
                     raise unauthorized(f"send Authorization: Bearer TOKEN, or {SIGNATURE_HEADER}")
@@ -125,10 +130,18 @@ class Endpoints:
         answers: list[dict[str, Any]] = [
             asdict(await _or_unavailable(self._guard.start(scene_id))) for scene_id in notices.scene_ids
         ]
+        for started in answers:
+            count_scene(duplicate=started["duplicate"])
         if not answers:
             return JSONResponse({"ignored": notices.ignored})
         answers += [{"error": reason} for reason in notices.refused]
         return JSONResponse(answers[0] if len(answers) == 1 else answers, status_code=202)
+
+
+async def metrics(request: Request) -> Response:
+    """Figures for Prometheus: counts of what was asked and answered, and nothing of what was sent."""
+    del request
+    return Response(generate_latest(LISTENER), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _or_unavailable(asked: Awaitable[T]) -> T:

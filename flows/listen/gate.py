@@ -8,18 +8,19 @@ import time
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crosstie.flows.listen.refusal import RETRY_AFTER_S, unavailable
+from crosstie.flows.observe.listener_figures import count_notice
 
 LOG = logging.getLogger("crosstie.listen")
 
-UNLIMITED = ("/health",)
+UNLIMITED = ("/health", "/healthz", "/metrics")
 """Answered at any time: whoever watches the service must not take a busy one for a dead one."""
 
-KNOWN = ("/scenes", "/health", "/ready")
+KNOWN = ("/scenes", "/ready", *UNLIMITED)
 """Paths that are logged as they are; any other could say anything."""
 
 
 class Gate:
-    """ASGI middleware. Takes scene ids for the log from `state.scene_ids` of a request."""
+    """ASGI middleware; `state` of a request has `scene_ids` for the log, `notice_kind` for the figures."""
 
     def __init__(self, app: ASGIApp, *, most: int) -> None:
         self._app = app
@@ -42,7 +43,10 @@ class Gate:
         try:
             await self._limited(scope, receive, watched)
         finally:
-            _log(scope, status, time.monotonic() - begin)
+            seconds = time.monotonic() - begin
+            if scope["path"] == "/scenes":
+                count_notice(scope.get("state", {}).get("notice_kind", ""), status, seconds)
+            _log(scope, status, seconds)
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] in UNLIMITED:

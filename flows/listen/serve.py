@@ -19,6 +19,7 @@ from crosstie.flows.listen.access import read_access
 from crosstie.flows.listen.app import Service, make_app
 from crosstie.flows.listen.sns_door import SnsDoor
 from crosstie.flows.listen.start_run import PrefectUnavailableError, RunStarter
+from crosstie.flows.observe.json_lines import JsonLines, LogFormat
 from crosstie.io.href import local_path, public_href
 from crosstie.io.notifications import NoticeRules
 from crosstie.io.scene_id import SceneIds
@@ -58,7 +59,7 @@ def serve(address: Address, *, catalogue: str, out: str, settings: Settings, ins
         "out": _lasting("--out", out),
         "settings": changed(settings),
     }
-    _log_to_stderr()
+    _log_to_stderr(settings.observe.log_format)
     sns = SnsDoor(topics=settings.listen.sns_topics, confirm=settings.listen.confirm_sns)
     rules = NoticeRules(
         SceneIds(settings.listen.also_ids),
@@ -91,7 +92,8 @@ def changed(settings: Settings) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for setting in walk(settings):
         *groups, name = setting.name.split(".")
-        if not setting.is_group and setting.value != usual[setting.name] and groups != ["listen"]:
+        mine = groups in (["listen"], ["observe"])  # of this service, not of the runs that it starts
+        if not (setting.is_group or mine or setting.value == usual[setting.name]):
             branch = tree
             for group in groups:
                 branch = branch.setdefault(group, {})
@@ -151,9 +153,10 @@ def _bound(address: Address) -> socket.socket:
         ) from None
 
 
-def _log_to_stderr() -> None:
+def _log_to_stderr(log_format: LogFormat) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    text = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    handler.setFormatter(JsonLines() if log_format == "json" else text)
     for name, level in (("crosstie.listen", logging.INFO), ("uvicorn.error", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.handlers = [handler]

@@ -1,0 +1,1 @@
+"""What runs, workers and services say of themselves: figures for Prometheus, lines of a log, traces."""

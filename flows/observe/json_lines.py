@@ -1,0 +1,80 @@
+"""Log lines as JSON: one object a line, for a collector of logs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from opentelemetry import trace
+
+from crosstie.flows.observe.context import about
+from crosstie.io.redaction import redacted
+
+LogFormat = Literal["text", "json"]
+
+SAID = ("pair_key", "flow", "flow_run_id", "flow_run_name", "task_run_id", "task_run_name")
+"""What a line is about: of the record, as Prefect's loggers put it there, else of the context."""
+
+FIGURES = ("verdict", "reasons", "seconds")
+"""What a message may bring besides its text (`extra=`); everything else stays out of the line."""
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a record: time (UTC), level, logger, message, what it is about, the exception.
+
+    Secrets of the environment and of addresses are left out, whoever has written the message.
+    """
+
+    def __init__(self, *given: object, **named: object) -> None:
+        """Take, and leave aside, the format that `logging.config` hands to every formatter."""
+        del given, named
+        super().__init__()
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = datetime.fromtimestamp(record.created, UTC)
+        line: dict[str, Any] = {
+            "time": when.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": redacted(record.getMessage()),
+        }
+        known = about()
+        for name in SAID:
+            value = getattr(record, name, None) or known.get(name)
+            if value:
+                line[name] = str(value)
+        line |= {name: record.__dict__[name] for name in FIGURES if name in record.__dict__}
+        span = trace.get_current_span().get_span_context()
+        if span.is_valid:
+            line["trace_id"] = trace.format_trace_id(span.trace_id)
+        if record.exc_info:
+            line["exception"] = redacted(self.formatException(record.exc_info))
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def write_log_as(log_format: LogFormat) -> None:
+    """Have every line that this process writes to its terminal or log be JSON, where that is wanted.
+
+    Handlers that send lines elsewhere, as Prefect's to its server, stay. Calling it again does no harm.
+    """
+    if log_format == "text":
+        return
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(JsonLines())
+    root = logging.getLogger()
+    for logger in [root, *(logging.getLogger(name) for name in list(root.manager.loggerDict))]:
+        kept = [handler for handler in logger.handlers if not _writes_to_terminal(handler)]
+        if len(kept) < len(logger.handlers):
+            logger.handlers = [*kept, lines]
+    if not any(_writes_to_terminal(handler) for handler in root.handlers):
+        root.addHandler(lines)
+    logging.getLogger("crosstie").setLevel(logging.INFO)
+
+
+def _writes_to_terminal(handler: logging.Handler) -> bool:
+    if isinstance(handler, logging.FileHandler) or not isinstance(handler, logging.StreamHandler):
+        return False
+    return getattr(handler.stream, "name", None) in {"<stderr>", "<stdout>"}
