@@ -11,6 +11,7 @@ SERVERS_STAMP := $(SERVERS_VENV)/.installed
 REAL_CATALOGUE := ../shared/data/scenes/catalog.json
 DEMO_CATALOGUE := demo-catalogue/catalog.json
 DEMO_PRODUCTS := demo-products
+DOCS := build/docs
 
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
@@ -25,7 +26,7 @@ help:
 	@echo "make integration  the tests against Prefect, Dask, SeaweedFS and a STAC API, which it starts and stops"
 	@echo "make deploy-check  every file of deploy/ against its schema, its linter or the server that takes it"
 	@echo "make rehearsal    the process set of the compose file, the run-book's commands and the image's steps, without an engine"
-	@echo "make docs      build the documentation into site/; a warning is an error"
+	@echo "make docs      build the documentation into $(DOCS)/site; a warning is an error"
 	@echo "make servers   start these servers, print their addresses and what to export; Ctrl-C stops them"
 	@echo "make check     format, lint, types, import rules, sdist and wheel"
 	@echo "make format    mend what ruff can mend"
@@ -68,7 +69,8 @@ rehearsal: $(STAMP) $(SERVERS_STAMP) postgis promtool
 	$(BIN)/python -m pytest tests/rehearsal
 
 docs: $(STAMP)
-	$(BIN)/mkdocs build --strict
+	$(BIN)/python docs/making $(DOCS)
+	@echo "Look at $(DOCS)/site/index.html"
 
 integration: $(STAMP) $(SERVERS_STAMP) postgis
 	$(BIN)/python -m pytest tests/integration
