@@ -44,7 +44,7 @@ def take_stock(store: Store) -> Holdings:
     failures: dict[Run, str] = {}
     claims: dict[Run, tuple[int, str]] = {}
     flows: set[str] = set()
-    for key in store.list():
+    for key in store.each_key():
         parts = key.split("/")
         if len(parts) != 3:
             continue

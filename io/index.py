@@ -146,7 +146,7 @@ def survey(
     known = index.runs()
     tables = [without(index.table, known - committed)]
     new = set(committed - known)
-    if before is not None:
+    if before is not None and new:
         seen = Index(before, frozenset()).runs()
         tables.append(without(before, seen - new))
         new -= seen

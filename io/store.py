@@ -156,12 +156,15 @@ class Store:
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """Keys of all objects below `prefix` (whole path parts), sorted; nothing where there are none."""
+        yield from sorted(self.each_key(prefix))
+
+    def each_key(self, prefix: str = "") -> Iterator[str]:
+        """As `list`, in no order, as they come: of a large archive no more than a page is held."""
         if self._is_unborn():
             return
         with self._told(f"list {prefix or 'everything'}"):
-            pages = obstore.list(self._objects(), prefix or None)
-            keys = sorted(entry["path"] for page in pages for entry in page)
-        yield from keys
+            for page in obstore.list(self._objects(), prefix or None):
+                yield from (entry["path"] for entry in page)
 
     def _is_unborn(self) -> bool:
         return self._folder is not None and not self._folder.exists()

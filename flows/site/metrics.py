@@ -59,7 +59,7 @@ def _archive(snapshot: Snapshot) -> Iterator[Metric]:
         "crosstie_archive_pairs",
         "Pairs by the verdict of their latest correction and its first reason.",
         ("verdict", "reason"),
-        dict.fromkeys(KNOWN_PAIRS, 0.0) | snapshot.pairs,
+        dict.fromkeys(KNOWN_PAIRS, 0.0) | dict(snapshot.pairs),
     )
     yield _gauge(
         "crosstie_archive_failures",

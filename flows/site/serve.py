@@ -12,6 +12,7 @@ import uvicorn
 
 from crosstie.config import Settings
 from crosstie.errors import BadInputError
+from crosstie.flows.observe.json_lines import write_log_as
 from crosstie.flows.site.app import make_app
 from crosstie.flows.site.door import is_loopback, read_access
 from crosstie.flows.site.watch import Watch
@@ -84,7 +85,4 @@ def _log_to_stderr(settings: Settings) -> None:
         logger.handlers = [handler]
         logger.setLevel(level)
         logger.propagate = False
-    if settings.observe.log_format == "json":
-        from crosstie.flows.observe.json_lines import write_log_as
-
-        write_log_as(settings.observe.log_format)
+    write_log_as(settings.observe.log_format)

@@ -17,6 +17,8 @@ from crosstie.io.holdings import take_stock
 from crosstie.io.index import survey
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from crosstie.flows.run_log import RunLog
     from crosstie.flows.status import Status
     from crosstie.io.store import Store
@@ -47,6 +49,8 @@ class Snapshot:
     status: Status
     table: pa.Table
     """Committed runs in the columns `SHOWN`, the newest first."""
+    pairs: Mapping[tuple[str, ...], float]
+    """(verdict, first reason or nothing) of a pair's latest run -> pairs."""
     unreadable: int
     """Committed runs whose products are broken: they are in no row."""
     runs: tuple[FlowRuns, ...]
@@ -59,13 +63,6 @@ class Snapshot:
         """When the youngest run was made; None where there is none."""
         moment: datetime | None = self.table["created"][0].as_py() if self.table.num_rows else None
         return moment
-
-    @property
-    def pairs(self) -> dict[tuple[str, ...], float]:
-        """(verdict, first reason or nothing) of a pair's latest run -> pairs."""
-        latest = self.table.filter(self.table["latest"])
-        reasons = (found[0] if found else "" for found in latest["reasons"].to_pylist())
-        return dict(Counter(zip(latest["verdict"].to_pylist(), reasons, strict=True)))
 
 
 def take_snapshot(store: Store, before: Snapshot | None = None) -> Snapshot:
@@ -87,11 +84,18 @@ def take_snapshot(store: Store, before: Snapshot | None = None) -> Snapshot:
     return Snapshot(
         status=status,
         table=table.take(order).combine_chunks(),
+        pairs=_pairs(table),
         unreadable=len(stock.committed) - table.num_rows,
         runs=tuple(_runs(store, flow) for flow in sorted(stock.flows)),
         taken_utc=taken_utc,
         took_s=time.monotonic() - begin,
     )
+
+
+def _pairs(table: pa.Table) -> dict[tuple[str, ...], float]:
+    latest = table.filter(table["latest"])
+    reasons = (found[0] if found else "" for found in latest["reasons"].to_pylist())
+    return dict(Counter(zip(latest["verdict"].to_pylist(), reasons, strict=True)))
 
 
 def _runs(store: Store, flow: str) -> FlowRuns:
