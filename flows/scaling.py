@@ -38,9 +38,13 @@ class AdaptReaders(Adaptive):
     async def target(self) -> int:
         # It runs in this process.
         scheduler = cast("Scheduler", cast("SpecCluster", self.cluster).scheduler)
-        to_read = sum(_waits_for_a_reader(task) for task in scheduler.tasks.values())
         matchers = sum(bool(worker.resources.get(GPU)) for worker in scheduler.workers.values())
-        return matchers + math.ceil(to_read / AHEAD)
+        return matchers + readers_wanted(scheduler)
+
+
+def readers_wanted(scheduler: Scheduler) -> int:
+    """As many as windows wait to be read, by what each may have ahead."""
+    return math.ceil(sum(_waits_for_a_reader(task) for task in scheduler.tasks.values()) / AHEAD)
 
 
 def _waits_for_a_reader(task: TaskState) -> bool:
