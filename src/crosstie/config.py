@@ -158,8 +158,8 @@ class ComputeSettings(Group):
     )
     env_secret: str | None = Field(
         default=None,
-        description="Name of a Kubernetes secret whose entries become the pods' environment: credentials of "
-        "the object store, say. null where the pods have a role of their own.",
+        description="Name of a Kubernetes secret whose entries become the readers' environment: credentials "
+        "of the object store. null where the pods have a role of their own.",
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import shutil
+import textwrap
 import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
 from dask_operator import operator_wheel
-from deploy.manifests import KUBERNETES, OVERLAYS, VERSIONS, built, faults
+from deploy.manifests import KUBERNETES, OVERLAYS, VERSIONS, built, faults, pods
 
 PLANTED = {
     "base/kustomization.yaml": ("resources:", "resource:", "cpu"),
@@ -101,6 +102,27 @@ def test_a_misspelling_is_found(file: str, tree: Path, tmp_path: Path, operator:
     except ValueError as problem:
         found = [str(problem)]
     assert found, f"{misspelt} in {file} passes"
+
+
+def test_the_overlay_of_the_readme_sets_what_it_says(tree: Path, operator: zipfile.ZipFile) -> None:
+    text = (KUBERNETES / "README.md").read_text()
+    begin = text.index("apiVersion: kustomize.config.k8s.io")
+    end = text.index("   An object store that is not Amazon's")
+    block = textwrap.dedent(" " * 7 + text[begin : text.rindex("\n\n", begin, end)])
+    mine = tree / "overlays" / "mine"
+    mine.mkdir()
+    own = block.replace("../crosstie/deploy/kubernetes/overlays/", "../")
+    (mine / "kustomization.yaml").write_text(own)
+    manifests = built(mine)
+    assert list(faults(manifests, operator, version=VERSIONS[0])) == []
+    data = {key: value for found in manifests for key, value in found.get("data", {}).items()}
+    assert data["CROSSTIE_CATALOG_URL"] == "https://stac.mine.org"
+    assert data["CROSSTIE_COMPUTE__DEVICE"] == "cuda"
+    assert data["AWS_REGION"] == "eu-central-1"
+    images = {pod["spec"]["containers"][0]["image"] for pod in pods(manifests).values()}
+    assert images == {"registry.mine.org/crosstie:0.1.0", "registry.mine.org/crosstie:0.1.0-cuda"}
+    hosts = {found["spec"]["rules"][0]["host"] for found in manifests if found["kind"] == "Ingress"}
+    assert hosts == {"scenes.mine.org", "corrections.example.org"}
 
 
 def test_no_file_is_left_out() -> None:
