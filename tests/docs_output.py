@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-HASH = re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{8,}\b")
-MOMENT = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:\d\d)?")
+HASH = re.compile(r"(?<![0-9A-Za-z.])(?=[a-f]*\d)[0-9a-f]{8,}(?![0-9A-Za-z])")
+MOMENT = re.compile(r"\d{4}-\d\d-\d\d(?:T[\d:.]+(?:Z|[+-]\d\d:\d\d)?)?(?!\w)")
 DURATION = re.compile(r"\bin \d+(?:\.\d+)? s\b")
 VERSION = re.compile(r"\b\d+\.\d+\.\d+\b")
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?![\w])")

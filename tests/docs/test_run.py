@@ -19,26 +19,29 @@ RUNNABLE = [page for page in PAGES if any(block.what == "run" for block in block
 
 TIME_LIMIT_S = 300
 
-Runner = Callable[[Path], Path]
+Runner = Callable[[Path], None]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Runner:
-    """Runs a page once and gives the folder as it was left."""
-    left: dict[Path, Path] = {}
-    prefect = tmp_path_factory.mktemp("prefect")
+    """Runs a page, once; all in one folder, as a reader would, for products hold absolute addresses."""
+    root = tmp_path_factory.mktemp("pages")
+    work = root / "data"
+    left: dict[Path, Path | None] = {}
+    """Copy of the folder as a page left it; None where the page failed."""
 
-    def run_page(page: Path) -> Path:
-        if page not in left:
-            folder = tmp_path_factory.mktemp(page.stem) / "data"
-            before = continued(page)
-            if before is None:
-                folder.mkdir()
-            else:
-                shutil.copytree(run_page(before), folder)
-            _run_blocks(page, folder, prefect)
-            left[page] = folder
-        return left[page]
+    def run_page(page: Path) -> None:
+        if page in left:
+            assert left[page] is not None, f"{page.relative_to(ROOT)} has failed already"
+            return
+        left[page] = None
+        before = continued(page)
+        if before is not None:
+            run_page(before)
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.copytree(left[before], work) if before else work.mkdir()
+        _run_blocks(page, work, root / "prefect")
+        left[page] = shutil.copytree(work, root / f"left-by-{page.stem}")
 
     return run_page
 
