@@ -60,19 +60,25 @@ def built(overlay: Path) -> list[Manifest]:
 def faults(manifests: list[Manifest], operator: zipfile.ZipFile, *, version: str) -> Iterator[str]:
     """What Kubernetes, the Dask operator or the Prometheus operator would not know or not take."""
     for manifest in manifests:
-        kind, group = manifest["kind"], manifest["apiVersion"].partition("/")[0]
+        kind, version_of_kind = manifest["kind"], manifest.get("apiVersion", "no API")
+        group = version_of_kind.partition("/")[0]
         name = f"{kind} {manifest['metadata']['name']}"
         try:
             if group == "kubernetes.dask.org":
                 validate(manifest, schema_of(operator, kind))
+                # Kubernetes' own part, which the schema leaves open.
+                odd = manifest.keys() ^ {"apiVersion", "kind", "metadata", "spec"}
+                yield from (f"{name}: {key} is missing or not known" for key in odd)
             elif group == "monitoring.coreos.com":
                 yield from (f"{name}: {fault}" for fault in _faults_of_monitor(manifest))
+            elif group == "no API":
+                yield f"{name}: no apiVersion"
             else:
                 kubernetes_validate.validate(manifest, version, strict=True)
         except (jsonschema.ValidationError, kubernetes_validate.ValidationError) as problem:
             yield f"{name}: {'.'.join(map(str, problem.path))}: {problem.message}"
         except (KeyError, kubernetes_validate.SchemaNotFoundError):
-            yield f"{name}: no such kind in {manifest['apiVersion']}"
+            yield f"{name}: no such kind in {version_of_kind}"
 
 
 def _faults_of_monitor(manifest: Manifest) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Values for charts of others: every key is one that the chart reads. No chart was rendered here.
 
-The operator's chart is in its wheel. Prefect's charts are in no index of packages: their keys below were read in
-their documentation (prefect-helm, 2025). Keys that have gone since, `helm install` refuses by their schemas.
+The operator's chart is in its wheel. Prefect's charts are in no index: their keys were read where they are
+documented (prefect-helm, 2025). Keys that have gone since, `helm install` refuses by the charts' schemas.
 """
 
 from __future__ import annotations

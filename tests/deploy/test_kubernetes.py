@@ -87,6 +87,14 @@ def test_an_overlay_is_taken(overlay: str, version: str, tree: Path, operator: z
     assert len(manifests) > 30
 
 
+def test_with_jobs_there_is_one_worker_and_one_pool(tree: Path) -> None:
+    found = pods(as_it_is(tree / "overlays" / "all"))
+    assert "prefect-worker" not in found  # the chart has it, and makes the pool
+    assert "work-pool" not in str(found["deploy"])
+    (container,) = found["deploy"]["spec"]["containers"]
+    assert container["args"][-1] == "/opt/crosstie/deploy/prefect.yaml"
+
+
 @pytest.mark.parametrize("file", PLANTED)
 def test_a_misspelling_is_found(file: str, tree: Path, tmp_path: Path, operator: zipfile.ZipFile) -> None:
     word, misspelt, overlay = PLANTED[file]

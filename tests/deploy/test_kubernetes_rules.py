@@ -60,8 +60,8 @@ def unlocked(pod: Manifest) -> Iterator[str]:
         yield "may be root"
     if whole["seccompProfile"] != {"type": "RuntimeDefault"}:
         yield "may call anything of the kernel"
-    if spec["automountServiceAccountToken"]:
-        yield "may speak to Kubernetes"
+    if spec["automountServiceAccountToken"] is not False:
+        yield "may speak to Kubernetes" if spec["automountServiceAccountToken"] else "may have a token"
     if spec["enableServiceLinks"]:
         yield "gets variables made up from Services"
     for container in spec["containers"] + spec.get("initContainers", []):
@@ -74,6 +74,8 @@ def unlocked(pod: Manifest) -> Iterator[str]:
         resources = container["resources"]
         if not (resources["requests"].keys() >= {"cpu", "memory"} and "memory" in resources["limits"]):
             yield f"container {container['name']} has no limits"
+        named = resources["requests"].keys() | resources["limits"].keys()
+        yield from (f"{name} is no resource" for name in named - {"cpu", "memory", "nvidia.com/gpu"})
         if not re.fullmatch(r"[a-z0-9./-]+:\d[\w.-]*", container["image"]):
             yield f"image {container['image']} is not pinned"
         mounts = {mount["name"] for mount in container["volumeMounts"]}
