@@ -358,3 +358,39 @@ def test_what_gdal_fetches_is_what_the_server_sent(tmp_path: Path) -> None:
     requests, size = map(float, out.split())
     assert requests == Ranged.asked > 1
     assert len(Ranged.body) / 2 < Ranged.ranged <= size <= Ranged.sent
+
+
+TRACING = """
+    import json
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+    from crosstie.flows.observe.context import about, working_on
+    from crosstie.flows.observe.tracing import continued, luggage, step
+
+    with working_on(pair_key="a__b"), step("unseen"):
+        assert luggage() == {"pair_key": "a__b"}, "nobody traces: nothing is sent along but the pair"
+        with continued("unseen", luggage()):
+            assert about()["pair_key"] == "a__b"
+
+    spans = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    trace.set_tracer_provider(provider)
+    with working_on(pair_key="a__b"), step("measure"):
+        sent = json.loads(json.dumps(luggage()))
+    with continued("read window", sent):  # as in another process: outside the span, and later
+        assert about()["pair_key"] == "a__b"
+    window, measure = sorted(spans.get_finished_spans(), key=lambda span: span.name, reverse=True)
+    assert (measure.name, window.name) == ("measure", "read window")
+    assert window.parent.span_id == measure.context.span_id
+    assert window.context.trace_id == measure.context.trace_id
+    assert dict(measure.attributes) == {"crosstie.pair_key": "a__b"}
+    print("well")
+"""
+
+
+def test_a_span_goes_on_in_the_worker_that_does_the_window() -> None:
+    out, err = run_python(TRACING).communicate(timeout=PATIENCE_S)
+    assert out == "well\n", err
