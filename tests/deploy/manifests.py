@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -16,6 +17,9 @@ import pytest
 import yaml
 from dask_operator import schema_of, validate
 from servers.process import ROOT
+
+from crosstie.config import ComputeSettings
+from crosstie.flows.kubernetes import cluster_spec, matcher_group
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 OVERLAYS = ("local", "cpu", "gpu", "gpu-per-run")
@@ -115,3 +119,24 @@ def _dask_pod(described: Manifest, cluster: str, component: str, group: str | No
         "metadata": {"labels": described["metadata"]["labels"] | labels},
         "spec": described["spec"],
     }
+
+
+@functools.cache
+def overlay(name: str) -> list[Manifest]:
+    """Manifests of an overlay by its name."""
+    return built(KUBERNETES / "overlays" / name)
+
+
+def of_kind(name: str, kind: str) -> dict[str, Manifest]:
+    return {found["metadata"]["name"]: found for found in overlay(name) if found["kind"] == kind}
+
+
+def containers(name: str) -> dict[str, Manifest]:
+    return {pod: described["spec"]["containers"][0] for pod, described in pods(overlay(name)).items()}
+
+
+def made_for_a_run() -> dict[str, Manifest]:
+    """Pods that `compute.cluster = kubernetes` asks for."""
+    compute = ComputeSettings(cluster="kubernetes", image="crosstie:0.1.0", env_secret="object-store")
+    spec = cluster_spec(compute, name="crosstie-run")["spec"]
+    return {"scheduler": spec["scheduler"], "reader": spec["worker"], "matcher": matcher_group(compute)}

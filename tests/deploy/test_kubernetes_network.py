@@ -8,10 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from deploy.manifests import KUBERNETES, Manifest, built, pods
-
-from crosstie.config import ComputeSettings
-from crosstie.flows.kubernetes import cluster_spec, matcher_group
+from deploy.manifests import Manifest, made_for_a_run, of_kind, overlay, pods
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,26 +33,22 @@ PREFECT = Place({"app.kubernetes.io/name": "prefect-server", "app.kubernetes.io/
 
 
 @functools.cache
-def policies(overlay: str) -> list[Manifest]:
-    return [found for found in built(KUBERNETES / "overlays" / overlay) if found["kind"] == "NetworkPolicy"]
+def policies(of: str) -> list[Manifest]:
+    return list(of_kind(of, "NetworkPolicy").values())
 
 
 @functools.cache
-def places(overlay: str) -> dict[str, Place]:
+def places(of: str) -> dict[str, Place]:
     """Pods of an overlay by name, and what is round them."""
-    found = {
-        name: Place(pod["metadata"]["labels"])
-        for name, pod in pods(built(KUBERNETES / "overlays" / overlay)).items()
-    }
-    if overlay == "gpu-per-run":  # pods that a run has the operator make
-        compute = ComputeSettings(cluster="kubernetes", image="crosstie:0.1.0")
-        spec = cluster_spec(compute, name="run")["spec"]
+    found = {name: Place(pod["metadata"]["labels"]) for name, pod in pods(overlay(of)).items()}
+    if of == "gpu-per-run":  # pods that a run has the operator make
+        run = made_for_a_run()
         for name, component, part in (
-            ("dask-scheduler", "scheduler", spec["scheduler"]),
-            ("dask-default", "worker", spec["worker"]),
-            ("dask-matcher-gpu", "worker", matcher_group(compute)),
+            ("dask-scheduler", "scheduler", "scheduler"),
+            ("dask-default", "worker", "reader"),
+            ("dask-matcher-gpu", "worker", "matcher"),
         ):
-            found[name] = Place(part["metadata"]["labels"] | {"dask.org/component": component})
+            found[name] = Place(run[part]["metadata"]["labels"] | {"dask.org/component": component})
     return {
         "dns": DNS, "ingress": INGRESS, "prometheus": PROMETHEUS, "stranger": STRANGER, "store": STORE,
         "roles": ROLES, "kubernetes": KUBERNETES_API, "operator": OPERATOR, "prefect-server": PREFECT,
@@ -90,12 +83,12 @@ def is_peer(peer: dict[str, Any], place: Place) -> bool:
     return selected(peer.get("podSelector", {}), place.labels)
 
 
-def one_way(overlay: str, way: str, this: Place, other: Place, port: int) -> bool:
+def one_way(of: str, way: str, this: Place, other: Place, port: int) -> bool:
     """Whether `this`, of our namespace, may be reached by `other` (Ingress) or may reach it (Egress)."""
     if this.namespace != "crosstie" or this.ip is not None:
         return True
     bound = False
-    for policy in policies(overlay):
+    for policy in policies(of):
         spec = policy["spec"]
         if way not in spec["policyTypes"] or not selected(spec["podSelector"], this.labels):
             continue
@@ -110,9 +103,9 @@ def one_way(overlay: str, way: str, this: Place, other: Place, port: int) -> boo
     return not bound
 
 
-def passes(overlay: str, source: str, target: str, port: int) -> bool:
-    a, b = places(overlay)[source], places(overlay)[target]
-    return one_way(overlay, "Egress", a, b, port) and one_way(overlay, "Ingress", b, a, port)
+def passes(of: str, source: str, target: str, port: int) -> bool:
+    a, b = places(of)[source], places(of)[target]
+    return one_way(of, "Egress", a, b, port) and one_way(of, "Ingress", b, a, port)
 
 
 WAYS = {
@@ -137,27 +130,27 @@ LOCAL_WAYS = {
 PORTS = (53, 80, 443, 4200, 5432, 8080, 8090, 8091, 8333, 8786, 8787, 8788, 8789, 9101)
 
 
-def wanted(overlay: str) -> set[tuple[str, str, int]]:
-    matcher = "dask-matcher-gpu" if overlay.startswith("gpu") else "dask-matcher"
+def wanted(of: str) -> set[tuple[str, str, int]]:
+    matcher = "dask-matcher-gpu" if of.startswith("gpu") else "dask-matcher"
     ways = WAYS | {(a.format(matcher), b.format(matcher), port) for a, b, port in MATCHER_WAYS}
-    ways |= {(matcher, matcher, 8789)} | (LOCAL_WAYS if overlay == "local" else OUTSIDE_WAYS)
-    if overlay == "gpu-per-run":
+    ways |= {(matcher, matcher, 8789)} | (LOCAL_WAYS if of == "local" else OUTSIDE_WAYS)
+    if of == "gpu-per-run":
         ways |= {("prefect-worker", "kubernetes", 443), ("prefect-worker", "roles", 443)}
     return ways
 
 
-@pytest.mark.parametrize("overlay", ["local", "cpu", "gpu", "gpu-per-run"])
-def test_only_what_is_needed_passes(overlay: str) -> None:
-    elsewhere = {name for name, place in places(overlay).items() if place.namespace != "crosstie" or place.ip}
+@pytest.mark.parametrize("of", ["local", "cpu", "gpu", "gpu-per-run"])
+def test_only_what_is_needed_passes(of: str) -> None:
+    elsewhere = {name for name, place in places(of).items() if place.namespace != "crosstie" or place.ip}
     found = {
         (source, target, port)
-        for source in places(overlay)
-        for target in places(overlay)
+        for source in places(of)
+        for target in places(of)
         for port in PORTS
-        if {source, target} - elsewhere and passes(overlay, source, target, port)
+        if {source, target} - elsewhere and passes(of, source, target, port)
     }
     # Every pod may ask for names.
-    inside = places(overlay).keys() - elsewhere
+    inside = places(of).keys() - elsewhere
     names = {(source, "dns", 53) for source in inside}
     assert names <= found
     # The operator and Prefect's server go by port alone: where Kubernetes and PostgreSQL are differs.
@@ -166,15 +159,15 @@ def test_only_what_is_needed_passes(overlay: str) -> None:
         for source, target, port in found
         if target in elsewhere and (source in {"operator", "prefect-server"} or target == "kubernetes")
     }
-    if overlay == "gpu-per-run":
+    if of == "gpu-per-run":
         loose |= {way for way in found if way[0] == "prefect-worker" and way[2] == 443}
-    assert found - names - loose == wanted(overlay) - loose
-    assert wanted(overlay) <= found
+    assert found - names - loose == wanted(of) - loose
+    assert wanted(of) <= found
 
 
 def test_nobody_reaches_the_role_of_the_machine() -> None:
-    for overlay in ("local", "cpu", "gpu"):
-        for source in places(overlay).keys() - {"operator", "prefect-server", "roles"}:
-            if places(overlay)[source].namespace == "crosstie" and places(overlay)[source].ip is None:
-                assert not passes(overlay, source, "roles", 443)
-                assert not passes(overlay, source, "roles", 80)
+    for of in ("local", "cpu", "gpu"):
+        for source in places(of).keys() - {"operator", "prefect-server", "roles"}:
+            if places(of)[source].namespace == "crosstie" and places(of)[source].ip is None:
+                assert not passes(of, source, "roles", 443)
+                assert not passes(of, source, "roles", 80)
