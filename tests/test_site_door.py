@@ -48,8 +48,9 @@ def test_without_the_token_nothing_of_the_archive_is_told(guarded: Site) -> None
 @pytest.mark.parametrize(
     "headers",
     [
-        {"Authorization": "Bearer wrong"}, {"Authorization": f"Bearer {TOKEN}x"}, {"Authorization": "Basic !"},
-        {"Authorization": TOKEN}, {"Authorization": "Bearer"}, {"Authorization": "Bearer "}, {"Cookie": f"token={TOKEN}"},
+        {"Authorization": "Bearer wrong"}, {"Authorization": f"Bearer {TOKEN}x"},
+        {"Authorization": "Basic !"}, {"Authorization": TOKEN}, {"Authorization": "Bearer"},
+        {"Authorization": "Bearer "}, {"Cookie": f"token={TOKEN}"},
     ],
 )  # fmt: skip
 def test_a_wrong_token_is_none_and_is_not_repeated(guarded: Site, headers: dict[str, str]) -> None:
