@@ -1,8 +1,9 @@
-"""The process set of a compose file without a container engine: the same commands, the same environment, as the same users.
+"""The process set of a compose file without a container engine: the same commands, environment and users.
 
-By hand: `PYTHONPATH=tests .venv/bin/python -m servers.compose --env-file deploy/.env` starts what deploy/compose.yaml declares, and
-stops it at Ctrl-C. Each service has namespaces of its own (files, network, processes), as a container has; programs of this
-machine stand in for the images. It takes root on Linux. What it does not do: compose_file.NOT_DONE.
+By hand: `PYTHONPATH=tests .venv/bin/python -m servers.compose --env-file deploy/.env` starts what
+deploy/compose.yaml declares, and stops it at Ctrl-C. Each service has namespaces of its own (files, network,
+processes), as a container has; programs of this machine stand in for the images. It takes root on Linux. What
+it does without: compose_file.NOT_DONE.
 """
 
 from __future__ import annotations
@@ -99,6 +100,24 @@ class Composed:
         entered = entering(self.of(service)[0]["pid"], declared, stand_in(declared.image), command)
         return subprocess.run(entered, capture_output=True, text=True, timeout=timeout_s, check=False)
 
+    def get(self, service: str, port: int, path: str) -> str:
+        """What the first replica of a service answers, asked from within its own network.
+
+        Raises
+        ------
+        ServerError : it does not answer with success
+        """
+        asked = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=10).read().decode())"
+        pid = self.of(service)[0]["pid"]
+        done = subprocess.run(
+            ["nsenter", f"--target={pid}", "--net", "--", sys.executable, "-I", "-c", asked,
+             f"http://127.0.0.1:{port}{path}"],
+            capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise ServerError(f"{service}:{port}{path}: {done.stderr.strip().splitlines()[-1]}")
+        return done.stdout
+
     def processes(self, service: str) -> list[psutil.Process]:
         """All processes of a service, its first one before the others."""
         found = []
@@ -132,6 +151,7 @@ def compose_processes(
     variables: Mapping[str, str],
     file: Path = COMPOSE_FILE,
     profiles: frozenset[str] = frozenset(),
+    without: frozenset[str] = frozenset(),
 ) -> Iterator[Composed]:
     """Start the services of a compose file until the block ends; yields before they are ready.
 
@@ -139,6 +159,7 @@ def compose_processes(
     ----------
     folder : where logs, volumes and state go
     variables : what `.env` would say
+    without : services that no program of this machine stands in for
 
     Raises
     ------
@@ -148,7 +169,8 @@ def compose_processes(
     if problem := why_not():
         raise ServerMissingError(problem)
     folder.mkdir(parents=True, exist_ok=True)
-    services = read_compose(file, variables, volumes=folder / "volumes", profiles=profiles)
+    declared = read_compose(file, variables, volumes=folder / "volumes", profiles=profiles)
+    services = {name: service for name, service in declared.items() if name not in without}
     for service in services.values():
         stand_in(service.image)
     (folder / "plan.json").write_text(

@@ -1,8 +1,9 @@
-"""Runs one command as a container would: `unshare --mount --pid --ipc --uts --fork compose_box.py SPECIFICATION`.
+"""Runs one command as a container would: `unshare --mount --pid --ipc --uts --fork compose_box.py PLAN`.
 
-It is the first process of new namespaces. It builds a root folder that holds this machine's programs, the checkout, and of all
-else only what the specification names; leaves the old one; gives up what the service may not do; and becomes the command. Only
-root may do that. Nothing of it stays behind: the folders live in memory, in a mount namespace of their own.
+It is the first process of new namespaces. It builds a root folder that holds this machine's programs, the
+checkout, and of all else only what the plan names; leaves the old one; gives up what the service may
+not do; and becomes the command. Only root may do that. Nothing stays behind: the folders live in memory,
+in a mount namespace of their own.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ def built(folder: Path, given: Json) -> Path:
         if not (root / name).exists():  # this machine's Python may lie below one of them
             (root / name).mkdir()
             (root / name).chmod(mode)
+    (root / "var" / "run").symlink_to("/run")
     machinery(root)
     for path, source in given["files"].items():
         bound(Path(source), root / path.lstrip("/"), read_only=True)
@@ -147,7 +149,7 @@ def limited(given: Json) -> list[str]:
 
 
 def first_process(command: list[str], environment: dict[str, str]) -> int:
-    """Start the command, pass on what it is told, bury its orphans; returns its exit code, as a shell would."""
+    """Start the command, pass on what it is told, bury orphans; returns its exit code, as a shell would."""
     child = os.posix_spawnp(command[0], command, environment, setpgroup=0)
 
     def pass_on(number: int, frame: object) -> None:

@@ -1,7 +1,8 @@
-"""Starts and keeps the processes of a compose file: `python -m servers.compose_engine PLAN`, as root, until it is told to stop.
+"""Starts and keeps the processes of a compose file, as root: `python -m servers.compose_engine FOLDER`.
 
-It begins with what the services wait for, asks each after its health, starts again what ends, as the file says, and writes how
-they are to `state.json` in the plan's folder. `servers.compose` makes the plan and reads the state.
+It begins with what the services wait for, asks each after its health, starts again what
+ends, as the file says, and writes how they are to `state.json` in the folder, until it is told to stop. `servers.compose` writes the
+plan there, and reads the state.
 """
 
 from __future__ import annotations
@@ -222,9 +223,9 @@ class Engine:
         }
         path = self._folder / "boxes" / f"{instance.name}.json"
         path.write_text(json.dumps(specification, indent=1), encoding="utf-8")
-        command = ["ip", "netns", "exec", instance.name, "unshare", "--mount", "--pid", "--ipc", "--uts", "--fork",
-                   "--kill-child", sys.executable, "-I", str(BOX), str(path)]  # fmt: skip
-        return command, dict(os.environ)
+        new = ["unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child"]
+        boxed = [*new, sys.executable, "-I", str(BOX), str(path)]
+        return ["ip", "netns", "exec", instance.name, *boxed], dict(os.environ)
 
     async def _ask(self, instance: Instance, guard: int) -> None:
         """Ask a service after its health, often until it is well, then as the file says."""
@@ -278,7 +279,7 @@ def users(passwd: str) -> str:
 
 
 def entering(pid: int, service: Service, image: StandIn, command: tuple[str, ...]) -> list[str]:
-    """A command inside a service, as `exec` of an engine: its user, its environment as declared, its network."""
+    """A command inside a service, as `exec` of an engine: its user, its declared environment, its network."""
     uid, gid = (service.user or image.user).split(":")
     environment = {**image.environment, **service.environment}
     return [

@@ -1,4 +1,4 @@
-"""A compose file as its engine reads it: variables put in, references followed, nothing left out without a word."""
+"""A compose file as an engine reads it: variables put in, references followed, nothing left out unsaid."""
 
 from __future__ import annotations
 
@@ -204,10 +204,10 @@ class _Reader:
         for secret in given.get("secrets", []):
             source = self._file("secrets", secret, name)
             found.append(Mount(f"/run/secrets/{secret}", source, read_only=True))
-        for config in given.get("configs", []):
-            found.append(
-                Mount(config["target"], self._file("configs", config["source"], name), read_only=True)
-            )
+        found.extend(
+            Mount(config["target"], self._file("configs", config["source"], name), read_only=True)
+            for config in given.get("configs", [])
+        )
         return found
 
     def _file(self, kind: str, key: str, service: str) -> str:

@@ -38,7 +38,7 @@ class StandIn:
     """Folders of the image that belong to somebody: a volume mounted there begins as theirs."""
     workdir: str = "/"
     init: bool = False
-    """Whether a first process stands before the command, as `tini` does: it passes signals on and buries orphans."""
+    """Whether a first process stands before the command, as `tini` does, that buries orphans."""
 
 
 def stand_in(image: str) -> StandIn:
@@ -61,7 +61,7 @@ def stand_in(image: str) -> StandIn:
 
 
 def seen() -> tuple[str, ...]:
-    """Folders of this machine that programs need at the place where they are: the checkout, and Python's own."""
+    """Folders that programs need at the place where they are here: the checkout, and Python's own."""
     python = Path(sys.base_prefix).resolve()
     return (str(ROOT), *(() if python.is_relative_to("/usr") else (str(python),)))
 

@@ -1,21 +1,21 @@
-"""Networks of a compose file: a bridge each, services with addresses of their own, a name server, ports of this machine."""
+"""Networks of a compose file: a bridge each, addresses of services, a name server, published ports."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import ctypes
-import os
 import socket
 import struct
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 from typing import cast
 
 ADDRESSES = IPv4Network("192.0.2.0/24")
-"""Kept for documents (RFC 5737): they are no machine's anywhere, and are seen inside these namespaces alone."""
+"""Kept for documents (RFC 5737): no machine has them, and they are seen inside these namespaces alone."""
 
 SUBNET_BITS = 27
 """Thirty machines a network."""
@@ -51,7 +51,7 @@ def leave_networks() -> None:
     if libc.unshare(NEW_NETWORK | NEW_MOUNTS) != 0:
         raise OSError(ctypes.get_errno(), "no namespaces of its own")
     private, recursive = 1 << 18, 16384
-    os.makedirs(NAMESPACES, exist_ok=True)
+    Path(NAMESPACES).mkdir(parents=True, exist_ok=True)
     for source, target, kind, flags in (
         (b"none", b"/", b"none", private | recursive),
         (b"tmpfs", NAMESPACES.encode(), b"tmpfs", 0),
@@ -165,7 +165,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 def addresses_of(
     name: str, asking: str, hosts: Mapping[str, Mapping[str, IPv4Address]], services: Mapping[str, list[str]]
 ) -> list[IPv4Address] | None:
-    """Addresses of a service in the networks that it shares with who asks.
+    """Addresses of a service in the networks that it shares with who asks; None where there are none.
 
     Parameters
     ----------
@@ -176,7 +176,5 @@ def addresses_of(
         (set(nets) for nets in hosts.values() if asking in map(str, nets.values())),
         set(),
     )
-    if name not in services and name not in hosts:
-        return None
     found = services.get(name, [name])
-    return [address for host in found for net, address in hosts[host].items() if net in mine]
+    return [a for host in found for net, a in hosts.get(host, {}).items() if net in mine] or None
