@@ -148,3 +148,37 @@ def dask_keys(part: dict[str, Any], above: str = "") -> Iterator[str]:
         yield f"{above}{key}"
         if isinstance(value, dict):
             yield from dask_keys(value, f"{above}{key}.")
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_addresses_lead_somewhere(name: str) -> None:
+    known = {
+        (service, port["port"])
+        for service, found in of_kind(name, "Service").items()
+        for port in found["spec"]["ports"]
+    }
+    # The operator makes the one Service, the chart the other.
+    known |= {(f"{cluster}-scheduler", 8786) for cluster in of_kind(name, "DaskCluster")}
+    known |= {("prefect-server", 4200)}
+    values = [value for found in of_kind(name, "ConfigMap").values() for value in found["data"].values()]
+    values += [arg for container in containers(name).values() for arg in container.get("args", [])]
+    for value in values:
+        for host, port in re.findall(r"(?:tcp|http)://([a-z0-9-]+):(\d+)", value):
+            assert (host, int(port)) in known, value
+
+
+@pytest.mark.parametrize(
+    ("pod", "service"),
+    [("prefect-server", "prefect-server"), ("prefect-worker", "prefect-worker"), ("s3", "s3"),
+     ("dask-scheduler", "dask-scheduler"), ("dask-default", "dask-reader"), ("dask-matcher", "dask-matcher"),
+     ("listener", "listener"), ("site", "site")],
+)  # fmt: skip
+def test_probes_are_those_of_compose(pod: str, service: str) -> None:
+    container = containers("local")[pod]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    probes = [container[kind]["httpGet"] for kind in container if kind.endswith("Probe")]
+    asked = {f"http://127.0.0.1:{ports[probe['port']]}{probe['path']}" for probe in probes}
+    theirs = COMPOSE[service]["healthcheck"]["test"][-1]
+    assert theirs in asked
+    # Kubernetes asks two questions of those that answer two.
+    assert {url.rpartition("/")[2] for url in asked - {theirs}} <= {"ready", "health"}
