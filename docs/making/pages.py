@@ -49,6 +49,8 @@ def gather(target: Path) -> None:
         place = target / picture.relative_to(ROOT / "docs")
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(picture.read_bytes())
+    for folder in [file for file in files if (ROOT / file).is_dir()]:
+        files |= {file: f"files/{file}.md" for file in _below(folder)}
     for file, where in files.items():
         _write(target / where, _shown(file))
 
@@ -66,8 +68,8 @@ def _pages() -> Iterator[tuple[str, str]]:
 def _linked(text: str, page: str, where: str, pages: dict[str, str], files: dict[str, str]) -> str:
     """Turn links between files of the repository into links between pages of the site.
 
-    A link to a file that is no page leads to a page that shows it, and is noted in `files`. One that leads
-    nowhere is left: the strict build names it.
+    A link to a file or a folder that is no page leads to a page that shows it, and is noted in `files`. One
+    that leads nowhere is left: the strict build names it.
     """
 
     def moved(found: re.Match[str]) -> str:
@@ -75,13 +77,13 @@ def _linked(text: str, page: str, where: str, pages: dict[str, str], files: dict
         if not address or ":" in address:
             return found[1]
         path = os.path.normpath(PurePosixPath(page).parent / address)
-        if (ROOT / path).is_dir():
+        if f"{path}/README.md" in pages:
             path = f"{path}/README.md"
         if path in pages:
             new = pages[path]
         elif path.startswith("docs/"):
             new = path.removeprefix("docs/")  # pictures
-        elif (ROOT / path).is_file():
+        elif (ROOT / path).exists():
             new = files[path] = f"files/{path}.md"
         else:
             return found[1]
@@ -96,8 +98,17 @@ def _linked(text: str, page: str, where: str, pages: dict[str, str], files: dict
     return "\n".join(lines) + "\n"
 
 
+def _below(folder: str) -> list[str]:
+    """Files of a folder, as files of the repository."""
+    return sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*") if path.is_file())
+
+
 def _shown(file: str) -> str:
-    """A page that shows a file as it is."""
+    """A page that shows a file as it is, or what a folder holds."""
+    if (ROOT / file).is_dir():
+        above = PurePosixPath(file).parent
+        lines = [f"- [{path}]({PurePosixPath(path).relative_to(above)}.md)" for path in _below(file)]
+        return "\n".join([f"# {file}/", "", *lines]) + "\n"
     text = (ROOT / file).read_text(encoding="utf-8")
     language = LANGUAGES.get(Path(file).suffix, "dockerfile" if Path(file).name == "Dockerfile" else "text")
     return f"# {file}\n\n````{language}\n{text.rstrip()}\n````\n"

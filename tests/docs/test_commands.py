@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from docs_blocks import PAGES, ROOT, blocks, code_of
+from docs_blocks import FENCE, PAGES, ROOT, blocks, code_of
 
 from crosstie.cli import app
 from crosstie.config import Settings, load_settings, walk
@@ -114,3 +114,6 @@ def test_a_block_with_a_command_is_run_or_says_why_not(page: Path) -> None:
         and (block.what not in {"run", "not run"} or (block.what == "not run" and not block.more))
     ]
     assert not unsaid
+    rest = FENCE.sub("", page.read_text(encoding="utf-8")).splitlines()
+    unmarked = [line for line in rest if line.startswith("    ") and COMMAND.search(line[4:])]
+    assert not unmarked, "commands stand in fenced blocks"
