@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.metadata import Distribution, MetadataPathFinder
+from importlib import metadata
 from pathlib import Path
 
 VENV = "opt/crosstie/venv"
@@ -46,8 +46,8 @@ def size_bytes(root: Path) -> int:
 
 def distributions(root: Path) -> dict[str, str]:
     """Version of each Python package, by its normal name."""
-    found = MetadataPathFinder.find_distributions(path=[str(root / PACKAGES)])
-    return {_normal(package): package.version for package in found}
+    found = metadata.distributions(path=[str(root / PACKAGES)])
+    return {normal(package.metadata["Name"]): package.version for package in found}
 
 
 def pinned(constraints: Path) -> dict[str, str]:
@@ -57,10 +57,6 @@ def pinned(constraints: Path) -> dict[str, str]:
 
 def normal(name: str) -> str:
     return name.lower().replace("_", "-").replace(".", "-")
-
-
-def _normal(package: Distribution) -> str:
-    return normal(package.metadata["Name"])
 
 
 def inventory(path: Path) -> dict[str, str]:

@@ -17,8 +17,8 @@ rm -r torch/include pyarrow/include pyarrow/src
 find torch/bin -type f -not -name torch_shm_manager -delete
 rm -f torch/lib/*_test.so torch/lib/libbackend_with_compiler.so torch/lib/libaoti_custom_ops.so
 
-# Servers and query languages that nothing here speaks.
-rm pyarrow/libarrow_flight.so.* pyarrow/libarrow_python_flight.so* pyarrow/_flight.* pyarrow/libarrow_substrait.so.* pyarrow/_substrait.*
+# A server that nothing here speaks to. (Substrait is as little used, but Arrow's other libraries are linked to it.)
+rm pyarrow/libarrow_flight.so.* pyarrow/libarrow_python_flight.so* pyarrow/_flight.*
 
 # One library under three names: links in the sources, copies in a wheel.
 for name in pyarrow/libarrow_python*.so; do
