@@ -24,9 +24,8 @@ from crosstie.errors import StoreError
 from crosstie.flows import run_log
 from crosstie.flows.observe.context import working_on
 from crosstie.flows.observe.json_lines import write_log_as
-from crosstie.flows.observe.run_figures import count_pair
+from crosstie.flows.observe.outcomes import note
 from crosstie.flows.observe.serve_run import serve_run
-from crosstie.flows.outcome import IN_PROGRESS, Outcome
 from crosstie.flows.register_pairs import Registrar
 from crosstie.flows.reporting import listener
 from crosstie.flows.standing import done_outcomes
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
 
     from crosstie.config import Settings
     from crosstie.flows.measure import TileMatcher
+    from crosstie.flows.outcome import Outcome
     from crosstie.types import ScenePair
 
 LOG = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class Run:
         try:
             for outcome in self._registrar.register(to_do):
                 self.tally.add(outcome)
-                self._note(outcome)
+                note(self._name, outcome)
                 committed += [outcome] if outcome.products is not None else []
                 before = "already done: " if outcome.already_done else ""
                 listener().finished(outcome.pair_key, before + ", ".join([outcome.verdict, *outcome.reasons]))
@@ -145,23 +145,6 @@ class Run:
             self._registrar.store, pairs, batch.settings, weights_sha256=batch.weights_sha256
         )
         return found
-
-    def _note(self, outcome: Outcome) -> None:
-        """Count what this run has done, and put it on record; what another run has done is that one's."""
-        if outcome.already_done or outcome.verdict == IN_PROGRESS:
-            return
-        count_pair(self._name, outcome)
-        with working_on(pair_key=outcome.pair_key):
-            LOG.info(
-                "%s: %s",
-                outcome.pair_key,
-                ", ".join([outcome.verdict, *outcome.reasons]),
-                extra={
-                    "verdict": outcome.verdict,
-                    "reasons": list(outcome.reasons),
-                    "seconds": outcome.seconds,
-                },
-            )
 
     def _index(self, outcomes: Sequence[Outcome]) -> None:
         """Take what was committed into the index, which `_COMMIT` does not need: a run is not lost by it."""

@@ -11,10 +11,11 @@ import sys
 import textwrap
 import threading
 from contextlib import suppress
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -25,9 +26,13 @@ from crosstie.config import ObserveSettings
 from crosstie.errors import NoWorkerError
 from crosstie.flows.observe.context import about, working_on
 from crosstie.flows.observe.json_lines import JsonLines
-from crosstie.flows.observe.run_figures import PAIRS, RUN, UNDER_WAY, UnderWay, count_pair
+from crosstie.flows.observe.outcomes import note
+from crosstie.flows.observe.run_figures import PAIRS, RUN, UNDER_WAY, UnderWay
 from crosstie.flows.observe.worker_figures import GpuMemory
 from crosstie.flows.outcome import Outcome
+from crosstie.flows.register_pair import PairFailedError
+from crosstie.flows.register_pairs import _may_help
+from crosstie.flows.trouble import Trouble
 from crosstie.io.simulated import write_simulated_catalogue
 
 PATIENCE_S = 60.0
@@ -121,19 +126,60 @@ def test_every_line_of_a_process_is_json_and_none_is_doubled(tmp_path: Path) -> 
     assert (tmp_path / "elsewhere.log").read_text() == "four\n"
 
 
-def test_a_pair_is_counted_by_verdict_and_first_reason() -> None:
+def test_a_pair_that_is_over_is_counted_and_put_on_record(caplog: pytest.LogCaptureFixture) -> None:
     def count(verdict: str, reason: str) -> float:
         labels = {"flow": "t", "verdict": verdict, "reason": reason}
         return RUN.get_sample_value("crosstie_pairs_total", labels) or 0
 
-    count_pair("t", Outcome("k", "unreliable", ("water", "no_texture")))
-    count_pair("t", Outcome("k", "unreliable", ("water",)))
-    count_pair("t", Outcome("k", "corrected", ()))
-    count_pair("t", Outcome.failure("k", code="time_limit", message="…"))
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(json.loads(JsonLines().format(record)))
+
+    lines: list[dict[str, Any]] = []
+    handler, log = Lines(), logging.getLogger("crosstie.flows.observe.outcomes")
+    with caplog.at_level(logging.INFO, logger=log.name):
+        log.addHandler(handler)
+        try:
+            note("t", Outcome("a__b", "unreliable", ("water", "no_texture"), seconds=8.5))
+            note("t", Outcome("c__d", "unreliable", ("water",)))
+            note("t", Outcome("e__f", "corrected", ()))
+            note("t", Outcome.failure("g__h", code="time_limit", message="…"))
+            note("t", Outcome("i__j", "corrected", (), already_done=True))
+            note("t", Outcome.elsewhere("k__l", until_utc=datetime(2026, 1, 2, tzinfo=UTC)))
+        finally:
+            log.removeHandler(handler)
     assert count("unreliable", "water") == 2
     assert count("corrected", "") == 1
     assert count("failed", "time_limit") == 1
     PAIRS.clear()
+    assert [line["pair_key"] for line in lines] == ["a__b", "c__d", "e__f", "g__h"]
+    first = lines[0]
+    assert first["message"] == "a__b: unreliable, water, no_texture"
+    assert (first["verdict"], first["reasons"], first["seconds"]) == (
+        "unreliable",
+        ["water", "no_texture"],
+        8.5,
+    )
+
+
+class Ended(NamedTuple):
+    """The state of a task that ended with a problem."""
+
+    problem: BaseException
+
+    def result(self, *, raise_on_failure: bool) -> BaseException:
+        return self.problem
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_pair_that_is_tried_again_is_counted(again: bool) -> None:
+    def count() -> float:
+        return RUN.get_sample_value("crosstie_retries_total", {"kind": "pair"}) or 0
+
+    before = count()
+    problem = PairFailedError(Trouble("connection", "gone", again))
+    assert _may_help(None, None, Ended(problem)) is again
+    assert count() - before == again
 
 
 class Walk:

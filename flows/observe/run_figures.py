@@ -18,7 +18,6 @@ from crosstie.errors import CrosstieError
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
-    from crosstie.flows.outcome import Outcome
     from crosstie.flows.workforce import Workforce
 
 RUN = CollectorRegistry()
@@ -119,8 +118,3 @@ UNDER_WAY = UnderWay()
 
 RUN.register(UNDER_WAY)
 ProcessCollector(registry=RUN)
-
-
-def count_pair(flow: str, outcome: Outcome) -> None:
-    """One more pair is over that this run worked on."""
-    PAIRS.labels(flow, outcome.verdict, outcome.reasons[0] if outcome.reasons else "").inc()
