@@ -70,6 +70,13 @@ def faults(text: str, folder: Path) -> list[str]:
     found += list(reference_faults(tree, folder))
     if tree["name"] != "crosstie":
         found.append(f"name {tree['name']!r}: volumes are called after it")
+    aliased = {
+        name: given["networks"]
+        for name, given in tree["services"].items()
+        if isinstance(given["networks"], dict)
+    }
+    if aliased != {"dask-matcher-gpu": {"work": {"aliases": ["dask-matcher"]}}}:
+        found.append(f"networks: other names of services are {aliased}")
     if tree["networks"] != {"database": {"internal": True}, "work": {}}:
         found.append(f"networks are {tree['networks']}")
     if strange := sorted(tree["services"].keys() ^ PORTS.keys()):

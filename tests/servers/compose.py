@@ -26,9 +26,9 @@ from typing import Any
 
 import psutil
 
-from servers.compose_engine import entering
 from servers.compose_file import Service, read_compose
 from servers.compose_images import stand_in
+from servers.compose_plan import entering
 from servers.process import ROOT, Child, ServerError, ServerMissingError, running
 
 COMPOSE_FILE = ROOT / "deploy" / "compose.yaml"

@@ -1,8 +1,8 @@
 """Starts and keeps the processes of a compose file, as root: `python -m servers.compose_engine FOLDER`.
 
-It begins with what the services wait for, asks each after its health, starts again what
-ends, as the file says, and writes how they are to `state.json` in the folder, until it is told to stop. `servers.compose` writes the
-plan there, and reads the state.
+It begins with what the services wait for, asks each after its health, starts again what ends, as the file
+says, and writes how they are to `state.json` in the folder, until it is told to stop. `servers.compose` has
+written the plan there, and reads the state.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 
 from servers.compose_file import Check, Mount, Port, Service
-from servers.compose_images import StandIn, seen, stand_in
+from servers.compose_images import StandIn, stand_in
 from servers.compose_network import (
     NameServer,
     addresses_of,
@@ -33,19 +33,13 @@ from servers.compose_network import (
     make_bridges,
     publish,
 )
-
-BOX = Path(__file__).with_name("compose_box.py")
+from servers.compose_plan import boxed, entering, write_plan
 
 STOP_S = 10.0
 """How long a service may take to stop."""
 
 AGAIN_S = 1.0
 """Wait before a service that has ended is started again."""
-
-ROOT_CAPABILITIES = (
-    "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETGID", "SETPCAP", "SETUID",
-)  # fmt: skip
-"""Of a service that drops none: of an engine's own set those that matter here."""
 
 Json = dict[str, Any]
 
@@ -164,10 +158,19 @@ class Engine:
             await other.changed.wait()
 
     async def _run_once(self, instance: Instance) -> int:
-        command, environment = self._boxed(instance)
+        plan = self._folder / "boxes" / f"{instance.name}.json"
+        gateway = self._bridges[instance.service.networks[0]].gateway
+        write_plan(
+            plan,
+            instance.name,
+            instance.service,
+            instance.image,
+            addresses=instance.addresses,
+            gateway=gateway,
+        )
         with (self._folder / f"{instance.name}.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                *command, env=environment, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
+                *boxed(instance.name, plan), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
         instance.starts += 1
@@ -182,50 +185,6 @@ class Engine:
             asking.cancel()
         self._tell(instance, "ended", code=code)
         return code
-
-    def _boxed(self, instance: Instance) -> tuple[list[str], dict[str, str]]:
-        service, image = instance.service, instance.image
-        entrypoint = service.entrypoint if service.entrypoint is not None else image.entrypoint
-        uid, gid = (service.user or image.user).split(":")
-        gateway = self._bridges[service.networks[0]].gateway
-        place = self._folder / "boxes" / instance.name
-        place.mkdir(parents=True, exist_ok=True)
-        for mount in service.mounts:
-            if mount.source is not None and not Path(mount.source).exists():  # a new volume
-                Path(mount.source).mkdir(parents=True)
-                os.chown(mount.source, *image.owned.get(mount.target, (0, 0)))
-        dropped = ROOT_CAPABILITIES if "ALL" in service.dropped else service.dropped
-        own = "\n".join(
-            f"{address} {instance.name} {service.name}" for address in instance.addresses.values()
-        )
-        specification = {
-            "hostname": instance.name,
-            "folder": str(place),
-            "seen": seen(),
-            "files": {path: str(here) for path, here in image.files.items()},
-            "owned": image.owned,
-            "texts": {
-                "/etc/hosts": f"127.0.0.1 localhost\n{own}\n",
-                "/etc/resolv.conf": f"nameserver {gateway}\n",
-                "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
-                "/etc/passwd": users(Path("/etc/passwd").read_text(encoding="utf-8")),
-            },
-            "mounts": [asdict(mount) for mount in service.mounts],
-            "read_only": service.read_only,
-            "uid": uid,
-            "gid": gid,
-            "capabilities": sorted({*ROOT_CAPABILITIES} - {*dropped} | {*service.added}),
-            "no_new_privileges": service.no_new_privileges,
-            "init": image.init,
-            "workdir": image.workdir,
-            "command": [*entrypoint, *(service.command or image.command)],
-            "environment": {**image.environment, **service.environment},
-        }
-        path = self._folder / "boxes" / f"{instance.name}.json"
-        path.write_text(json.dumps(specification, indent=1), encoding="utf-8")
-        new = ["unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child"]
-        boxed = [*new, sys.executable, "-I", str(BOX), str(path)]
-        return ["ip", "netns", "exec", instance.name, *boxed], dict(os.environ)
 
     async def _ask(self, instance: Instance, guard: int) -> None:
         """Ask a service after its health, often until it is well, then as the file says."""
@@ -271,22 +230,6 @@ class Engine:
         new = self._folder / "state.new"
         new.write_text(json.dumps(known, indent=1), encoding="utf-8")
         new.replace(self._folder / "state.json")
-
-
-def users(passwd: str) -> str:
-    """A file of users with that of the image."""
-    return f"{passwd.rstrip()}\ncrosstie:x:10001:10001::/var/lib/crosstie:/usr/sbin/nologin\n"
-
-
-def entering(pid: int, service: Service, image: StandIn, command: tuple[str, ...]) -> list[str]:
-    """A command inside a service, as `exec` of an engine: its user, its declared environment, its network."""
-    uid, gid = (service.user or image.user).split(":")
-    environment = {**image.environment, **service.environment}
-    return [
-        "nsenter", f"--target={pid}", "--mount", "--pid", "--ipc", "--uts", "--net", "--",
-        "env", "--ignore-environment", *(f"{name}={value}" for name, value in environment.items()),
-        "setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups", "--", *command,
-    ]  # fmt: skip
 
 
 async def _within(command: list[str], timeout_s: float) -> int:

@@ -163,7 +163,8 @@ class _Reader:
         unknown = sorted(given.keys() - DONE - NOT_DONE.keys())
         if unknown:
             raise ComposeError(f"service {name}: nothing here knows what {', '.join(unknown)} asks for")
-        restart = str(given.get("restart", "no"))
+        if isinstance(given["networks"], dict) and any(given["networks"].values()):
+            raise ComposeError(f"service {name}: aliases and addresses in networks are not made here")
         options = [str(option).replace("=", ":") for option in given.get("security_opt", [])]
         if set(options) - {"no-new-privileges:true"}:
             raise ComposeError(f"service {name}: security_opt {options} is not known here")
@@ -179,7 +180,7 @@ class _Reader:
             ports=tuple(_port(text) for text in given.get("ports", [])),
             needs={other: how["condition"] for other, how in given.get("depends_on", {}).items()},
             check=_check(given["healthcheck"]) if "healthcheck" in given else None,
-            restart=restart,
+            restart=str(given.get("restart", "no")),
             replicas=int(given.get("deploy", {}).get("replicas", 1)),
             read_only=bool(given.get("read_only", False)),
             dropped=tuple(given.get("cap_drop", [])),
