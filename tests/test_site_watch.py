@@ -211,7 +211,7 @@ def test_a_survey_of_some_columns_says_what_one_of_all_says(store: Store, indexe
     assert some.select(moved).equals(survey(store, committed).select(moved))
 
 
-def test_what_an_earlier_survey_has_is_not_read_again(store: Store) -> None:
+def test_what_an_earlier_survey_has_is_not_read_again(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     update_index(store)
     late = copy_run(store, RUN, "S1A_LATE")
     before = survey(store, take_stock(store).committed, columns=SHOWN)
@@ -221,6 +221,7 @@ def test_what_an_earlier_survey_has_is_not_read_again(store: Store) -> None:
     now = survey(store, take_stock(store).committed, columns=SHOWN, before=before)
     assert set(now["secondary_id"].to_pylist()) - set(before["secondary_id"].to_pylist()) == {"S1A_LATEST"}
     assert now.num_rows == before.num_rows + 1
+    assert "S1A_LATE" not in caplog.text  # as a run that is broken would be
     store.delete("/".join([*late, "_COMMIT"]))
     gone = survey(store, take_stock(store).committed, columns=SHOWN, before=now)
     assert "S1A_LATE" not in gone["secondary_id"].to_pylist()
