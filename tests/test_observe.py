@@ -115,7 +115,9 @@ def test_every_line_of_a_process_is_json_and_none_is_doubled(tmp_path: Path) -> 
         loud.warning("as it was")
         for _ in range(2):
             write_log_as("json")
-        loud.warning("one")
+        loud.handlers[0].setLevel("ERROR")  # as Dask does to its own
+        loud.warning("not told")
+        loud.error("one")
         logging.getLogger("other").warning("two")
         logging.getLogger("crosstie.run").info("three")
         logging.getLogger("kept").warning("four")
@@ -432,7 +434,7 @@ TRACING = """
     assert (measure.name, window.name) == ("measure", "read window")
     assert window.parent.span_id == measure.context.span_id
     assert window.context.trace_id == measure.context.trace_id
-    assert dict(measure.attributes) == {"crosstie.pair_key": "a__b"}
+    assert dict(measure.attributes) == dict(window.attributes) == {"crosstie.pair_key": "a__b"}
     print("well")
 """
 

@@ -62,19 +62,29 @@ def write_log_as(log_format: LogFormat) -> None:
     """
     if log_format == "text":
         return
-    lines = logging.StreamHandler(sys.stderr)
-    lines.setFormatter(JsonLines())
     root = logging.getLogger()
     for logger in [root, *(logging.getLogger(name) for name in list(root.manager.loggerDict))]:
-        kept = [handler for handler in logger.handlers if not _writes_to_terminal(handler)]
-        if len(kept) < len(logger.handlers):
-            logger.handlers = [*kept, lines]
-    if not any(_writes_to_terminal(handler) for handler in root.handlers):
-        root.addHandler(lines)
+        logger.handlers = [
+            _in_lines(handler.level) if _writes_to_terminal(handler) else handler
+            for handler in logger.handlers
+        ]
+    if not any(isinstance(handler.formatter, JsonLines) for handler in root.handlers):
+        root.addHandler(_in_lines(logging.NOTSET))
     logging.getLogger("crosstie").setLevel(logging.INFO)
 
 
+def _in_lines(level: int) -> logging.Handler:
+    """One a logger: Dask changes the level of its own for a while, and that is to silence nobody else."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(level)
+    handler.setFormatter(JsonLines())
+    return handler
+
+
 def _writes_to_terminal(handler: logging.Handler) -> bool:
+    """Whether a handler writes text to the terminal: not those to files or servers, nor ours."""
     if isinstance(handler, logging.FileHandler) or not isinstance(handler, logging.StreamHandler):
+        return False
+    if isinstance(handler.formatter, JsonLines):
         return False
     return getattr(handler.stream, "name", None) in {"<stderr>", "<stdout>"}

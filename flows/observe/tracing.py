@@ -19,9 +19,7 @@ TRACER = trace.get_tracer("crosstie")
 @contextmanager
 def step(name: str) -> Iterator[None]:
     """Trace a step of the work; an error that ends it is noted in the span."""
-    known = about()
-    marks = {f"crosstie.{key}": known[key] for key in ("pair_key", "flow") if key in known}
-    with TRACER.start_as_current_span(name, attributes=marks):
+    with TRACER.start_as_current_span(name, attributes=_marks()):
         yield
 
 
@@ -39,5 +37,10 @@ def continued(name: str, luggage: About) -> Iterator[None]:
         if "traceparent" not in luggage:
             yield
             return
-        with TRACER.start_as_current_span(name, context=extract(luggage)):
+        with TRACER.start_as_current_span(name, context=extract(luggage), attributes=_marks()):
             yield
+
+
+def _marks() -> dict[str, str]:
+    known = about()
+    return {f"crosstie.{key}": known[key] for key in ("pair_key", "flow") if key in known}
