@@ -89,7 +89,9 @@ class Root:
         inner = f"cd {shlex.quote(cwd)} && exec {become}{shlex.join(command)}"
         # By its place: the image's own PATH has no folder of the administrator's.
         chroot = shutil.which("chroot", path="/usr/sbin:/usr/bin:/sbin")
-        lines.append(f"exec {chroot} {self.path} /usr/bin/env -i {variables} /bin/sh -c {shlex.quote(inner)}")
+        lines.append(f"{chroot} {self.path} /usr/bin/env -i {variables} /bin/sh -c {shlex.quote(inner)}")
+        # Not `exec`: who changes the user no longer dies with the parent. This shell does, and all inside.
+        lines.append("exit $?")
         return [
             *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"),
             *("/bin/sh", "-c", "\n".join(lines)),
