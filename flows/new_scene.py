@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import shapely
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from crosstie.errors import CatalogueError, CrosstieError
+from crosstie.errors import CrosstieError, SceneMissingError
 from crosstie.flows.outcome import Outcome
 from crosstie.flows.parameters import as_parameter, private, settings_of, shown
 from crosstie.flows.reporting import listener
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 NAME = "new-scene"
 
+ASK_AGAIN_S = 30.0
+"""Between two looks for a scene that the catalogue does not have yet, seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Partners:
@@ -45,7 +49,8 @@ def partners_of(catalogue: str, scene_id: str, settings: Settings) -> Partners:
 
     Raises
     ------
-    CatalogueError : the catalogue cannot be read, has no such scene, or the scene cannot be used
+    SceneMissingError : the catalogue has no such scene
+    CatalogueError : it cannot be read, or the scene cannot be used
     """
     try:
         return _partners(catalogue, scene_id, settings)
@@ -56,7 +61,7 @@ def partners_of(catalogue: str, scene_id: str, settings: Settings) -> Partners:
 def _partners(catalogue: str, scene_id: str, settings: Settings) -> Partners:
     scene = find_scene(catalogue, scene_id, settings.catalogue, storage=settings.storage)
     if scene is None:
-        raise CatalogueError(
+        raise SceneMissingError(
             f"{public_href(catalogue)}: has no scene {scene_id!r} in its collections "
             f"{', '.join(settings.catalogue.collections)}; check the id, or catalogue.sar_collections and "
             "catalogue.optical_collections"
@@ -96,7 +101,23 @@ def _ids(pair: ScenePair) -> tuple[str, ...]:
     return pair.reference.id, pair.secondary.id
 
 
-find_partners_task = task(name="find partners", cache_policy=NO_CACHE)(partners_of)
+def _is_missing(task: object, task_run: object, state: Any) -> bool:
+    """Whether waiting may help: the catalogue may have the scene later."""
+    del task, task_run
+    return isinstance(state.result(raise_on_failure=False), SceneMissingError)
+
+
+find_partners_task = task(name="find partners", cache_policy=NO_CACHE, retry_condition_fn=_is_missing)(
+    partners_of
+)
+
+
+def _patient(wait_s: float) -> Any:
+    """The task, asking again now and then for so many seconds while the scene is missing."""
+    delay_s = min(ASK_AGAIN_S, wait_s)
+    return find_partners_task.with_options(
+        retries=math.ceil(wait_s / delay_s) if wait_s else 0, retry_delay_seconds=delay_s
+    )
 
 
 @flow(name="crosstie-new-scene", flow_run_name="{scene_id}", persist_result=False)
@@ -115,7 +136,7 @@ def new_scene(
     """
     known = settings_of(settings)
     started = now_utc()
-    partners = find_partners_task(private(catalogue), scene_id, known)
+    partners = _patient(known.runs.scene_wait_s)(private(catalogue), scene_id, known)
     asked = {"scene": scene_id, "catalogue": catalogue, "out": out, "in no pair, for": partners.why_none}
     if partners.why_none is not None:
         listener().finished(scene_id, f"in no pair: {partners.why_none}")

@@ -61,6 +61,22 @@ def test_a_new_optical_scene_is_registered_with_its_best_partner(
     assert again.already_done
 
 
+def test_a_scene_that_the_catalogue_has_only_later_is_waited_for(
+    fleet: Fleet, archive: Archive, tmp_path: Path
+) -> None:
+    from crosstie.flows.new_scene import run_new_scene
+
+    all_visits = visits(archive)
+    catalogue = archive.write("late.json", [item for item in all_visits if item["id"] != "OPT_B"])
+    with pytest.raises(CatalogueError, match="OPT_B"):
+        run_new_scene("OPT_B", catalogue, str(tmp_path), fleet.settings())
+    later = threading.Timer(2.0, archive.write, ("late.json", all_visits))
+    later.start()
+    (outcome,) = run_new_scene("OPT_B", catalogue, str(tmp_path), fleet.settings(runs__scene_wait_s=8))
+    later.join()
+    assert outcome.pair_key == "OPT_B__SAR_B"
+
+
 def test_a_new_radar_scene_is_registered_where_it_is_the_best(
     fleet: Fleet, archive: Archive, tmp_path: Path
 ) -> None:

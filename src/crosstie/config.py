@@ -182,6 +182,13 @@ class RunSettings(Group):
         le=86_400,
         description="How long a run's claim on a pair holds without a sign of life, seconds.",
     )
+    scene_wait_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=86_400,
+        description="How long a new scene may be missing from the catalogue before its run fails, seconds: "
+        "an object store may tell of a scene before the catalogue does.",
+    )
 
 
 class NightlySettings(Group):

@@ -45,6 +45,10 @@ class CatalogueError(BadInputError):
     """A catalogue cannot be read, or an item lacks what pairing needs."""
 
 
+class SceneMissingError(CatalogueError):
+    """A catalogue does not have a scene of this name, or not yet."""
+
+
 class SettingsError(BadInputError):
     """A setting is misspelt, out of range, or contradicts another."""
 
