@@ -16,7 +16,7 @@ DOCS := build/docs
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo test unit integration deploy-check rehearsal servers postgis promtool docs check format clean
+.PHONY: help install demo test unit integration deploy-check rehearsal servers postgis promtool browser docs check format clean
 
 help:
 	@echo "make install   a virtual environment in .venv with everything in it"
@@ -28,7 +28,7 @@ help:
 	@echo "make rehearsal    the process set of the compose file, the run-book's commands and the image's steps, without an engine"
 	@echo "make docs      build the documentation into $(DOCS)/site; a warning is an error"
 	@echo "make servers   start these servers, print their addresses and what to export; Ctrl-C stops them"
-	@echo "make check     format, lint, types, import rules, sdist and wheel"
+	@echo "make check     format, lint, types, import rules, documentation, sdist and wheel"
 	@echo "make format    mend what ruff can mend"
 	@echo "make clean     remove what the targets above have made, the virtual environments apart"
 
@@ -59,11 +59,11 @@ SIDE_BY_SIDE := -n 2 --dist loadfile
 # One after the other: the servers of all of them together are load enough.
 test: unit deploy-check integration rehearsal
 
-unit: $(STAMP)
+unit: $(STAMP) browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore tests/integration --ignore tests/deploy --ignore tests/rehearsal
 
 deploy-check: $(STAMP) promtool
-	$(BIN)/python -m pytest tests/deploy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/deploy
 
 rehearsal: $(STAMP) $(SERVERS_STAMP) postgis promtool
 	$(BIN)/python -m pytest tests/rehearsal
@@ -90,7 +90,10 @@ postgis:
 promtool:
 	@tests/servers/install-promtool.sh
 
-check: $(STAMP)
+browser:
+	@tests/servers/install-chromium.sh
+
+check: $(STAMP) docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	cd src && ../$(BIN)/mypy
@@ -103,4 +106,4 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(DEMO_PRODUCTS) demo-catalogue dist build site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache src/*.egg-info
+	rm -rf $(DEMO_PRODUCTS) demo-catalogue dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache src/*.egg-info
