@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from distributed import Status, WorkerPlugin, get_worker
 
-from crosstie.errors import WeightsError
+from crosstie.errors import CrosstieError, WeightsError
 from crosstie.flows.measure import match_chunk, patch_probability, read_chunk, read_patch
 from crosstie.flows.observe.tracing import continued
 from crosstie.flows.observe.worker_figures import READ_BYTES, READ_SECONDS, TILES, timed_match
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from crosstie.grid import Chunk
     from crosstie.io.raster import RasterSource
     from crosstie.types import TiePoints, Tile
+
+LOG = logging.getLogger(__name__)
 
 GPU = "GPU"
 """Resource of a worker that may hold a network."""
@@ -93,7 +97,7 @@ def halo_px(network: str, *, dask_worker: Worker) -> int | None:
 
 def plane_here(source: RasterSource, geobox: GeoBox, luggage: About) -> Plane:
     """Read a raster on a grid; raises what `read_plane` raises."""
-    with continued("read plane", luggage), READ_SECONDS.time():
+    with _reading("read plane", luggage):
         plane = read_plane(source, geobox)
     READ_BYTES.inc(plane.nbytes)
     return plane
@@ -101,13 +105,13 @@ def plane_here(source: RasterSource, geobox: GeoBox, luggage: About) -> Plane:
 
 def read_here(job: MatchJob, chunk: Chunk, luggage: About, *, halo_px: int) -> Planes:
     """Read what matching a window needs; raises what `read_chunk` raises."""
-    with continued("read window", luggage), READ_SECONDS.time():
+    with _reading("read window", luggage):
         return _counted(read_chunk(job, chunk, halo_px=halo_px))
 
 
 def patch_here(job: MatchJob, spot: Tile, luggage: About) -> Planes:
     """Read what the coarse step needs at a spot; raises what `read_patch` raises."""
-    with continued("read patch", luggage), READ_SECONDS.time():
+    with _reading("read patch", luggage):
         return _counted(read_patch(job, spot))
 
 
@@ -124,6 +128,18 @@ def probability_here(network: str, job: MatchJob, spot: Tile, planes: Planes, lu
     del spot
     with continued("coarse offset", luggage), timed_match("coarse"):
         return patch_probability(job, planes, _matcher(network))
+
+
+@contextmanager
+def _reading(what: str, luggage: About) -> Iterator[None]:
+    with continued(what, luggage), READ_SECONDS.time():
+        try:
+            yield
+        except CrosstieError as problem:
+            LOG.info("%s: %s", what, problem)  # Dask has a line about it, too, which does not name the pair
+            # An error of GDAL that it came of does not unpickle, and the run would be told of an `Exception`.
+            problem.__context__ = None
+            raise
 
 
 def _counted(planes: Planes) -> Planes:
