@@ -58,7 +58,7 @@ class Result:
     within_limit: float = 0.0
     """Share of all pairs whose offset is within `LIMIT_PX` of the known error."""
     offset_error_px: dict[str, float] = field(default_factory=dict)
-    """Distance of the median offset from the known error: median, 99 %, largest."""
+    """Distance of the median offset from the known error, where one was measured: median, 99 %, largest."""
     left_px: dict[str, float] = field(default_factory=dict)
     """Distance from its true place of the scene's middle after the correction."""
     minutes: float = 0.0
@@ -205,7 +205,8 @@ def middle_of(run_folder: Path) -> tuple[float, float]:
 
 
 def summary(values: list[float]) -> dict[str, float]:
-    quantiles = np.quantile(values, [0.5, 0.99, 1.0]) if values else [np.nan] * 3
+    known = [value for value in values if np.isfinite(value)]  # an unreliable pair may have no offset
+    quantiles = np.quantile(known, [0.5, 0.99, 1.0]) if known else [np.nan] * 3
     return dict(zip(("median", "p99", "max"), map(float, quantiles), strict=True))
 
 
