@@ -54,7 +54,7 @@ demo: $(STAMP)
 	echo "Run 'make demo' again: nothing is computed twice."
 
 # Two files at a time: many of them wait for servers most of the time. A file stays in one process.
-SIDE_BY_SIDE := -n 2 --dist loadfile
+SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
 
 # One after the other: the servers of all of them together are load enough.
 test: unit deploy-check integration rehearsal
@@ -66,7 +66,7 @@ deploy-check: $(STAMP) promtool
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/deploy
 
 rehearsal: $(STAMP) $(SERVERS_STAMP) postgis promtool
-	$(BIN)/python -m pytest tests/rehearsal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/rehearsal
 
 docs: $(STAMP)
 	$(BIN)/python docs/making $(DOCS)

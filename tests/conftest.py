@@ -25,7 +25,14 @@ from crosstie.types import (
 
 REAL_DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
+LONGEST_FIRST = ("test_real_scene.py", "test_run.py", "test_image_steps.py")
+"""Files that take minutes. Begun last, one of them would keep one process busy while the other has nothing left."""
+
 UTM_GRID = GeoBox((1000, 1200), Affine(10, 0, 600_000, 0, -10, 3_300_000), "EPSG:32614")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST_FIRST)
 
 
 @pytest.fixture(scope="session")
