@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from rehearsal.runbook import Block, User, blocks
+from rehearsal.runbook import BLOCK, Block, User, blocks
 from safetensors.torch import load_file, save_file
 from servers.prefect_server import QUICK, PrefectServer
 from servers.process import ROOT, ServerError, free_ports
@@ -33,6 +33,13 @@ PATIENCE_S = 600.0
 
 HIDDEN = "scenes/place-001/s1_vh.tif"
 """A raster that is gone when the first night comes, and back when its failure is resubmitted."""
+
+
+ORIGIN = "origin"
+"""Where the user's checkout comes from."""
+
+NEWS = "NEWS.md"
+"""A file that only a later version has."""
 
 
 @dataclass(slots=True)
@@ -117,6 +124,35 @@ def promote_bad_weights(walk: Walk) -> None:
     walk.seen["bad"] = digest
 
 
+def checkout(folder: Path) -> Path:
+    """A clone of what is here now, without what git ignores; where it came from is beside it."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    origin = folder.with_name(ORIGIN)
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_symlink() or (ROOT / name).is_file():
+            (origin / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, origin / name, follow_symlinks=False)
+    subprocess.run(["git", "init", "--quiet", origin], check=True)
+    commit_all(origin)
+    subprocess.run(["git", "clone", "--quiet", origin, folder], check=True)
+    return folder
+
+
+def commit_all(repository: Path) -> None:
+    who = ["-c", "user.name=crosstie", "-c", "user.email=crosstie@example.org"]
+    subprocess.run(["git", "-C", repository, "add", "--all"], check=True)
+    subprocess.run(["git", "-C", repository, *who, "commit", "--quiet", "--message", "."], check=True)
+
+
+def publish_a_change(walk: Walk) -> None:
+    """What an upgrade brings."""
+    (walk.user.home / ORIGIN / NEWS).write_text("new")
+    commit_all(walk.user.home / ORIGIN)
+
+
 AFTER: dict[tuple[str, int], Callable[[Walk], None]] = {
     ("3. Scenes to try it with", 0): hide,
     (SCHEDULED, 2): look_at_the_night,
@@ -124,23 +160,11 @@ AFTER: dict[tuple[str, int], Callable[[Walk], None]] = {
 }
 BEFORE: dict[tuple[str, int], Callable[[Walk], None]] = {
     ("Resubmit failures", 1): bring_back,
+    ("Upgrade", 0): publish_a_change,
     ("Rotate secrets", 0): look_at_the_secrets,
     ("Roll back a model", 0): promote_bad_weights,
 }
 """The world, which goes on while the user reads: done before or after a block."""
-
-
-def checkout(folder: Path) -> Path:
-    """A checkout as it is now, without what git ignores."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_symlink() or (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
-    return folder
 
 
 def lent(home: Path) -> dict[str, str]:
@@ -207,19 +231,14 @@ def follow(user: User, place: tuple[str, int], block: Block) -> str:
     return said
 
 
-def test_what_is_not_run_is_listed_with_its_reason() -> None:
-    left_out = [(block.section, block.not_run) for block in BLOCKS if block.not_run is not None]
-    for section, why in left_out:
-        print(f"not run: {section}: {why}")  # noqa: T201 - shown with -s, or where the test fails
-    assert [section for section, _ in left_out] == [
-        "Upgrade",
-        "Kept up by systemd",
-        "Cron alone",
-        "Containers, Kubernetes, SLURM",
-        "Containers, Kubernetes, SLURM",
-        "Containers, Kubernetes, SLURM",
-    ]
-    assert all(why and why.startswith("needs ") for _, why in left_out)
+def test_every_command_of_the_page_is_run() -> None:
+    assert [(block.section, block.not_run) for block in BLOCKS if block.not_run is not None] == []
+    assert page_without_blocks().count("```") == 0  # no block in another language, where a command could hide
+    assert "\n    " not in page_without_blocks()  # nor one that is only indented
+
+
+def page_without_blocks() -> str:
+    return BLOCK.sub("", PAGE.read_text())
 
 
 def test_places_of_the_world_are_on_the_page() -> None:
@@ -270,6 +289,7 @@ def test_a_notice_starts_a_run(walk: Walk) -> None:
 @pytest.mark.server
 @pytest.mark.slow
 def test_after_upgrade_and_rotation_the_history_is_there_and_the_old_secret_is_not(walk: Walk) -> None:
+    assert (walk.user.home / "checkout" / NEWS).is_file()
     assert walk.seen["modes"] == {"0o600"}
     assert walk.seen["runs after the rotation"] >= 1
     written = [path for path in walk.state.rglob("*") if path.is_file() and "secrets" not in path.parts]
