@@ -24,6 +24,7 @@ from crosstie.types import Reason, VerdictCode
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 SIDE = 2048
+"""Of the scene, px."""
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,33 @@ def as_delivered(texas: Path, matcher: Matcher) -> RegisterResult:
 
 
 @pytest.fixture(scope="module")
+def middle(texas: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The middle of the scene: enough where one result is compared with another."""
+    folder = tmp_path_factory.mktemp("middle")
+    for name in ("s2_tci.tif", "s1_vh.tif"):
+        with rasterio.open(texas / name) as file:
+            window = rasterio.windows.Window(SIDE // 4, SIDE // 4, SIDE // 2, SIDE // 2)
+            pixels, corner = file.read(window=window), file.window_transform(window)
+            crs = file.crs
+        write_rgb_or_gray(folder / name, pixels, corner, crs)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def middle_as_delivered(middle: Path, matcher: Matcher) -> RegisterResult:
+    return crosstie.register(middle / "s2_tci.tif", middle / "s1_vh.tif", matcher=matcher)
+
+
+def write_rgb_or_gray(path: Path, pixels: np.ndarray, corner: Affine, crs: object) -> None:
+    count, height, width = pixels.shape
+    with rasterio.open(
+        path, "w", driver="GTiff", dtype="uint8", count=count, width=width, height=height, crs=crs,
+        transform=corner, photometric="RGB" if count == 3 else "MINISBLACK",
+    ) as file:  # fmt: skip
+        file.write(pixels)
+
+
+@pytest.fixture(scope="module")
 def refined(texas: Path, matcher: Matcher) -> RegisterResult:
     return crosstie.register(texas / "s2_tci.tif", texas / "s1_vh_refined.tif", matcher=matcher)
 
@@ -52,7 +80,9 @@ def geotransform(texas: Path) -> Affine:
 
 
 def corners_m(texas: Path) -> np.ndarray:
-    px = np.array([[0, 0], [0, SIDE], [SIDE, 0], [SIDE, SIDE]], np.float64)
+    with rasterio.open(texas / "s1_vh.tif") as file:
+        side = file.width
+    px = np.array([[0, 0], [0, side], [side, 0], [side, side]], np.float64)
     return np.column_stack(geotransform(texas) @ (px[:, 0], px[:, 1]))
 
 
@@ -163,12 +193,12 @@ def test_an_initial_error_of_600_m_is_found(
 
 
 def test_swapping_the_images_gives_the_inverse(
-    texas: Path, matcher: Matcher, as_delivered: RegisterResult
+    middle: Path, matcher: Matcher, middle_as_delivered: RegisterResult
 ) -> None:
-    back = crosstie.register(texas / "s1_vh.tif", texas / "s2_tci.tif", matcher=matcher)
-    corners = corners_m(texas)
-    there_and_back = back.correction.apply(as_delivered.correction.apply(corners))
-    assert worst_px(texas, there_and_back - corners) <= 0.3
+    back = crosstie.register(middle / "s1_vh.tif", middle / "s2_tci.tif", matcher=matcher)
+    corners = corners_m(middle)
+    there_and_back = back.correction.apply(middle_as_delivered.correction.apply(corners))
+    assert worst_px(middle, there_and_back - corners) <= 0.3
 
 
 def test_tiles_cut_from_another_origin_give_the_same_offsets(
@@ -176,15 +206,9 @@ def test_tiles_cut_from_another_origin_give_the_same_offsets(
 ) -> None:
     cut = tmp_path / "s2_cut.tif"
     with rasterio.open(texas / "s2_tci.tif") as file:
-        window = rasterio.windows.Window(64, 128, SIDE - 64, SIDE - 128)
+        pixels, crs = file.read()[:, 128:, 64:], file.crs
         corner = file.transform @ Affine.translation(64, 128)
-        profile = {
-            "driver": "GTiff", "dtype": "uint8", "count": 3, "crs": file.crs, "photometric": "RGB",
-            "width": SIDE - 64, "height": SIDE - 128, "transform": corner,
-        }  # fmt: skip
-        pixels = file.read(window=window)
-    with rasterio.open(cut, "w", **profile) as file:
-        file.write(pixels)
+    write_rgb_or_gray(cut, pixels, corner, crs)
     again = crosstie.register(cut, texas / "s1_vh.tif", matcher=matcher).registration.points
     before = as_delivered.registration.points
     place = {(round(x), round(y)): i for i, (x, y) in enumerate(before.xy_m)}
@@ -196,16 +220,16 @@ def test_tiles_cut_from_another_origin_give_the_same_offsets(
 
 
 def test_another_grid_of_the_same_image_gets_the_same_ground_positions(
-    texas: Path, matcher: Matcher, as_delivered: RegisterResult, tmp_path: Path
+    middle: Path, matcher: Matcher, middle_as_delivered: RegisterResult, tmp_path: Path
 ) -> None:
-    corners = corners_m(texas)
-    middle = (corners + corners.mean(0)) / 2  # a quarter in from the corners, which all versions cover
-    expected = as_delivered.correction.apply(middle)
+    corners = corners_m(middle)
+    inside = (corners + corners.mean(0)) / 2  # a quarter in from the corners, which all versions cover
+    expected = middle_as_delivered.correction.apply(inside)
     for name, write in {"degrees": in_degrees, "utm": in_utm_20m, "gcps": with_gcps_only}.items():
-        path = write(texas / "s1_vh.tif", tmp_path / f"s1_{name}.tif")
-        found = crosstie.register(texas / "s2_tci.tif", path, matcher=matcher)
+        path = write(middle / "s1_vh.tif", tmp_path / f"s1_{name}.tif")
+        found = crosstie.register(middle / "s2_tci.tif", path, matcher=matcher)
         assert found.verdict.code is VerdictCode.CORRECTED, name
-        assert worst_px(texas, found.correction.apply(middle) - expected) <= 0.5, name
+        assert worst_px(middle, found.correction.apply(inside) - expected) <= 0.5, name
 
 
 def in_degrees(source: Path, target: Path) -> Path:
@@ -237,22 +261,23 @@ def projected(source: Path, target: Path, crs: str, resolution: float) -> Path:
 def with_gcps_only(source: Path, target: Path) -> Path:
     """The image in a grid turned by 12 degrees, as a radar delivers it, tied down by points alone."""
     with rasterio.open(source) as file:
-        centre = file.transform @ (SIDE / 2, SIDE / 2)
+        side = round(1.22 * file.width)
+        centre = file.transform @ (file.width / 2, file.width / 2)
         turned = Affine.translation(*centre) @ Affine.rotation(12) @ Affine.scale(10, -10)
-        turned = turned @ Affine.translation(-1250, -1250)
-        pixels = np.zeros((1, 2500, 2500), np.uint8)
+        turned = turned @ Affine.translation(-side / 2, -side / 2)
+        pixels = np.zeros((1, side, side), np.uint8)
         reproject(
             file.read(), pixels, src_transform=file.transform, src_crs=file.crs, src_nodata=0,
             dst_transform=turned, dst_crs=file.crs, dst_nodata=0, resampling=Resampling.cubic,
         )  # fmt: skip
         crs = file.crs
     gcps = []
-    for row in np.linspace(0, 2500, 11):
-        for col in np.linspace(0, 2500, 11):
+    for row in np.linspace(0, side, 11):
+        for col in np.linspace(0, side, 11):
             (lon,), (lat,) = transform(crs, "EPSG:4326", *([v] for v in turned @ (col, row)))
             gcps.append(GroundControlPoint(row=row, col=col, x=lon, y=lat))
     with rasterio.open(
-        target, "w", driver="GTiff", dtype="uint8", count=1, width=2500, height=2500, nodata=0,
+        target, "w", driver="GTiff", dtype="uint8", count=1, width=side, height=side, nodata=0,
         gcps=gcps, crs="EPSG:4326",
     ) as file:  # fmt: skip
         file.write(pixels)
@@ -269,22 +294,22 @@ def repainted(source: Path, target: Path, pixels: np.ndarray) -> Path:
     return target
 
 
-def test_noise_is_refused(texas: Path, matcher: Matcher, tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(1, 256, (1, SIDE, SIDE), dtype=np.uint8)
-    path = repainted(texas / "s1_vh.tif", tmp_path / "noise.tif", noise)
-    found = crosstie.register(texas / "s2_tci.tif", path, matcher=matcher)
+def test_noise_is_refused(middle: Path, matcher: Matcher, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(1, 256, (1, SIDE // 2, SIDE // 2), dtype=np.uint8)
+    path = repainted(middle / "s1_vh.tif", tmp_path / "noise.tif", noise)
+    found = crosstie.register(middle / "s2_tci.tif", path, matcher=matcher)
     refused_with(found, {Reason.TOO_FEW_TIE_POINTS, Reason.INCONSISTENT_OFFSETS})
 
 
-def test_another_place_is_refused(texas: Path, real_data: Path, matcher: Matcher, tmp_path: Path) -> None:
+def test_another_place_is_refused(middle: Path, real_data: Path, matcher: Matcher, tmp_path: Path) -> None:
     """Georeferenced as Texas, but showing Los Angeles; and georeferenced where it really is."""
     elsewhere = real_data / "scenes" / "T11SMT" / "s1_vh.tif"
     with rasterio.open(elsewhere) as file:
-        pixels = file.read(window=rasterio.windows.Window(0, 3072, SIDE, SIDE))
-    path = repainted(texas / "s1_vh.tif", tmp_path / "elsewhere.tif", pixels)
-    found = crosstie.register(texas / "s2_tci.tif", path, matcher=matcher)
+        pixels = file.read(window=rasterio.windows.Window(0, 3072, SIDE // 2, SIDE // 2))
+    path = repainted(middle / "s1_vh.tif", tmp_path / "elsewhere.tif", pixels)
+    found = crosstie.register(middle / "s2_tci.tif", path, matcher=matcher)
     refused_with(found, {Reason.TOO_FEW_TIE_POINTS, Reason.INCONSISTENT_OFFSETS})
-    found = crosstie.register(texas / "s2_tci.tif", elsewhere, matcher=matcher)
+    found = crosstie.register(middle / "s2_tci.tif", elsewhere, matcher=matcher)
     refused_with(found, {Reason.NO_OVERLAP})
 
 

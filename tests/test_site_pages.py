@@ -120,7 +120,8 @@ def test_corrections_are_found_by_verdict_reason_and_scene(
 def test_what_cannot_be_asked_is_said_and_not_repeated(client: Site, asked: str) -> None:
     answer = client.get(f"/{asked}")
     assert answer.status_code == 400
-    assert asked.partition("=")[2] not in Page(answer.text).words
+    said = answer.text.partition("<footer")[0]  # there are numbers of its own below
+    assert asked.partition("=")[2] not in Page(said).words
 
 
 def test_a_page_says_what_became_of_the_archive(client: Site) -> None:
