@@ -51,6 +51,10 @@ NEVER_SENT = re.compile(
 )
 
 
+LEFTOVERS = ("flows/__pycache__/run.pyc", "src/crosstie.egg-info/PKG-INFO", "src/.mypy_cache/3.11/x.json")
+"""What work in a checkout leaves in the folders that are sent: it may or may not be there when this is asked."""
+
+
 def lint(text: str) -> list[str]:
     """hadolint, by the settings beside the Dockerfile."""
     settings = context.FOLDER / "hadolint.yaml"
@@ -115,6 +119,7 @@ def in_ignore(text: str) -> list[str]:
     found = [f"{path} is not there" for path in let_in if not (context.ROOT / path).exists()]
     sent = context.sent(text)
     found += [f"{path} must not be sent" for path in sorted(sent) if NEVER_SENT.search(path)]
+    found += [f"{path} would be sent" for path in LEFTOVERS if not context.left_out(text, path)]
     wanted = recipe.read(context.DOCKERFILE.read_text())
     for source in _sources(wanted):
         if not any(Path(source) in (Path(path), *Path(path).parents) for path in sent):
