@@ -52,7 +52,7 @@ NEVER_SENT = re.compile(
 
 
 LEFTOVERS = ("flows/__pycache__/run.pyc", "src/crosstie.egg-info/PKG-INFO", "src/.mypy_cache/3.11/x.json")
-"""What work in a checkout leaves in the folders that are sent: it may or may not be there when this is asked."""
+"""What work in a checkout leaves in folders that are sent: it may be there or not when this is asked."""
 
 
 def lint(text: str) -> list[str]:
