@@ -13,6 +13,7 @@ from committed_runs import commit, write_secondary
 
 from crosstie.flows.run_log import RunLog, begin
 from crosstie.io.failures import Failure, record_failure
+from crosstie.io.store import open_store
 from crosstie.types import Reason, VerdictCode
 
 if TYPE_CHECKING:
@@ -38,8 +39,9 @@ HERE = "http://127.0.0.1"
 NIGHT = datetime(2026, 1, 3, 2, 0, tzinfo=UTC)
 
 
-def fill(store: Store, make: Callable[..., Registration], folder: Path) -> None:
-    """Commit a pair of each verdict, of which one twice; and what else an archive has."""
+def filled(folder: Path, make: Callable[..., Registration]) -> Store:
+    """A store in a folder, with a pair of each verdict, of which one twice; and what else an archive has."""
+    store = open_store(str(folder / "products"))
     secondary = (write_secondary(folder),)
     corrected = make(secondary_hrefs=secondary)
     aligned = make(secondary_hrefs=secondary, code=VerdictCode.ALREADY_ALIGNED)
@@ -58,6 +60,7 @@ def fill(store: Store, make: Callable[..., Registration], folder: Path) -> None:
     held = {"owner": "here:1", "expires_utc": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}
     store.put(f"S2__S1A_NOW/{NEW}/_CLAIM.1", json.dumps(held).encode())
     log_runs(store)
+    return store
 
 
 def fail(store: Store, secondary_id: str, code: str, *, hours: float = 0) -> None:

@@ -19,12 +19,13 @@ import boto3
 import httpx
 import numpy as np
 import pytest
+import site_archive
 from committed_runs import copy_run
 from moto.server import ThreadedMotoServer
 from numpy.typing import NDArray
 from PIL import Image
 from servers.process import Child, running
-from site_archive import EVIL, NEW, S1, S2, fill
+from site_archive import EVIL, NEW, S1, S2
 from typer.testing import CliRunner
 
 from crosstie.cli import app
@@ -64,10 +65,7 @@ def serving(out: str, folder: Path, *options: str, **environment: str) -> Iterat
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, make_registration: Callable[..., Registration]) -> Store:
-    folder = tmp_path_factory.mktemp("site")
-    found = open_store(str(folder / "products"))
-    fill(found, make_registration, folder)
-    return found
+    return site_archive.filled(tmp_path_factory.mktemp("site"), make_registration)
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 import pytest
+import site_archive
 from committed_runs import copy_run
 from PIL import Image
-from site_archive import EVIL, FLAT, HERE, NEW, OLD, S1, S2, SEA, Site, fill
+from site_archive import EVIL, FLAT, HERE, NEW, OLD, S1, S2, SEA, Site
 
 from crosstie.flows.site.app import make_app
 from crosstie.flows.site.query import PER_PAGE, Query, corrections
@@ -59,10 +60,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, make_registration: Callable[..., Registration]) -> Store:
-    folder = tmp_path_factory.mktemp("site")
-    found = open_store(str(folder / "products"))
-    fill(found, make_registration, folder)
-    return found
+    return site_archive.filled(tmp_path_factory.mktemp("site"), make_registration)
 
 
 @pytest.fixture(scope="module")

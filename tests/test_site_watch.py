@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import site_archive
 from committed_runs import copy_run
 from prometheus_client.parser import text_string_to_metric_families
-from site_archive import EVIL, NEW, NIGHT, S1, S2, Site, fill
+from site_archive import EVIL, NEW, NIGHT, S1, S2, Site
 
 from crosstie.flows.site.app import make_app
 from crosstie.flows.site.snapshot import SHOWN, take_snapshot
@@ -27,10 +28,7 @@ RUN = pair_key(S2, S1), NEW
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory, make_registration: Callable[..., Registration]) -> Store:
-    folder = tmp_path_factory.mktemp("site")
-    store = open_store(str(folder / "products"))
-    fill(store, make_registration, folder)
-    return store
+    return site_archive.filled(tmp_path_factory.mktemp("site"), make_registration)
 
 
 @pytest.fixture

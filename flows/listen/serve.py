@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import sys
-from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
@@ -15,11 +12,12 @@ from prefect.settings import PREFECT_API_URL
 
 from crosstie.config import Settings, walk
 from crosstie.errors import BadInputError, SettingsError
+from crosstie.flows.address import Address, bind
 from crosstie.flows.listen.access import read_access
 from crosstie.flows.listen.app import Service, make_app
 from crosstie.flows.listen.sns_door import SnsDoor
 from crosstie.flows.listen.start_run import PrefectUnavailableError, RunStarter
-from crosstie.flows.observe.json_lines import JsonLines, LogFormat
+from crosstie.flows.observe.json_lines import log_to_stderr
 from crosstie.io.href import local_path, public_href
 from crosstie.io.notifications import NoticeRules
 from crosstie.io.scene_id import SceneIds
@@ -27,18 +25,6 @@ from crosstie.io.scene_id import SceneIds
 LOG = logging.getLogger("crosstie.listen")
 
 DEPLOY = "`prefect deploy --all --prefect-file deploy/prefect.yaml` makes it"
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where the service listens."""
-
-    host: str
-    port: int
-    """0: any free one, which is then said."""
-
-    def __str__(self) -> str:
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
 def serve(address: Address, *, catalogue: str, out: str, settings: Settings, insecure: bool) -> None:
@@ -59,7 +45,7 @@ def serve(address: Address, *, catalogue: str, out: str, settings: Settings, ins
         "out": _lasting("--out", out),
         "settings": changed(settings),
     }
-    _log_to_stderr(settings.observe.log_format)
+    log_to_stderr(LOG.name, settings.observe.log_format)
     sns = SnsDoor(topics=settings.listen.sns_topics, confirm=settings.listen.confirm_sns)
     rules = NoticeRules(
         SceneIds(settings.listen.also_ids),
@@ -78,8 +64,8 @@ def serve(address: Address, *, catalogue: str, out: str, settings: Settings, ins
             )
             await _check(starter)
             app = make_app(Service(settings.listen, access, rules, starter, sns))
-            with _bound(address) as bound:
-                real = Address(address.host, bound.getsockname()[1])
+            bound, real = bind(address)
+            with bound:
                 LOG.info("listening on %s/scenes, starting %s", real, starter.deployment)
                 await uvicorn.Server(_config(app, settings.listen.max_requests)).serve(sockets=[bound])
 
@@ -141,24 +127,3 @@ def _lasting(option: str, href: str) -> str:
             "parameters of runs; give workers their credentials in the environment"
         )
     return href
-
-
-def _bound(address: Address) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    try:
-        return socket.create_server((address.host, address.port), family=family, backlog=256)
-    except OSError as problem:
-        raise BadInputError(
-            f"cannot listen on {address} ({problem.strerror}); give another --host or --port"
-        ) from None
-
-
-def _log_to_stderr(log_format: LogFormat) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
-    handler.setFormatter(JsonLines() if log_format == "json" else text)
-    for name, level in (("crosstie.listen", logging.INFO), ("uvicorn.error", logging.WARNING)):
-        logger = logging.getLogger(name)
-        logger.handlers = [handler]
-        logger.setLevel(level)
-        logger.propagate = False

@@ -55,6 +55,18 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
+def log_to_stderr(name: str, log_format: LogFormat) -> None:
+    """Have a service write what its logger `name` says from INFO on, and the warnings of its web server."""
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    handler.setFormatter(JsonLines() if log_format == "json" else text)
+    for each, level in ((name, logging.INFO), ("uvicorn.error", logging.WARNING)):
+        logger = logging.getLogger(each)
+        logger.handlers = [handler]
+        logger.setLevel(level)
+        logger.propagate = False
+
+
 def write_log_as(log_format: LogFormat) -> None:
     """Have every line that this process writes to its terminal or log be JSON, where that is wanted.
 

@@ -55,7 +55,8 @@ def listen_command(
 
     prepare(verbose=False)
     from crosstie.config import load_settings
-    from crosstie.flows.listen.serve import Address, serve
+    from crosstie.flows.address import Address
+    from crosstie.flows.listen.serve import serve
 
     settings = load_settings(config)
     serve(Address(host, port), catalogue=catalog, out=out, settings=settings, insecure=insecure)
