@@ -118,7 +118,9 @@ def decode(body: bytes, url: str, columns: Sequence[str] | None = None) -> Index
     try:
         file = pq.ParquetFile(pa.BufferReader(body))
         names = file.schema_arrow.names
-        table = file.read(columns=None if columns is None else [name for name in names if name in columns])
+        wanted = None if columns is None else [name for name in names if name in columns]
+        # Arrow's threads may let go of Python's memory after the interpreter is gone, and abort the command.
+        table = file.read(columns=wanted, use_threads=False)
         said = json.loads((file.schema_arrow.metadata or {}).get(b"crosstie", b"{}"))
     except (pa.ArrowException, OSError, ValueError) as problem:
         raise StoreError(

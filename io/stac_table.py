@@ -67,7 +67,8 @@ def read_table(
                 f" {', '.join(missing)}"
             )
         condition = _ids(ids) if ids else _condition(table.schema, query)
-        found = table.to_table(columns=columns.wanted(), filter=condition)
+        # Arrow's threads may let go of a file that Python opened after the interpreter is gone: an abort.
+        found = table.to_table(columns=columns.wanted(), filter=condition, use_threads=not is_url(root))
     return columns.rows(found, lambda *item: _asset_names(table, *item))
 
 
@@ -143,7 +144,7 @@ def _asset_names(table: ds.Dataset, item: str, collection: str | None) -> list[s
     one = _ids([item])
     if collection is not None:
         one &= ds.field("collection") == collection
-    found = table.to_table(columns=["assets"], filter=one).column("assets").to_pylist()
+    found = table.to_table(columns=["assets"], filter=one, use_threads=False).column("assets").to_pylist()
     return sorted({name for assets in found for name, asset in _as_dict(assets).items() if asset is not None})
 
 

@@ -292,6 +292,23 @@ def test_a_broken_product_is_named_and_keeps_nobody_out(local: Store, registrati
         )  # fmt: skip
 
 
+def test_reading_leaves_no_thread_behind(local: Store, registration: Registration, tmp_path: Path):
+    """A thread of Arrow that outlives the interpreter aborts the command now and then, its work done."""
+    commit(local, registration)
+    update_index(local)
+    code = (
+        "import os, pathlib, sys\n"
+        "from crosstie.io.index_table import decode\n"
+        "body = pathlib.Path(sys.argv[1]).read_bytes()\n"
+        "before = len(os.listdir('/proc/self/task'))\n"
+        "decode(body, 'memory')\n"
+        "print(len(os.listdir('/proc/self/task')) - before)\n"
+    )
+    index = tmp_path / "products" / WHOLE
+    done = subprocess.run([sys.executable, "-c", code, index], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0"
+
+
 @pytest.mark.parametrize("key", [WHOLE, f"{PARTS}/00.parquet"])
 def test_a_broken_index_is_told_and_made_anew(local: Store, registration: Registration, key: str):
     run = commit(local, registration)

@@ -102,13 +102,19 @@ class Fleet:
 
     def ask(self, path: str, body: object = None, *, method: str = "POST") -> Any:
         """Ask Prefect's API; again while its database is busy, as its own clients do."""
+        deadline = time.monotonic() + 300
         while True:
             try:
                 return self.prefect.ask(path, body, method=method)
             except ServerError as problem:
                 if " 503 " not in str(problem):
                     raise
-                time.sleep(0.3)
+            except TimeoutError:  # what only looks may be asked again
+                if method != "GET" and not path.endswith("/filter"):
+                    raise
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{path}: no answer within 300 s; Prefect's database is busy")
+            time.sleep(0.3)
 
     def until(self, found: Callable[[], Any], *, timeout_s: float = 120) -> Any:
         """What `found` gives, once it is true.
