@@ -79,7 +79,7 @@ class Fleet:
         run: str = self.ask(f"/deployments/{deployment}/create_flow_run", {"parameters": parameters})["id"]
         return run
 
-    def finished(self, run_id: str, *, timeout_s: float = 300) -> Json:
+    def finished(self, run_id: str, *, timeout_s: float = 600) -> Json:
         """The run, once it is over."""
         return self.until(
             lambda: (run := self.ask(f"/flow_runs/{run_id}", method="GET"))["state_type"] in FINAL and run,
@@ -116,7 +116,7 @@ class Fleet:
                 raise TimeoutError(f"{path}: no answer within 300 s; Prefect's database is busy")
             time.sleep(0.3)
 
-    def until(self, found: Callable[[], Any], *, timeout_s: float = 120) -> Any:
+    def until(self, found: Callable[[], Any], *, timeout_s: float = 300) -> Any:
         """What `found` gives, once it is true.
 
         Raises

@@ -30,7 +30,7 @@ def test_a_schedule_fires_and_the_night_is_registered(fleet: Fleet):
         assert not broken, fleet.log(broken[0]["id"])
         return fleet.ask("/flow_runs/filter", wanted)
 
-    (run,) = fleet.until(completed, timeout_s=240)
+    (run,) = fleet.until(completed, timeout_s=600)
     assert run["auto_scheduled"] is True
     assert_all_three(fleet, "nightly")
     fleet.ask(f"/deployments/{deployment['id']}/schedules/{made[0]['id']}", method="DELETE")

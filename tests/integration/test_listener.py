@@ -34,7 +34,7 @@ def listener(fleet: Fleet, tmp_path: Path) -> Iterator[str]:
     }
     url = f"http://{LOOPBACK}:{fleet.listener_port}"
     with running("listen", command, fleet.folder, environment=environment, cwd=tmp_path) as child:
-        child.until(lambda: answers(f"{url}/health"), timeout_s=120)
+        child.until(lambda: answers(f"{url}/health"), timeout_s=300)
         yield url
 
 

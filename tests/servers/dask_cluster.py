@@ -52,7 +52,8 @@ class DaskCluster:
                 running(f"dask-{name}", command, self._folder, environment=self._environment)
             )
         for name in names:
-            self.workers[name].until(lambda name=name: self._registrations(name) > before[name], timeout_s=60)
+            known = before[name]
+            self.workers[name].until(lambda n=name, k=known: self._registrations(n) > k, timeout_s=240)
 
     def _registrations(self, name: str) -> int:
         log = self._folder / f"dask-{name}.log"
@@ -88,7 +89,7 @@ def dask_cluster(
     with ExitStack() as stack:
         command = [DASK, "scheduler", "--host", LOOPBACK, "--port", str(port), "--no-dashboard", "--no-show"]
         scheduler = stack.enter_context(running("dask-scheduler", command, folder, environment=QUIET))
-        scheduler.until(lambda: listens(port), timeout_s=60)
+        scheduler.until(lambda: listens(port), timeout_s=240)
         cluster = DaskCluster(
             address=f"tcp://{LOOPBACK}:{port}",
             scheduler=scheduler,

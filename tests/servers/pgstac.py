@@ -110,7 +110,7 @@ def pgstac(folder: Path) -> Iterator[StacApi]:
         }
         with running("stac-api", command, folder, environment=environment | settings) as child:
             url = f"http://{LOOPBACK}:{api_port}"
-            child.until(lambda: answers(f"{url}/_mgmt/ping") and answers(f"{url}/collections"), timeout_s=60)
+            child.until(lambda: answers(f"{url}/_mgmt/ping") and answers(f"{url}/collections"), timeout_s=240)
             yield StacApi(url)
 
 
@@ -149,7 +149,7 @@ def _database(programs: Path, folder: Path, port: int) -> Iterator[dict[str, str
         }
         with running("postgres", command, folder, user=user, cwd=home, belongings=home) as child:
             waiting = [programs / "pg_isready", "--quiet"]
-            child.until(lambda: _succeeds(waiting, environment), timeout_s=60)
+            child.until(lambda: _succeeds(waiting, environment), timeout_s=240)
             yield environment
     finally:
         shutil.rmtree(home, ignore_errors=True)

@@ -123,7 +123,7 @@ def prefect_server(
                 environment=shared | server_secret | {"PREFECT_HOME": str(home)},
             )
         )
-        server.until(lambda: answers(f"{url}/health"), timeout_s=120)
+        server.until(lambda: answers(f"{url}/health"), timeout_s=300)
         worker = stack.enter_context(
             running(
                 "prefect-worker",
@@ -134,7 +134,7 @@ def prefect_server(
             )
         )  # fmt: skip
         found = PrefectServer(url, home, folder, server, worker, auth)
-        worker.until(lambda: _online(found), timeout_s=120)
+        worker.until(lambda: _online(found), timeout_s=300)
         yield found
 
 

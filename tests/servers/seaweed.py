@@ -147,7 +147,7 @@ def seaweed(
             child=child,
         )
         child.until(
-            lambda: answers(f"{store.endpoint}/healthz") and listens(ports["volume.port"]), timeout_s=60
+            lambda: answers(f"{store.endpoint}/healthz") and listens(ports["volume.port"]), timeout_s=240
         )
         for bucket in buckets:
             _make_bucket(store, bucket, child)
@@ -171,7 +171,7 @@ def _make_bucket(store: ObjectStore, bucket: str, child: Child) -> None:
             return False
         return True
 
-    child.until(made, timeout_s=30)
+    child.until(made, timeout_s=120)
 
 
 def client_of(store: ObjectStore) -> Any:
