@@ -54,23 +54,23 @@ demo: $(STAMP)
 	echo "Look at the reports named above, and at overview.png beside each."; \
 	echo "Run 'make demo' again: nothing is computed twice."
 
-# Two files at a time: many of them wait for servers most of the time. A file stays in one process.
-SIDE_BY_SIDE := -n 2 --dist loadgroup --no-loadscope-reorder
+# Several files at a time: many of them wait for servers most of the time. A file stays in one process.
+BY_FILE := --dist loadgroup --no-loadscope-reorder
 
 test: unit deploy-check systems
 
 unit: $(STAMP) browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore tests/integration --ignore tests/deploy --ignore tests/rehearsal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 $(BY_FILE) --ignore tests/integration --ignore tests/deploy --ignore tests/rehearsal
 
 deploy-check: $(STAMP) promtool
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/deploy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(BY_FILE) tests/deploy
 
 rehearsal: $(STAMP) $(SERVERS_STAMP) postgis promtool
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/rehearsal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(BY_FILE) tests/rehearsal
 
 # Both, side by side: each waits for its servers half of the time.
 systems: $(STAMP) $(SERVERS_STAMP) postgis promtool
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/integration tests/rehearsal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(BY_FILE) tests/integration tests/rehearsal
 
 docs: $(STAMP)
 	$(BIN)/python docs/making $(DOCS)
