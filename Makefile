@@ -15,6 +15,8 @@ DOCS := build/docs
 
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
+# Threads that wait by spinning stall the processes of the tests beside them.
+export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: help install demo test unit integration deploy-check rehearsal systems servers postgis promtool browser docs check format clean
 
@@ -60,7 +62,7 @@ BY_FILE := --dist loadgroup --no-loadscope-reorder
 test: unit deploy-check systems
 
 unit: $(STAMP) browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 $(BY_FILE) --ignore tests/integration --ignore tests/deploy --ignore tests/rehearsal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(BY_FILE) --ignore tests/integration --ignore tests/deploy --ignore tests/rehearsal
 
 deploy-check: $(STAMP) promtool
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(BY_FILE) tests/deploy
