@@ -18,7 +18,7 @@ export DO_NOT_TRACK := 1
 # Threads that wait by spinning stall the processes of the tests beside them.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help install demo test unit integration deploy-check rehearsal systems servers postgis promtool browser docs check format clean
+.PHONY: help install demo test unit integration deploy-check rehearsal servers postgis promtool browser docs check format clean
 
 help:
 	@echo "make install   a virtual environment in .venv with everything in it"
@@ -28,7 +28,6 @@ help:
 	@echo "make integration  the tests against Prefect, Dask, SeaweedFS and a STAC API, which it starts and stops"
 	@echo "make deploy-check  every file of deploy/ against its schema, its linter or the server that takes it"
 	@echo "make rehearsal    the process set of the compose file, the run-book's commands and the image's steps, without an engine"
-	@echo "make systems   integration and rehearsal side by side, as make test does"
 	@echo "make docs      build the documentation into $(DOCS)/site; a warning is an error"
 	@echo "make servers   start these servers, print their addresses and what to export; Ctrl-C stops them"
 	@echo "make check     format, lint, types, import rules, documentation, sdist and wheel"
@@ -56,23 +55,20 @@ demo: $(STAMP)
 	echo "Look at the reports named above, and at overview.png beside each."; \
 	echo "Run 'make demo' again: nothing is computed twice."
 
-# Several files at a time: many of them wait for servers most of the time. A file stays in one process.
-BY_FILE := --dist loadgroup --no-loadscope-reorder
+# Two files at a time: many of them wait for servers most of the time. A file stays in one process.
+SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
 
-test: unit deploy-check systems
+# One after the other: the servers of all of them together are load enough.
+test: unit deploy-check integration rehearsal
 
 unit: $(STAMP) browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(BY_FILE) --ignore tests/integration --ignore tests/deploy --ignore tests/rehearsal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore tests/integration --ignore tests/deploy --ignore tests/rehearsal
 
 deploy-check: $(STAMP) promtool
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(BY_FILE) tests/deploy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/deploy
 
 rehearsal: $(STAMP) $(SERVERS_STAMP) postgis promtool
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(BY_FILE) tests/rehearsal
-
-# Both, side by side: each waits for its servers half of the time.
-systems: $(STAMP) $(SERVERS_STAMP) postgis promtool
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(BY_FILE) tests/integration tests/rehearsal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/rehearsal
 
 docs: $(STAMP)
 	$(BIN)/python docs/making $(DOCS)

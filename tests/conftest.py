@@ -32,11 +32,7 @@ UTM_GRID = GeoBox((1000, 1200), Affine(10, 0, 600_000, 0, -10, 3_300_000), "EPSG
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Longest files first; a file stays in one process, and so does all that shares the fleet's servers."""
     items.sort(key=lambda item: item.path.name not in LONGEST_FIRST)
-    for item in items:
-        together = "fleet" if item.path.parent.name == "integration" else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(together))
 
 
 @pytest.fixture(scope="session")

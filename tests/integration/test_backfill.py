@@ -9,7 +9,7 @@ from pathlib import Path
 
 from servers.process import ROOT
 
-PAIRS, KILLS = 8, 1
+PAIRS, KILLS = 12, 2
 
 
 def test_a_backfill_that_is_killed_resumes_computes_nothing_twice_and_finds_the_known_errors(
