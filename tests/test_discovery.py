@@ -120,7 +120,7 @@ def told(scenes: Scenes) -> tuple[list[object], list[object]]:
 
 
 @pytest.mark.server
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     found=st.lists(items(), min_size=1, max_size=8, unique_by=lambda item: (item["collection"], item["id"])),
     query=queries,
