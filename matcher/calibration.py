@@ -47,15 +47,19 @@ class Calibration:
 
     def confidence(self, evidence: Array, size_px: int) -> Array:
         """Probability (N,) that an offset is within 1 px, from evidence (N, 3) of `peak.find_peaks`."""
-        sizes_px = np.full(len(evidence), size_px)
-        logit = _confidence_terms(evidence, sizes_px) @ self.confidence_weights
-        return np.asarray(1 / (1 + np.exp(-np.clip(logit, -30, 30))))
+        return confidence(evidence, np.full(len(evidence), size_px), self.confidence_weights)
 
     def sigma_px(self, evidence: Array, spread_px: Array, size_px: int) -> Array:
         """Standard deviation (N,) of a repeated measurement per axis, px."""
         sizes_px = np.full(len(evidence), size_px)
         log_sigma = _sigma_terms(evidence, spread_px, sizes_px) @ self.sigma_weights
         return np.asarray(np.exp(np.clip(log_sigma, *np.log(SIGMA_RANGE_PX))))
+
+
+def confidence(evidence: Array, sizes_px: NDArray[np.int64], weights: Array) -> Array:
+    """Probability (N,) that an offset is within 1 px, by weights of `fit_confidence`."""
+    logit = _confidence_terms(evidence, sizes_px) @ weights
+    return np.asarray(1 / (1 + np.exp(-np.clip(logit, -30, 30))))
 
 
 def fit_confidence(evidence: Array, right: NDArray[np.bool_], sizes_px: NDArray[np.int64]) -> Array:

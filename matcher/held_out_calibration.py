@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from crosstie.matcher.calibration import (
     Calibration,
+    confidence,
     expected_calibration_error,
     fit_confidence,
     fit_sigma,
@@ -79,11 +80,8 @@ def calibrate(
         turning_bias(network, scenes, draws, batches=max(1, batches // 2), device=device),
     )
     other, right = judged(2, max(1, batches // 2))
-    confidence = np.zeros(len(right))
-    for size in np.unique(other.size_px):
-        mask = other.size_px == size
-        confidence[mask] = calibration.confidence(other.evidence[mask], int(size))
-    return calibration, expected_calibration_error(confidence, right)
+    given = confidence(other.evidence, other.size_px, calibration.confidence_weights)
+    return calibration, expected_calibration_error(given, right)
 
 
 def joined(*parts: Measured) -> Measured:

@@ -14,15 +14,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scenes import Site, load_on_one_thread, ombria_chips, ombria_site, texas_site
-from scipy.stats import rankdata
+from scipy.stats import mannwhitneyu
 
-from crosstie.matcher.calibration import expected_calibration_error, fit_confidence
+from crosstie.matcher.calibration import confidence, expected_calibration_error, fit_confidence
 from crosstie.matcher.held_out_calibration import LABEL_NOISE_PX, RIGHT_PX
 from crosstie.matcher.matching import Features, Matcher, measure_similarity
 from crosstie.matcher.peak import Peaks, find_peaks
@@ -62,13 +63,10 @@ def main() -> None:
     for with_check in (False, True):
         weights = fit_confidence(seen(texas, with_check), texas.right, texas.size_px)
         for name, tiles in (("Texas, as fitted", texas), ("ombria test", ombria)):
-            terms = np.column_stack(
-                (seen(tiles, with_check), np.log2(tiles.size_px / 128), np.ones(len(tiles.right)))
-            )
-            confidence = 1 / (1 + np.exp(-(terms @ weights)))
-            error = expected_calibration_error(confidence, tiles.right)
+            given = confidence(seen(tiles, with_check), tiles.size_px, weights)
+            error = expected_calibration_error(given, tiles.right)
             what = "and the way back" if with_check else "of the peak"
-            figures = f"{area(confidence, tiles.right):.3f} | {error:.3f}"
+            figures = f"{area(given, tiles.right):.3f} | {error:.3f}"
             print(f"| {name} | {len(tiles.right)} | {what} | {figures} |")
 
 
@@ -78,12 +76,10 @@ def measured(matcher: Matcher, data: Path) -> tuple[Tiles, Tiles]:
     texas, ombria = [], []
     rng = np.random.default_rng(0)
     chips = ombria_chips(data / "pairs" / "ombria", role="test")
-    left = right = None
+    scene = partial(texas_site, data / "scenes" / "T14RNT-2048", search_px=SEARCH_PX, stride_px=64)
+    of_scene = features(matcher, scene(size_px=SIZES_PX[0]))  # the same at all sizes
     for size_px in SIZES_PX:
-        site = texas_site(data / "scenes" / "T14RNT-2048", size_px=size_px, search_px=SEARCH_PX, stride_px=64)
-        if left is None or right is None:  # the same scene at all sizes
-            left, right = features(matcher, site)
-        texas.append(there_and_back(matcher, site, left, right, size_px))
+        texas.append(there_and_back(matcher, scene(size_px=size_px), *of_scene, size_px))
         sites = [ombria_site(chip, size_px=size_px, search_px=SEARCH_PX, rng=rng) for chip in chips]
         ombria += [there_and_back(matcher, site, *features(matcher, site), size_px) for site in sites]
     return joined(texas), joined(ombria)
@@ -124,10 +120,10 @@ def seen(tiles: Tiles, with_check: bool) -> Array:
     return np.column_stack((tiles.evidence, np.log10(np.clip(tiles.left_over_px, 0.02, FARTHEST_PX))))
 
 
-def area(confidence: Array, right: NDArray[np.bool_]) -> float:
-    """Area under the receiver operating characteristic, by ranks (Mann & Whitney 1947)."""
-    good = int(right.sum())
-    return float((rankdata(confidence)[right].sum() - good * (good + 1) / 2) / (good * (len(right) - good)))
+def area(given: Array, right: NDArray[np.bool_]) -> float:
+    """Area under the receiver operating characteristic (Mann & Whitney 1947)."""
+    good, bad = given[right], given[~right]
+    return float(mannwhitneyu(good, bad).statistic / (len(good) * len(bad)))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from crosstie.flows.loading import available_cores, keep_freed_memory
 from crosstie.flows.training_data import places, read_pictures
 from crosstie.io.labelled import LabelledScene, read_labelled
-from crosstie.matcher.calibration import expected_calibration_error, fit_confidence
+from crosstie.matcher.calibration import confidence, expected_calibration_error, fit_confidence
 from crosstie.matcher.held_out import Measured, measure, shares
 from crosstie.matcher.held_out_calibration import LABEL_NOISE_PX, RIGHT_PX, joined
 from crosstie.matcher.learning import CrosstieLearner
@@ -114,12 +114,11 @@ def row(strip: int, found: list[tuple[Measured, Measured]]) -> dict[str, float]:
     rest = joined(*(part for pair in others for part in pair))
     weights = fit_confidence(rest.evidence, right(rest), rest.size_px)
     here = joined(*found[strip])
-    terms = np.column_stack((here.evidence, np.log2(here.size_px / 128), np.ones(len(here.size_px))))
-    confidence = 1 / (1 + np.exp(-(terms @ weights)))
+    given = confidence(here.evidence, here.size_px, weights)
     figures: dict[str, float] = {"strip": strip, "tiles": len(found[strip][0].size_px)}
     for size in SIZES_PX:
         figures |= found[strip][0].figures(size)
-    return figures | {"ece": expected_calibration_error(confidence, right(here))}
+    return figures | {"ece": expected_calibration_error(given, right(here))}
 
 
 def right(part: Measured) -> NDArray[np.bool_]:
