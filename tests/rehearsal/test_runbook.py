@@ -25,6 +25,7 @@ BLOCKS = list(blocks(PAGE.read_text()))
 PORTS = ("4200", "8080", "8090", "8091")
 
 SCHEDULED = "7. A scheduled run"
+ARRIVED = "A run for each scene that arrives"
 
 ENDS_WITH = {(SCHEDULED, 2): 3, ("Resubmit failures", 0): 3}
 """Exit codes that the page speaks of: pairs that failed or cannot be trusted. All others are 0."""
@@ -97,6 +98,16 @@ def look_at_the_night(walk: Walk) -> None:
     walk.seen["schedules"] = [schedule["schedule"].get("cron") for schedule in nightly["schedules"]]
 
 
+def wait_for_the_arrived(walk: Walk) -> None:
+    """Until the runs for the scene that arrived, of the notice and of the event, are over."""
+
+    def over() -> bool:
+        walk.seen["arrived"] = [run["state_type"] for run in walk.runs("new-scene")]
+        return len(walk.seen["arrived"]) >= 2 and not {*walk.seen["arrived"]} & {"PENDING", "RUNNING"}
+
+    walk.user.shells["worker"].until(over, timeout_s=PATIENCE_S)
+
+
 def look_at_the_secrets(walk: Walk) -> None:
     walk.seen["old"] = (walk.state / "secrets" / "prefect_auth").read_text().strip()
     walk.seen["modes"] = {oct(path.stat().st_mode & 0o777) for path in (walk.state / "secrets").iterdir()}
@@ -156,6 +167,7 @@ def publish_a_change(walk: Walk) -> None:
 AFTER: dict[tuple[str, int], Callable[[Walk], None]] = {
     ("3. Scenes to try it with", 0): hide,
     (SCHEDULED, 2): look_at_the_night,
+    (ARRIVED, 2): wait_for_the_arrived,
     ("Restart", 2): try_the_old_secret,
 }
 BEFORE: dict[tuple[str, int], Callable[[Walk], None]] = {
@@ -280,10 +292,10 @@ def test_what_failed_is_done_when_it_is_resubmitted(walk: Walk) -> None:
 
 @pytest.mark.server
 @pytest.mark.slow
-def test_a_notice_starts_a_run(walk: Walk) -> None:
-    answer = json.loads(walk.said["A run for each scene that arrives", 1].splitlines()[0])
+def test_a_notice_and_an_event_each_start_a_run(walk: Walk) -> None:
+    answer = json.loads(walk.said[ARRIVED, 1].splitlines()[0])
     assert answer["scene_id"] == "SIM_S1_20250606T053000_000"
-    assert walk.runs("new-scene")
+    assert walk.seen["arrived"] == ["COMPLETED", "COMPLETED"]
 
 
 @pytest.mark.server
