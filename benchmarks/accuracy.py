@@ -201,21 +201,28 @@ def resampled(pixels: np.ndarray, profile: dict, transform: Affine, warp: Affine
         file.write(out)
 
 
+def truth_field(folder: Path) -> tuple[np.ndarray, float]:
+    """Offsets (2, rows, cols) in px at the nodes, NaN where unknown, and their spacing in px."""
+    with rasterio.open(folder / "truth_offsets.tif") as truth, rasterio.open(folder / "s1_vh.tif") as image:
+        return truth.read(), truth.transform.a / image.transform.a
+
+
+def at_nodes(field: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Bilinear values (N, 2) of a field (2, rows, cols) at places (N, 2): column and row of nodes."""
+    return np.column_stack([map_coordinates(band, place[:, ::-1].T, order=1) for band in field])
+
+
 def truth_at(folder: Path, px: np.ndarray) -> np.ndarray:
     """True offsets (N, 2) in px at pixel positions (N, 2), NaN where unknown."""
-    with rasterio.open(folder / "truth_offsets.tif") as truth, rasterio.open(folder / "s1_vh.tif") as image:
-        field = truth.read()
-        step = truth.transform.a / image.transform.a
-    return np.column_stack([map_coordinates(band, px[:, ::-1].T / step, order=1) for band in field])
+    field, step_px = truth_field(folder)
+    return at_nodes(field, px / step_px)
 
 
 def truth_nodes(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Positions (N, 2) in px and offsets (N, 2) in px of the nodes whose truth is known."""
-    with rasterio.open(folder / "truth_offsets.tif") as truth, rasterio.open(folder / "s1_vh.tif") as image:
-        field = truth.read()
-        step = truth.transform.a / image.transform.a
+    field, step_px = truth_field(folder)
     row, col = np.nonzero(np.isfinite(field).all(0))
-    return np.column_stack((col, row)) * step, field[:, row, col].T.astype(np.float64)
+    return np.column_stack((col, row)) * step_px, field[:, row, col].T.astype(np.float64)
 
 
 def rms(vectors: np.ndarray) -> float:

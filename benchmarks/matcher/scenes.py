@@ -18,13 +18,14 @@ import rasterio
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from crosstie.flows.loading import keep_freed_memory
 from crosstie.io.plane import optical_plane, sar_plane
 from crosstie.matcher.matching import Matcher
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from accuracy import truth_at
+from accuracy import at_nodes, truth_at, truth_field
 
 __all__ = [
     "Chip",
@@ -39,6 +40,7 @@ __all__ = [
     "sealed",
     "texas_bands",
     "texas_site",
+    "truth_detail",
 ]
 
 Plane = NDArray[np.float32]
@@ -116,6 +118,14 @@ def texas_site(folder: Path, *, size_px: int, search_px: int, stride_px: int) ->
         cols[known],
         truth[known],
     )
+
+
+def truth_detail(folder: Path, px: NDArray[np.float64], *, smoothing_nodes: float) -> NDArray[np.float64]:
+    """What the truth (N, 2) px at pixel positions (N, 2) has over the same field smoothed by a Gaussian."""
+    field, step_px = truth_field(folder)
+    smooth = np.stack([gaussian_filter(band, smoothing_nodes, mode="nearest") for band in field])
+    detail: NDArray[np.float64] = at_nodes(field - smooth, px / step_px)
+    return detail
 
 
 @dataclass(frozen=True, slots=True, eq=False)
