@@ -202,7 +202,8 @@ def test_an_api_that_refuses_is_told_with_what_was_asked(serve: Callable[[list[J
 
 
 @pytest.mark.server
-def test_a_server_that_is_not_there_is_said_in_one_line():
+def test_a_server_that_is_not_there_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("crosstie.io.patient_http.BACKOFF_S", 0.01)
     with pytest.raises(CatalogueError, match=r"cannot read the catalogue http://127\.0\.0\.1:9/") as caught:
         find_scenes("http://127.0.0.1:9/")
     assert "\n" not in str(caught.value)
