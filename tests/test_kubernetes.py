@@ -114,7 +114,7 @@ def args_of(pod: dict[str, Any]) -> list[str]:
 @pytest.mark.server
 def test_the_autoscaler_is_told_of_readers_alone(scheduler: str) -> None:
     with Client(scheduler, set_as_default=False) as client:
-        client.wait_for_workers(2, timeout=60)
+        client.wait_for_workers(2, timeout=200)
         held = [client.submit(time.sleep, 60, pure=False, resources={"GPU": 1}) for _ in range(9)]
         while not any(client.processing().values()):
             time.sleep(0.05)

@@ -226,7 +226,7 @@ def runs_of_task(pair: str) -> list[int]:
 
     named = TaskRunFilter(name=TaskRunFilterName(like_=f"register {pair}"))
     with get_client(sync_client=True) as client:
-        deadline = time.monotonic() + 20  # states reach the server as events, a little later
+        deadline = time.monotonic() + 120  # states reach the server as events, a little later
         while time.monotonic() < deadline:
             found = client.read_task_runs(task_run_filter=named, sort=TaskRunSort.END_TIME_DESC)
             if found and all(run.end_time for run in found):

@@ -104,24 +104,14 @@ def deploy(server: PrefectServer, **places: str) -> subprocess.CompletedProcess[
     )
 
 
-def asked(server: PrefectServer, path: str, body: object = None, method: str = "POST") -> Any:
-    """Ask again while the server's database is locked, as Prefect's own clients do."""
-    while True:
-        try:
-            return server.ask(path, body, method=method)
-        except ServerError as problem:
-            if " 503 " not in str(problem):
-                raise
-
-
 def deployed(server: PrefectServer, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = asked(server, f"/deployments/name/crosstie-{name}/{name}", method="GET")
+    found: dict[str, Any] = server.ask(f"/deployments/name/crosstie-{name}/{name}", method="GET")
     return found
 
 
 def runs_of(server: PrefectServer, name: str) -> Any:
     mine = {"deployments": {"id": {"any_": [deployed(server, name)["id"]]}}}
-    return asked(server, "/flow_runs/filter", mine)
+    return server.ask("/flow_runs/filter", mine)
 
 
 def until(found: Callable[[], Any], server: PrefectServer, timeout_s: float = 120) -> Any:
@@ -209,7 +199,7 @@ def test_the_night_is_scheduled_and_the_paused_week_is_not(server: PrefectServer
 def test_an_event_starts_a_run_with_the_scene_of_its_payload(server: PrefectServer) -> None:
     deployment = deployed(server, "new-scene")["id"]
     related = f"/automations/related-to/prefect.deployment.{deployment}"
-    (automation,) = asked(server, related, method="GET")
+    (automation,) = server.ask(related, method="GET")
     assert automation["name"] == "crosstie-scene-arrived"
     assert automation["enabled"] is True
     assert automation["trigger"]["expect"] == ["crosstie.scene.arrived"]

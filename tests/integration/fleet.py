@@ -16,7 +16,7 @@ from typing import Any
 from servers.dask_cluster import DaskCluster, dask_cluster
 from servers.pgstac import StacApi, pgstac
 from servers.prefect_server import PrefectServer, prefect_server
-from servers.process import LOOPBACK, ROOT, ServerError, ServerMissingError, free_ports
+from servers.process import LOOPBACK, ROOT, ServerMissingError, free_ports
 from servers.seaweed import Notices, ObjectStore, client_of, seaweed
 from stac_site import as_table
 
@@ -101,20 +101,8 @@ class Fleet:
         return [f"{logging.getLevelName(line['level'])} {line['message']}" for line in lines]
 
     def ask(self, path: str, body: object = None, *, method: str = "POST") -> Any:
-        """Ask Prefect's API; again while its database is busy, as its own clients do."""
-        deadline = time.monotonic() + 300
-        while True:
-            try:
-                return self.prefect.ask(path, body, method=method)
-            except ServerError as problem:
-                if " 503 " not in str(problem):
-                    raise
-            except TimeoutError:  # what only looks may be asked again
-                if method != "GET" and not path.endswith("/filter"):
-                    raise
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{path}: no answer within 300 s; Prefect's database is busy")
-            time.sleep(0.3)
+        """Ask Prefect's API."""
+        return self.prefect.ask(path, body, method=method)
 
     def until(self, found: Callable[[], Any], *, timeout_s: float = 300) -> Any:
         """What `found` gives, once it is true.

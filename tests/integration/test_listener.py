@@ -30,7 +30,7 @@ def listener(fleet: Fleet, tmp_path: Path) -> Iterator[str]:
     environment = {
         **fleet.environment,
         "CROSSTIE_LISTEN_TOKEN": SECRETS["listener token"],
-        "CROSSTIE_LISTEN__PREFECT_TIMEOUT_S": "60",  # a busy machine is no fault of the code
+        "CROSSTIE_LISTEN__PREFECT_TIMEOUT_S": "240",  # a busy machine is no fault of the code
     }
     url = f"http://{LOOPBACK}:{fleet.listener_port}"
     with running("listen", command, fleet.folder, environment=environment, cwd=tmp_path) as child:
@@ -62,7 +62,7 @@ def test_ten_notices_of_a_scene_start_one_run_and_yield_one_product(fleet: Fleet
 
 def post(url: str, message: object) -> httpx.Response:
     bearer = {"Authorization": f"Bearer {SECRETS['listener token']}"}
-    return httpx.post(f"{url}/scenes", json=message, headers=bearer, timeout=60)
+    return httpx.post(f"{url}/scenes", json=message, headers=bearer, timeout=300)
 
 
 def runs(fleet: Fleet) -> list[dict[str, Any]]:

@@ -105,7 +105,7 @@ def wait_for_the_arrived(walk: Walk) -> None:
         walk.seen["arrived"] = [run["state_type"] for run in walk.runs("new-scene")]
         return len(walk.seen["arrived"]) >= 2 and not {*walk.seen["arrived"]} & {"PENDING", "RUNNING"}
 
-    walk.user.shells["worker"].until(over, timeout_s=PATIENCE_S)
+    walk.user.shells["worker"].until(over, timeout_s=PATIENCE_S, every_s=1)
 
 
 def look_at_the_secrets(walk: Walk) -> None:

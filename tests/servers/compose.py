@@ -107,12 +107,12 @@ class Composed:
         ------
         ServerError : it does not answer with success
         """
-        asked = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=10).read().decode())"
+        asked = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=60).read().decode())"
         pid = self.of(service)[0]["pid"]
         done = subprocess.run(
             ["nsenter", f"--target={pid}", "--net", "--", sys.executable, "-I", "-c", asked,
              f"http://127.0.0.1:{port}{path}"],
-            capture_output=True, text=True, timeout=30, check=False,
+            capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         if done.returncode != 0:
             raise ServerError(f"{service}:{port}{path}: {done.stderr.strip().splitlines()[-1]}")
@@ -183,7 +183,7 @@ def compose_processes(
         folder,
         environment={"PYTHONPATH": str(ROOT / "tests")},
     ) as engine:
-        engine.until((folder / "state.json").exists, timeout_s=30)
+        engine.until((folder / "state.json").exists, timeout_s=120)
         yield Composed(services, folder, engine)
 
 

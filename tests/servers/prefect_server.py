@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from servers.process import LOOPBACK, ROOT, Child, ServerError, answers, free_po
 
 POOL = "crosstie"
 """Work pool of type `process` that the deployments name."""
+
+PATIENCE_S = 300.0
+"""How long the server may take over what it is asked."""
 
 QUICK = {
     # Minutes become seconds: what a schedule or an event asks for is seen at once.
@@ -63,20 +68,34 @@ class PrefectServer:
     def ask(self, path: str, body: object = None, *, method: str = "POST") -> Any:
         """Call the API as a stranger does, by HTTP alone: JSON in, JSON out.
 
+        Asks again while its database is busy, as its own clients do: SQLite may keep a request for a minute.
+
         Raises
         ------
-        ServerError : it refuses
+        ServerError : it refuses, or does not answer
         """
         data = None if method == "GET" else json.dumps(body if body is not None else {}).encode()
         request = urllib.request.Request(
             self.url + path, data, {"Content-Type": "application/json", **self._header()}, method=method
         )
-        try:
-            with urllib.request.urlopen(request, timeout=60) as reply:
-                text = reply.read()
-        except urllib.error.HTTPError as problem:
-            raise ServerError(f"{path}: {problem.code} {problem.read().decode()[:500]}") from problem
-        return json.loads(text) if text else None
+        only_looks = method == "GET" or path.endswith("/filter")
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=60 if only_looks else PATIENCE_S) as reply:
+                    text = reply.read()
+                return json.loads(text) if text else None
+            except urllib.error.HTTPError as problem:
+                trouble = f"{path}: {problem.code} {problem.read().decode()[:500]}"
+                if problem.code != HTTPStatus.SERVICE_UNAVAILABLE:
+                    raise ServerError(trouble) from problem
+            except TimeoutError as problem:
+                trouble = f"{path}: no answer"
+                if not only_looks:
+                    raise ServerError(trouble) from problem
+            if time.monotonic() > deadline:
+                raise ServerError(f"{trouble}, asked for {PATIENCE_S:g} s")
+            time.sleep(0.3)
 
     def _header(self) -> dict[str, str]:
         if self.auth is None:

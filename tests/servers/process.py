@@ -99,7 +99,7 @@ class Child:
         text = self.log.read_text(encoding="utf-8", errors="replace")
         return "\n".join(text.splitlines()[-SHOWN_LINES:])
 
-    def until(self, ready: Callable[[], bool], *, timeout_s: float) -> None:
+    def until(self, ready: Callable[[], bool], *, timeout_s: float, every_s: float = 0.1) -> None:
         """Wait until it is ready.
 
         Raises
@@ -112,7 +112,7 @@ class Child:
                 raise ServerError(f"{self.name} ended at its start:\n{self.tail()}")
             if time.monotonic() > deadline:
                 raise ServerError(f"{self.name} was not ready after {timeout_s:g} s:\n{self.tail()}")
-            time.sleep(0.1)
+            time.sleep(every_s)
 
 
 @contextmanager
