@@ -103,10 +103,17 @@ class Matcher:
         return math.ceil((HALO_PX + WINDOW_PX // 2) / STRIDE_PX) * STRIDE_PX
 
     @torch.inference_mode()
-    def features(self, plane: Plane, kind: Kind) -> Features:
-        """Dense features of a plane (rows, cols), NaN where invalid."""
+    def features(self, plane: Plane, kind: Kind, within: tuple[slice, slice] | None = None) -> Features:
+        """Dense features of a plane (rows, cols), NaN where invalid.
+
+        Parameters
+        ----------
+        within : the part that they are wanted of; what lies around it normalises its pixels all the same
+        """
         normalised, valid = normalise(plane)
-        rows, cols = plane.shape
+        if within is not None:
+            normalised, valid = np.ascontiguousarray(normalised[within]), np.ascontiguousarray(valid[within])
+        rows, cols = valid.shape
         # Whole strides, by repeating the edge.
         pad = (0, -cols % STRIDE_PX, 0, -rows % STRIDE_PX)
         x = F.pad(torch.from_numpy(normalised)[None, None], pad, mode="replicate").to(self.device)
@@ -148,10 +155,21 @@ class Matcher:
             or cols.max() + high > reference.shape[1]
         ):
             raise ValueError(f"tiles need {search_px} px of context on every side in {reference.shape}")
-        left = self.features(reference, reference_kind)
-        right = self.features(secondary, secondary_kind)
+        # The network sees less far than normalisation: it need not look at all that was given.
+        reach = HALO_PX + search_px
+        within = (
+            _span(rows, size_px, reach, reference.shape[0]),
+            _span(cols, size_px, reach, reference.shape[1]),
+        )
+        left = self.features(reference, reference_kind, within)
+        right = self.features(secondary, secondary_kind, within)
         similarity = measure_similarity(
-            left, right, rows.tolist(), cols.tolist(), size_px=size_px, search_px=search_px
+            left,
+            right,
+            (rows - within[0].start).tolist(),
+            (cols - within[1].start).tolist(),
+            size_px=size_px,
+            search_px=search_px,
         )
         # Offsets are secondary minus reference: the bias of SAR against optical changes sign with the roles.
         sign = (secondary_kind is Kind.SAR) - (reference_kind is Kind.SAR)
@@ -202,6 +220,15 @@ class Matcher:
         surface = logits(self.network, similarity, size)[0]
         probability: Plane = torch.softmax(surface.flatten(), 0).reshape(surface.shape).cpu().numpy()
         return probability
+
+
+def _span(starts: NDArray[np.int64], size_px: int, reach: int, length: int) -> slice:
+    """What tiles can see along an axis, in whole strides from the origin of the array."""
+    if len(starts) == 0:
+        return slice(0, length)
+    first = (int(starts.min()) - reach) // STRIDE_PX * STRIDE_PX
+    last = -(-(int(starts.max()) + size_px + reach) // STRIDE_PX) * STRIDE_PX
+    return slice(max(0, first), min(length, last))
 
 
 def measure_similarity(

@@ -71,6 +71,22 @@ def test_an_offset_does_not_depend_on_where_the_array_begins(matcher: Matcher, l
     np.testing.assert_allclose(measure(37), measure(0), rtol=0, atol=0.1)
 
 
+def test_a_tile_measured_alone_is_measured_as_among_others(matcher: Matcher, land: np.ndarray) -> None:
+    """Features are computed round the tiles alone: as far as the network sees."""
+    moved = np.roll(land, (4, -7), (0, 1))
+
+    def measure(starts: list[int]) -> np.ndarray:
+        start = np.array(starts)
+        return matcher.match(
+            land, moved, start, start,
+            size_px=SIZE, search_px=SEARCH, reference_kind=Kind.SAR, secondary_kind=Kind.SAR,
+        ).offset_px  # fmt: skip
+
+    for start in (40, 288):
+        together = measure([40, 288])[[40, 288].index(start)]
+        np.testing.assert_allclose(measure([start]), [together], rtol=0, atol=1e-4)
+
+
 def test_a_hole_under_one_tile_does_not_touch_another(matcher: Matcher, land: np.ndarray) -> None:
     moved = np.roll(land, (4, -7), (0, 1))
     holed = moved.copy()
