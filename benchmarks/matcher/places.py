@@ -5,8 +5,10 @@
 The labelled places (T11SLT, T11SMT) are parted into strips from west to east with equally many places each.
 One network a strip learns from the others, without those whose crops could reach across the border, and is
 measured on that strip, labels as they are and templates of 192, 128 and 64 px. Beside its hits the table
-says how well a confidence holds that is fitted on all other strips, each measured by its own network. Labels
-are a classical matcher's, 0.7 to 0.9 px noisy. Resumable: each strip has a folder under --out.
+says how well a confidence holds that is fitted on all other strips, each measured by its own network: its
+expected calibration error (ECE), and what a perfect confidence would show on so few tiles by chance. Labels
+are a classical matcher's, 0.7 to 0.9 px noisy; half a pixel is allowed for that. Resumable: each strip has a
+folder under --out.
 """
 
 from __future__ import annotations
@@ -35,6 +37,8 @@ from crosstie.matcher.unlabelled import UnlabelledScene
 
 SIZES_PX = (192, 128, 64)
 PIXEL_M = 10.0
+DRAWS = 200
+"""Simulated outcomes of a perfect confidence."""
 REACH_PX = 270
 """How far a training crop may reach from the centre of its place."""
 
@@ -54,8 +58,9 @@ def main() -> None:
     keep_freed_memory()
     torch.set_num_threads(available_cores())
     found = [measured(strip, arguments) for strip in range(arguments.strips)]
-    rows = [row(strip, found) for strip in range(arguments.strips)]
-    print(markdown(rows))
+    judged = [on_the_others(strip, found) for strip in range(arguments.strips)]
+    rows = [row(strip, found, *judged[strip]) for strip in range(arguments.strips)]
+    print(markdown(rows) + "\n\n" + reliability(*map(np.concatenate, zip(*judged, strict=True))))
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
 
@@ -108,17 +113,32 @@ def trained(learnt: list[TrainingScene], arguments: argparse.Namespace, folder: 
     return network.eval()
 
 
-def row(strip: int, found: list[tuple[Measured, Measured]]) -> dict[str, float]:
-    """Hits of a strip, and the calibration error of a confidence that is fitted on all others."""
-    others = [pair for n, pair in enumerate(found) if n != strip]
-    rest = joined(*(part for pair in others for part in pair))
+def on_the_others(
+    strip: int, found: list[tuple[Measured, Measured]]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Confidence of the tiles of a strip by a fit on all other strips, unrelated pairs too; whether right."""
+    rest = joined(*(part for n, pair in enumerate(found) if n != strip for part in pair))
     weights = fit_confidence(rest.evidence, right(rest), rest.size_px)
     here = joined(*found[strip])
-    given = confidence(here.evidence, here.size_px, weights)
+    return confidence(here.evidence, here.size_px, weights), right(here)
+
+
+def row(
+    strip: int,
+    found: list[tuple[Measured, Measured]],
+    given: NDArray[np.float64],
+    hits: NDArray[np.bool_],
+) -> dict[str, float]:
+    """Hits of a strip, and the calibration error of its confidence."""
     figures: dict[str, float] = {"strip": strip, "tiles": len(found[strip][0].size_px)}
     for size in SIZES_PX:
         figures |= found[strip][0].figures(size)
-    return figures | {"ece": expected_calibration_error(given, right(here))}
+    rng = np.random.default_rng(0)
+    by_chance = [expected_calibration_error(given, rng.random(len(given)) < given) for _ in range(DRAWS)]
+    return figures | {
+        "ece": expected_calibration_error(given, hits),
+        "ece_by_chance": float(np.mean(by_chance)),
+    }
 
 
 def right(part: Measured) -> NDArray[np.bool_]:
@@ -140,13 +160,26 @@ def restored(file: np.lib.npyio.NpzFile, name: str) -> Measured:
 def markdown(rows: list[dict[str, float]]) -> str:
     """One line a strip, and one for their mean."""
     lines = [
-        "| strip | tiles | " + " | ".join(f"{s} px: within 1 / 2 px" for s in SIZES_PX) + " | ECE |",
-        "|---" * (len(SIZES_PX) + 3) + "|",
+        "| strip | tiles | "
+        + " | ".join(f"{s} px: within 1 / 2 px" for s in SIZES_PX)
+        + " | ECE | by chance |",
+        "|---" * (len(SIZES_PX) + 4) + "|",
     ]
     mean = {name: float(np.mean([r[name] for r in rows])) for name in rows[0]}
     for r, name in [*((r, f"{r['strip']:.0f}") for r in rows), (mean, "mean")]:
         cells = [f"{100 * r[f'cmr1_{s}']:.1f} / {100 * r[f'cmr2_{s}']:.1f} %" for s in SIZES_PX]
-        lines.append(f"| {name} | {r['tiles']:.0f} | " + " | ".join(cells) + f" | {r['ece']:.3f} |")
+        errors = f"{r['ece']:.3f} | {r['ece_by_chance']:.3f}"
+        lines.append(f"| {name} | {r['tiles']:.0f} | " + " | ".join(cells) + f" | {errors} |")
+    return "\n".join(lines)
+
+
+def reliability(given: NDArray[np.float64], hits: NDArray[np.bool_]) -> str:
+    """Confidence and share of right tiles, by tenths of confidence, all strips together."""
+    tenth = np.minimum((10 * given).astype(int), 9)
+    lines = ["| confidence | tiles | right |", "|---" * 3 + "|"]
+    for n in np.unique(tenth):
+        here = tenth == n
+        lines.append(f"| {given[here].mean():.2f} | {here.sum()} | {hits[here].mean():.2f} |")
     return "\n".join(lines)
 
 
