@@ -50,8 +50,7 @@ class Tiles:
 
     def sharpened_by(self, matcher: str) -> tuple[Array, Array]:
         """Truth (N, 2) px sharpened by what a matcher found on the other half; k by half and axis (2, 2)."""
-        residual = self.offset_px[matcher] - self.truth_px
-        fits = np.hypot(*residual.T) <= OUTLIER_PX
+        residual, fits = self._left(matcher)
         halves = self.west, ~self.west
         k = np.array([_slopes(self.detail_px[half & fits], residual[half & fits]) for half in halves])
         return self.truth_px + self.detail_px * np.where(self.west[:, None], k[1], k[0]), k
@@ -63,9 +62,14 @@ class Tiles:
 
     def agreement(self, one: str, other: str) -> Array:
         """Correlation (2,) per axis of what two matchers' offsets have left over the truth."""
-        left = [self.offset_px[name] - self.truth_px for name in (one, other)]
-        fits = np.all([np.hypot(*part.T) <= OUTLIER_PX for part in left], axis=0)
-        return np.array([np.corrcoef(left[0][fits, axis], left[1][fits, axis])[0, 1] for axis in (0, 1)])
+        (left, fits), (right, also_fits) = self._left(one), self._left(other)
+        both = fits & also_fits
+        return np.array([np.corrcoef(left[both, axis], right[both, axis])[0, 1] for axis in (0, 1)])
+
+    def _left(self, matcher: str) -> tuple[Array, NDArray[np.bool_]]:
+        """What offsets have over the truth, (N, 2) px, and which of them are no misses."""
+        residual = self.offset_px[matcher] - self.truth_px
+        return residual, np.hypot(*residual.T) <= OUTLIER_PX
 
 
 def main() -> None:
@@ -90,15 +94,13 @@ def main() -> None:
         centres = np.column_stack((site.cols, site.rows)) + size_px / 2
         detail = truth_detail(folder, centres, smoothing_nodes=SMOOTHING_NODES)
         tiles = Tiles(centres[:, 0] < site.optical.shape[1] / 2, site.truth_px, detail, offsets)
+        sharpened = {judge: tiles.sharpened_by(judge) for judge in JUDGES}
         for name in offsets:
             cells = [tiles.shares(name, tiles.truth_px)]
             # What a matcher is judged by must not be its own word.
-            cells += [
-                "" if judge == name else tiles.shares(name, tiles.sharpened_by(judge)[0]) for judge in JUDGES
-            ]
+            cells += ["" if judge == name else tiles.shares(name, sharpened[judge][0]) for judge in JUDGES]
             print(f"| {size_px} px | {name} | " + " | ".join(cells) + " |", flush=True)
-        for judge in JUDGES:
-            west, east = tiles.sharpened_by(judge)[1]
+        for judge, (_, (west, east)) in sharpened.items():
             shared = _pair(tiles.agreement(judge, CROSSTIE))
             notes.append(f"| {size_px} px | {judge} | {_pair(west)} | {_pair(east)} | {shared} |")
     print("\n| tile | by | k (dx, dy), west | east | what it and crosstie have left correlates by |")

@@ -75,14 +75,18 @@ class Fleet:
     def start(self, name: str, parameters: Json) -> str:
         """Start a run of a deployment; returns its id."""
         path = f"/deployments/name/crosstie-{name}/{name}"
-        deployment = self.ask(path, method="GET")["id"]
-        run: str = self.ask(f"/deployments/{deployment}/create_flow_run", {"parameters": parameters})["id"]
+        deployment = self.prefect.ask(path, method="GET")["id"]
+        run: str = self.prefect.ask(f"/deployments/{deployment}/create_flow_run", {"parameters": parameters})[
+            "id"
+        ]
         return run
 
     def finished(self, run_id: str, *, timeout_s: float = 600) -> Json:
         """The run, once it is over."""
         return self.until(
-            lambda: (run := self.ask(f"/flow_runs/{run_id}", method="GET"))["state_type"] in FINAL and run,
+            lambda: (
+                (run := self.prefect.ask(f"/flow_runs/{run_id}", method="GET"))["state_type"] in FINAL and run
+            ),
             timeout_s=timeout_s,
         )
 
@@ -97,12 +101,8 @@ class Fleet:
     def log(self, run_id: str) -> list[str]:
         """Lines of a run's log, as the server has kept them."""
         found = {"logs": {"flow_run_id": {"any_": [run_id]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
-        lines = self.ask("/logs/filter", found)
+        lines = self.prefect.ask("/logs/filter", found)
         return [f"{logging.getLevelName(line['level'])} {line['message']}" for line in lines]
-
-    def ask(self, path: str, body: object = None, *, method: str = "POST") -> Any:
-        """Ask Prefect's API."""
-        return self.prefect.ask(path, body, method=method)
 
     def until(self, found: Callable[[], Any], *, timeout_s: float = 300) -> Any:
         """What `found` gives, once it is true.

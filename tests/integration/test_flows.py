@@ -13,10 +13,12 @@ from integration.fleet import Fleet, assert_all_three
 
 
 def test_a_schedule_fires_and_the_night_is_registered(fleet: Fleet):
-    deployment = fleet.ask("/deployments/name/crosstie-nightly/nightly", method="GET")
+    deployment = fleet.prefect.ask("/deployments/name/crosstie-nightly/nightly", method="GET")
     soon = datetime.now(UTC) + timedelta(seconds=5)
     schedule = {"interval": 120, "anchor_date": soon.isoformat(), "timezone": "UTC"}
-    made = fleet.ask(f"/deployments/{deployment['id']}/schedules", [{"active": True, "schedule": schedule}])
+    made = fleet.prefect.ask(
+        f"/deployments/{deployment['id']}/schedules", [{"active": True, "schedule": schedule}]
+    )
     wanted = {
         "flow_runs": {
             "deployment_id": {"any_": [deployment["id"]]},
@@ -26,12 +28,12 @@ def test_a_schedule_fires_and_the_night_is_registered(fleet: Fleet):
     ended = {"state": {"type": {"any_": ["FAILED", "CRASHED"]}}}
 
     def completed() -> Any:
-        broken = fleet.ask("/flow_runs/filter", {"flow_runs": wanted["flow_runs"] | ended})
+        broken = fleet.prefect.ask("/flow_runs/filter", {"flow_runs": wanted["flow_runs"] | ended})
         assert not broken, fleet.log(broken[0]["id"])
-        return fleet.ask("/flow_runs/filter", wanted)
+        return fleet.prefect.ask("/flow_runs/filter", wanted)
 
-    run, *_ = fleet.until(completed, timeout_s=600)
-    fleet.ask(f"/deployments/{deployment['id']}/schedules/{made[0]['id']}", method="DELETE")
+    (run,) = fleet.until(completed, timeout_s=600)
+    fleet.prefect.ask(f"/deployments/{deployment['id']}/schedules/{made[0]['id']}", method="DELETE")
     assert run["auto_scheduled"] is True
     assert_all_three(fleet, "nightly")
 

@@ -67,5 +67,5 @@ def post(url: str, message: object) -> httpx.Response:
 
 def runs(fleet: Fleet) -> list[dict[str, Any]]:
     """Runs that write below `ROOT`."""
-    found = fleet.ask("/flow_runs/filter", {"flows": {"name": {"any_": ["crosstie-new-scene"]}}})
+    found = fleet.prefect.ask("/flow_runs/filter", {"flows": {"name": {"any_": ["crosstie-new-scene"]}}})
     return [run for run in found if run["parameters"].get("out") == f"s3://products/{ROOT}"]

@@ -41,7 +41,7 @@ def written(fleet: Fleet) -> Iterator[tuple[str, bytes]]:
                         key.encode() + client.get_object(Bucket=bucket, Key=key)["Body"].read(),
                     )
     for what in ("logs", "artifacts", "flow_runs", "deployments"):
-        yield f"API {what}", json.dumps(fleet.ask(f"/{what}/filter", {"limit": 200})).encode()
+        yield f"API {what}", json.dumps(fleet.prefect.ask(f"/{what}/filter", {"limit": 200})).encode()
 
 
 def test_the_search_finds_a_secret_in_any_form():
