@@ -30,6 +30,9 @@ have that pixel, and must move neither with the window nor with the first pixel 
 COARSE_TEMPLATE_PX = 256
 """Template of the coarse step: large, because its peak must stand out over a wide search."""
 
+THIRDS = 3
+"""Parts that the spots of the coarse step come in."""
+
 
 class ReadPlane(Protocol):
     """Reads a raster on a grid: `io.raster.read_plane` here, or a worker that has read it before."""
@@ -189,7 +192,10 @@ def patch_probability(job: MatchJob, planes: Planes, matcher: TileMatcher) -> Pl
 
 
 def spread_out(tiles: tuple[Tile, ...], *, count: int) -> list[Tile]:
-    """Choose at most `count` tiles that lie far apart: the middlemost of each cell of a square lattice."""
+    """Choose at most `count` tiles that lie far apart: the middlemost of each cell of a square lattice.
+
+    They come in thirds, each on diagonals all over the scene, so that one third can be asked alone.
+    """
     if not tiles:
         return []
     side = math.isqrt(count)
@@ -201,7 +207,8 @@ def spread_out(tiles: tuple[Tile, ...], *, count: int) -> list[Tile]:
     best: dict[tuple[int, int], int] = {}
     for i in np.argsort(from_middle, kind="stable"):
         best.setdefault((int(cell[i, 1]), int(cell[i, 0])), int(i))
-    return [tiles[i] for _, i in sorted(best.items())]
+    in_thirds = sorted(best, key=lambda at: ((at[1] + 2 * at[0]) % THIRDS, at))
+    return [tiles[best[at]] for at in in_thirds]
 
 
 def room_for_templates(rows: int, cols: int) -> int:

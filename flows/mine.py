@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 
 from crosstie.errors import BadInputError, SettingsError
 from crosstie.flows.discover import find_pairs
-from crosstie.flows.measure import MatchJob, room_for_templates, spread_out
-from crosstie.flows.pipeline import InProcess
+from crosstie.flows.measure import MatchJob
+from crosstie.flows.pipeline import InProcess, find_coarse_offset
 from crosstie.flows.plan import plan_pair
 from crosstie.grid import window
 from crosstie.io.mined import MinedTiles, read_index, read_mined, tiles_path, write_index, write_mined
 from crosstie.io.raster import RasterSource, open_pair, read_plane
-from crosstie.matcher.coarse import consensus
 from crosstie.matcher.samples import MARGIN_PX, TrainingScene
 from crosstie.matcher.unlabelled import UnlabelledScene
 from crosstie.types import Kind
@@ -196,8 +195,8 @@ def _coarse_shift(plan: Plan, settings: Settings, matcher: TileMatcher) -> tuple
     if plan.grid is None or not plan.coarse_search_px:
         return 0, 0
     job = MatchJob(plan.reference, plan.secondary, plan.grid, plan.search_px, plan.coarse_search_px)
-    count = min(settings.tiles.coarse_spots, room_for_templates(*plan.grid.shape))
-    found = consensus(InProcess(matcher).probabilities(job, spread_out(plan.tiles, count=count)))
+    most_spots = settings.tiles.coarse_spots
+    found = find_coarse_offset(job, plan.tiles, InProcess(matcher), most_spots=most_spots)
     return (found.dx_px, found.dy_px) if found.reliable else (0, 0)
 
 

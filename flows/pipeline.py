@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from crosstie.estimation import estimate
 from crosstie.flows.measure import (
+    THIRDS,
     MatchJob,
     TileMatcher,
     match_chunk,
@@ -22,7 +23,7 @@ from crosstie.flows.measure import (
 )
 from crosstie.flows.plan import Plan
 from crosstie.grid import Chunk, chunks
-from crosstie.matcher.coarse import CoarseOffset, consensus
+from crosstie.matcher.coarse import ENOUGH_VOTES, CoarseOffset, consensus
 from crosstie.types import Estimate, Reason, TiePoints, Tile, Verdict, VerdictCode
 
 if TYPE_CHECKING:
@@ -95,10 +96,7 @@ def register_plan(
     tell(0, len(plan.tiles))
     coarse = None
     if plan.coarse_search_px:
-        spots = spread_out(
-            plan.tiles, count=min(settings.tiles.coarse_spots, room_for_templates(*plan.grid.shape))
-        )
-        coarse = consensus(engine.probabilities(job, spots))
+        coarse = find_coarse_offset(job, plan.tiles, engine, most_spots=settings.tiles.coarse_spots)
         if coarse.reliable:
             job = replace(job, shift_px=(coarse.dx_px, coarse.dy_px))
     parts, done = [], 0
@@ -116,6 +114,24 @@ def register_plan(
         settings=replace(settings.estimation, search_radius_px=float(plan.search_px)),
     )
     return Measured(points, _explained(found, plan, coarse), coarse, time.monotonic() - begin)
+
+
+def find_coarse_offset(
+    job: MatchJob, tiles: tuple[Tile, ...], engine: Engine, *, most_spots: int
+) -> CoarseOffset:
+    """The vote of a third of the spots where it is clear, as on most scenes; else that of all.
+
+    Spots cost as much as the tiles of a small scene, so those that need not be asked are not even read.
+    """
+    spots = spread_out(tiles, count=min(most_spots, room_for_templates(*job.grid.shape)))
+    few = math.ceil(len(spots) / THIRDS)
+    if few < ENOUGH_VOTES:
+        return consensus(engine.probabilities(job, spots))
+    probabilities = engine.probabilities(job, spots[:few])
+    found = consensus(probabilities)
+    if found.votes >= ENOUGH_VOTES:
+        return found
+    return consensus([*probabilities, *engine.probabilities(job, spots[few:])])
 
 
 def _explained(found: Estimate, plan: Plan, coarse: CoarseOffset | None) -> Estimate:

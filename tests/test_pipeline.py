@@ -6,6 +6,7 @@ alike. What it cannot do (SAR against optical) is the network's own test; what i
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,17 +15,18 @@ import pytest
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.signal import fftconvolve
 
 from crosstie.config import Settings, load_settings
 from crosstie.flows.measure import ALIGN_PX, MatchJob, match_chunk, read_chunk, spread_out
-from crosstie.flows.pipeline import InProcess, register_plan
+from crosstie.flows.pipeline import InProcess, find_coarse_offset, register_plan
 from crosstie.flows.plan import plan_pair
 from crosstie.flows.register import RegisterResult, register
-from crosstie.grid import chunks, ground_lattice, tiles
+from crosstie.grid import Chunk, chunks, ground_lattice, tiles
 from crosstie.io.raster import open_pair
-from crosstie.types import Kind, Reason, Tile, VerdictCode
+from crosstie.types import Kind, Reason, TiePoints, Tile, VerdictCode
 
 Plane = NDArray[np.float32]
 PIXEL_M = 10.0
@@ -302,3 +304,60 @@ def test_spots_are_spread_over_the_whole_scene() -> None:
     few = everywhere[:3]
     assert set(spread_out(few, count=25)) <= set(few)
     assert spread_out((), count=25) == []
+
+
+class Votes:
+    """Spots left of `clear_px` all see (31, -12) px; each other one something else, as over water."""
+
+    def __init__(self, clear_px: float) -> None:
+        self.clear_px = clear_px
+        self.asked: list[list[Tile]] = []
+
+    def probabilities(self, job: MatchJob, spots: Sequence[Tile]) -> list[Plane]:
+        rng = np.random.default_rng(len(self.asked))
+        self.asked.append(list(spots))
+        reach = job.coarse_search_px
+        votes = np.zeros((len(spots), 2 * reach + 1, 2 * reach + 1), np.float32)
+        for vote, spot in zip(votes, spots, strict=True):
+            clear = spot.centre_px[0] < self.clear_px
+            dx, dy = (31, -12) if clear else rng.integers(-reach, reach + 1, 2)
+            vote[reach + dy, reach + dx] = 1
+        return list(votes)
+
+    def match(self, job: MatchJob, work: Sequence[Chunk]) -> Iterator[tuple[Chunk, TiePoints]]:
+        raise NotImplementedError("the coarse step is all that is asked of it")
+
+
+@pytest.mark.parametrize(("clear_px", "rounds"), [(9999, [9]), (500, [9, 16])])
+def test_a_third_of_the_spots_is_asked_and_all_of_them_where_the_third_disagrees(
+    reference: Path, clear_px: float, rounds: list[int]
+) -> None:
+    """One of five columns is clear: five votes of 25, of which the first third has two."""
+    sources = open_pair(reference, reference, reference_kind=Kind.OPTICAL, secondary_kind=Kind.OPTICAL)
+    grid = GeoBox((2048, 2048), Affine(PIXEL_M, 0, 0, 0, -PIXEL_M, 0), "EPSG:32632")
+    job = MatchJob(*sources, grid, search_px=16, coarse_search_px=60)
+    engine = Votes(clear_px)
+    everywhere = tuple(tiles(grid.shape, size_px=192, stride_px=64))
+    found = find_coarse_offset(job, everywhere, engine, most_spots=25)
+    assert [len(spots) for spots in engine.asked] == rounds
+    assert len({spot for spots in engine.asked for spot in spots}) == found.spots == sum(rounds)
+    assert found.reliable
+    assert np.hypot(found.dx_px - 31, found.dy_px + 12) <= 1
+
+
+@pytest.mark.parametrize("side", [3, 4, 5, 6])
+def test_each_third_of_the_spots_lies_all_over_the_scene(side: int) -> None:
+    spots = spread_out(tuple(tiles((2048, 2048), size_px=192, stride_px=16)), count=side**2)
+    few = np.array([spot.centre_px for spot in spots[: -(-len(spots) // 3)]])
+    cells = (few / 2048 * side).astype(int)
+    assert set(cells[:, 0]) == set(cells[:, 1]) == set(range(side))
+
+
+def test_nothing_clear_is_hardly_ever_reliable_in_either_round(reference: Path) -> None:
+    sources = open_pair(reference, reference, reference_kind=Kind.OPTICAL, secondary_kind=Kind.OPTICAL)
+    grid = GeoBox((2048, 2048), Affine(PIXEL_M, 0, 0, 0, -PIXEL_M, 0), "EPSG:32632")
+    job = MatchJob(*sources, grid, search_px=16, coarse_search_px=72)
+    everywhere = tuple(tiles(grid.shape, size_px=192, stride_px=64))
+    engine = Votes(-1)
+    found = [find_coarse_offset(job, everywhere, engine, most_spots=25).reliable for _ in range(150)]
+    assert np.mean(found) <= 0.02

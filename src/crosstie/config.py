@@ -86,7 +86,10 @@ class TileSettings(Group):
         description="Largest initial error that is looked for, metres (0..2000; 0 skips the coarse step).",
     )
     coarse_spots: int = Field(
-        default=25, ge=4, le=400, description="Places over which the coarse step takes its vote (4..400)."
+        default=25,
+        ge=4,
+        le=400,
+        description="Places over which the coarse step takes its vote (4..400); a third where that is clear.",
     )
 
     def resolved(self, shape: tuple[int, int]) -> tuple[int, int]:
