@@ -53,6 +53,7 @@ LINE_EAST_M = -13_062_627.0
 HELD_OUT_PLACES = ("p11", "p12")
 EVERY_PX = 128
 """Spacing of the tiles that are measured."""
+ALL_MENDS = "s2m2, all mends"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,10 @@ class Variant:
     """Whether training begins with the shipped weights."""
     trained: bool = True
     """Whether it is trained at all."""
+    network_of: str = ""
+    """Variant whose network this one is: only what is read from its heatmaps differs."""
+    read_by: Learner | None = None
+    """What reads the heatmaps, where it is not the learner itself."""
 
 
 def main() -> None:
@@ -113,21 +118,25 @@ def labels(arguments: argparse.Namespace) -> Iterator[Variant]:
 
 
 def ablations(arguments: argparse.Namespace) -> Iterator[Variant]:
-    """The mended s2m2 network, and without one of its parts or mends each."""
+    """The mended s2m2 network, and without one of its parts or mends each; four only read it otherwise."""
     whole = S2M2Settings.mended(arguments.width or "small")
     plan = s2m2_plan(arguments.steps, arguments.width or "small")
     guarded = S2M2Learner(settings=whole)
-    yield Variant("s2m2, all mends", guarded, plan)
+    yield Variant(ALL_MENDS, guarded, plan)
+    for name, settings in (
+        ("deep alone predicts", replace(whole, prediction="deep")),
+        ("shallow alone predicts", replace(whole, prediction="shallow")),
+        ("whole pixels", replace(whole, peak="integer")),
+        ("nearest in prediction", replace(whole, prediction_upsampling="nearest")),
+    ):
+        reader = replace(guarded, settings=settings)
+        yield Variant(name, guarded, plan, network_of=ALL_MENDS, read_by=reader)
     yield Variant("no pseudo-labels", guarded, plan, pseudo=False)
     yield Variant("no guards on pseudo-labels", replace(guarded, guarded=False), replace(plan, burn_in=0))
     for name, settings in (
         ("no enhancement", replace(whole, enhancement=False)),
         ("no independence loss", replace(whole, independence=False)),
-        ("deep alone predicts", replace(whole, prediction="deep")),
-        ("shallow alone predicts", replace(whole, prediction="shallow")),
-        ("whole pixels", replace(whole, peak="integer")),
         ("deep cells stretched", replace(whole, deep_cells="stretched")),
-        ("nearest in prediction", replace(whole, prediction_upsampling="nearest")),
         ("min-max for NCC", replace(whole, normalisation="min_max")),
         ("grey values for input", replace(whole, inputs="raw")),
     ):
@@ -185,13 +194,12 @@ def s2m2_plan(steps: int, width: str) -> TrainingPlan:
 
 def run(variant: Variant, arguments: argparse.Namespace) -> dict[str, Any]:
     """Train one variant, unless its folder says that it is done, and measure it."""
-    slug = "".join(c if c.isalnum() else "-" for c in variant.name)
-    folder = arguments.out / arguments.experiment / f"{slug}-{variant.plan.seed}"
-    done = folder / "figures.json"
+    done = folder_of(variant.name, variant, arguments) / "figures.json"
     if done.exists():
         found: dict[str, Any] = json.loads(done.read_text())
         return found
-    folder.mkdir(parents=True, exist_ok=True)
+    done.parent.mkdir(parents=True, exist_ok=True)
+    folder = folder_of(variant.network_of or variant.name, variant, arguments)
     adapting = arguments.experiment == "adapt"
     data = archive(arguments.data) if adapting else los_angeles(arguments.data, variant)
     start = load(None).network.state_dict() if variant.from_shipped else None
@@ -210,9 +218,15 @@ def run(variant: Variant, arguments: argparse.Namespace) -> dict[str, Any]:
         "steps": plan.steps if variant.trained else 0,
         "minutes": round((time.monotonic() - began) / 60, 1),
     }
-    row |= figures(variant.learner, network.eval(), arguments.data, with_ombria=adapting)
+    row |= figures(variant.read_by or variant.learner, network.eval(), arguments.data, with_ombria=adapting)
     done.write_text(json.dumps(row))
     return row
+
+
+def folder_of(name: str, variant: Variant, arguments: argparse.Namespace) -> Path:
+    slug = "".join(c if c.isalnum() else "-" for c in name)
+    folder: Path = arguments.out / arguments.experiment / f"{slug}-{variant.plan.seed}"
+    return folder
 
 
 def timed(variant: Variant, data: TrainingData, folder: Path, *, minutes: float) -> TrainingPlan:
