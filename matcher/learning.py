@@ -27,6 +27,9 @@ from crosstie.matcher.similarity import deep_logits, logits, shallow_logits, spr
 from crosstie.matcher.unlabelled import Views
 from crosstie.types import Kind
 
+SAME_PEAK_PX = 2.0
+"""Offsets of a pair shown upright and turned that differ by more per axis belong to different peaks."""
+
 
 @dataclass(frozen=True, slots=True)
 class CrosstieLearner:
@@ -74,21 +77,43 @@ class CrosstieLearner:
         device: str,
     ) -> tuple[Tensor, float]:
         """The same loss against what the teacher finds; and the share of pairs that it was sure of."""
-        crop = views.weak_reference.shape[-1]
-        size = crop - 2 * self.search_px
         with torch.no_grad():
-            reference, secondary = _features(teacher, views.weak_reference, views.weak_secondary, device)
-            nowhere = torch.full((len(views.extra_px), 2, 1, 1), torch.nan, device=device)
-            similarity, _ = place(reference, secondary, nowhere, rng, size_px=size, search_px=self.search_px)
-            found = find_peaks(similarity, logits(teacher, similarity, size))
-            # Evidence 0 is log10 of the probability that is not at the peak.
-            confidence = 1 - 10 ** found.evidence[:, 0]
-            weight = torch.where(confidence >= self.least_confidence, confidence, 0)
-            truth = found.offset_px + torch.from_numpy(views.extra_px).to(device)
+            found, weight = self.taught(teacher, views, rng, device)
+            truth = found + torch.from_numpy(views.extra_px).to(device)
+        size = views.weak_reference.shape[-1] - 2 * self.search_px
         reference, secondary = _features(network, views.strong_reference, views.strong_secondary, device)
         smaller = replace(self, sizes_px=tuple(s for s in self.sizes_px if s <= size))
         loss = smaller._loss(network, reference, secondary, truth[:, :, None, None], weight, rng)
         return loss, float((weight > 0).float().mean())
+
+    def taught(
+        self, teacher: MatchingNetwork, views: Views, rng: np.random.Generator, device: str
+    ) -> tuple[Tensor, Tensor]:
+        """Offsets (B, 2) that the teacher finds in the middles of the weak views, and how sure it is (B,).
+
+        Each pair is shown upright and turned by half a turn. The true offset turns with it; what the teacher
+        itself adds does not, and cancels. Without, a student would learn that as truth, teach it in its turn,
+        and on land without any label drift off by tenths of a pixel that no closure shows.
+        """
+        size = views.weak_reference.shape[-1] - 2 * self.search_px
+        offsets, sure = [], []
+        for turn in (1, -1):
+            optical, sar = (
+                np.ascontiguousarray(view[..., ::turn, ::turn])
+                for view in (views.weak_reference, views.weak_secondary)
+            )
+            reference, secondary = _features(teacher, optical, sar, device)
+            nowhere = torch.full((len(views.extra_px), 2, 1, 1), torch.nan, device=device)
+            similarity, _ = place(reference, secondary, nowhere, rng, size_px=size, search_px=self.search_px)
+            found = find_peaks(similarity, logits(teacher, similarity, size))
+            offsets.append(turn * found.offset_px)
+            # Evidence 0 is log10 of the probability that is not at the peak.
+            sure.append(1 - 10 ** found.evidence[:, 0])
+        upright, turned = offsets
+        confidence = torch.minimum(*sure)
+        same_peak = (upright - turned).abs().amax(dim=1) <= SAME_PEAK_PX
+        weight = torch.where(same_peak & (confidence >= self.least_confidence), confidence, 0)
+        return (upright + turned) / 2, weight
 
     def figures(
         self, network: MatchingNetwork, scenes: Sequence[TrainingScene], draws: Draws, device: str

@@ -89,3 +89,43 @@ def test_what_the_teacher_is_not_sure_of_is_not_learnt() -> None:
     assert kept == 0
     assert float(loss) == 0
     assert not loss.requires_grad
+
+
+class Leaning(PlainCorrelation):
+    """One that sees every SAR image half a pixel to the right, whichever way the ground is turned."""
+
+    def features(self, plane: Tensor, kind: Kind) -> DenseFeatures:
+        if kind is Kind.SAR:
+            plane = (plane + plane.roll(1, dims=-1)) / 2
+        return super().features(plane, kind)
+
+
+def test_what_a_teacher_adds_by_itself_is_not_taught() -> None:
+    learner = CrosstieLearner(search_px=32, sizes_px=(64, 96))
+    views = some_views(5, size=6)
+    truth, leaning = (
+        learner.taught(cast("Any", teacher), views, np.random.default_rng(0), "cpu")[0]
+        for teacher in (PlainCorrelation(), Leaning())
+    )
+    np.testing.assert_allclose(leaning, truth, rtol=0, atol=0.05)
+
+
+def test_a_pair_that_looks_another_way_turned_is_not_taught() -> None:
+    learner = CrosstieLearner(search_px=32, sizes_px=(64, 96))
+
+    class Wavering(PlainCorrelation):
+        """Sees a SAR image elsewhere each time that it is asked."""
+
+        def __init__(self) -> None:
+            self.asked = 0
+
+        def features(self, plane: Tensor, kind: Kind) -> DenseFeatures:
+            if kind is Kind.SAR:
+                self.asked += 1
+                plane = plane.roll(3 * self.asked, dims=-1)
+            return super().features(plane, kind)
+
+    _, weight = learner.taught(
+        cast("Any", Wavering()), some_views(5, size=6), np.random.default_rng(0), "cpu"
+    )
+    assert (weight == 0).all()
