@@ -28,10 +28,10 @@ from crosstie.types import Kind
 RIGHT_PX = 1.0
 """Confidence is the probability of an offset within this of the truth."""
 
-LABEL_NOISE_PX = 0.5
-"""Of labels made by a classical dense matcher. One that is wrong by this much must not make the network's
-offset wrong: without, confidence on clean ground would be far too low. Labels in steep terrain are worse, and
-the confidence stays on the cautious side there."""
+LABEL_NOISE_PX = 0.65
+"""Of labels made by a classical dense matcher, 0.5 to 1 px. One that is wrong by this much must not make the
+network's offset wrong: without, confidence on clean ground would be far too low. Labels in steep terrain are
+worse, and the confidence stays on the cautious side there."""
 
 
 def calibrate(
