@@ -27,7 +27,7 @@ help:
 	@echo "make unit      the tests of the parts alone"
 	@echo "make integration  the tests against Prefect, Dask, SeaweedFS and a STAC API, which it starts and stops"
 	@echo "make deploy-check  every file of deploy/ against its schema, its linter or the server that takes it"
-	@echo "make rehearsal    the same, and the process set of the compose file, the run-book's commands and the image's steps, without an engine"
+	@echo "make rehearsal    the process set of the compose file, the run-book's commands and the image's steps, without an engine"
 	@echo "make docs      build the documentation into $(DOCS)/site; a warning is an error"
 	@echo "make servers   start these servers, print their addresses and what to export; Ctrl-C stops them"
 	@echo "make check     format, lint, types, import rules, documentation, sdist and wheel"
@@ -59,7 +59,7 @@ demo: $(STAMP)
 SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
 
 # One after the other: the servers of all of them together are load enough.
-test: unit integration rehearsal
+test: unit deploy-check integration rehearsal
 
 unit: $(STAMP) browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore tests/integration --ignore tests/deploy --ignore tests/rehearsal
@@ -67,9 +67,8 @@ unit: $(STAMP) browser
 deploy-check: $(STAMP) promtool
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/deploy
 
-# Quick checks of files fill the time in which a rehearsal waits for its servers.
 rehearsal: $(STAMP) $(SERVERS_STAMP) postgis promtool
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/rehearsal tests/deploy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/rehearsal
 
 docs: $(STAMP)
 	$(BIN)/python docs/making $(DOCS)
