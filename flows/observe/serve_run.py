@@ -24,8 +24,8 @@ LOG = logging.getLogger(__name__)
 PORTS_TRIED = 10
 """Runs of one machine that can be watched at the same time."""
 
-ANSWER_S = 1.0
-"""How long an answer may take to be sent once the figures are put together, seconds."""
+ANSWER_S = 3.0
+"""How long an answer may take to be sent once the figures are put together, s; a busy machine needs some."""
 
 
 class Fetched(Collector):
