@@ -33,6 +33,9 @@ LABEL_NOISE_PX = 0.65
 network's offset wrong: without, confidence on clean ground would be far too low. Labels in steep terrain are
 worse, and the confidence stays on the cautious side there."""
 
+SAME_TURNED_PX = 1.5
+"""An offset of turned images that, turned back, lies farther off the others per axis is a false peak."""
+
 
 def calibrate(
     network: MatchingNetwork,
@@ -125,13 +128,19 @@ def turning_bias(
             similarity, _ = place(reference, secondary, nowhere, rng, size_px=size, search_px=draws.search_px)
             peaks = find_peaks(similarity, logits(network, similarity, size))
             turned.append(peaks.offset_px.double().cpu().numpy())
-        offsets = np.stack(turned)
-        # Turned back, the four agree but for the bias and the noise; a false peak does not.
-        back = np.stack([_turn_back(o, quarter) for quarter, o in enumerate(offsets)])
-        agree = (np.abs(back - np.median(back, axis=0)).max(axis=(0, 2))) <= 1.5
-        means.append(offsets.mean(axis=0)[agree])
+        means.append(added_by_itself(np.stack(turned)))
     found = np.concatenate(means)
     return np.asarray(np.median(found, axis=0)) if len(found) else np.zeros(2)
+
+
+def added_by_itself(offsets_px: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What does not turn (M, 2) in offsets (4, N, 2) of N pairs after 0 to 3 quarter turns (`np.rot90`).
+
+    Turned back, the four agree but for that and the noise. A pair with a false peak does not: it is left out.
+    """
+    back = np.stack([_turn_back(o, quarter) for quarter, o in enumerate(offsets_px)])
+    agree = np.abs(back - np.median(back, axis=0)).max(axis=(0, 2)) <= SAME_TURNED_PX
+    return np.asarray(offsets_px.mean(axis=0)[agree])
 
 
 def _turn_back(offset_px: NDArray[np.float64], quarter: int) -> NDArray[np.float64]:

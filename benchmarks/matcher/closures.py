@@ -14,7 +14,6 @@ chips        other sensors' products, weights unchanged: offset, confidence, the
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from collections.abc import Callable
@@ -33,6 +32,7 @@ from scenes import (
     amplitude,
     load_on_one_thread,
     luminance,
+    parser_of,
     picture_db,
     read_picture,
     texas_bands,
@@ -92,9 +92,7 @@ class Run:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     parts: dict[str, Callable[[Run], Figures]] = {
         "closure": closure,
         "invariance": invariance,
@@ -102,9 +100,7 @@ def main() -> None:
         "radiometry": radiometry,
         "chips": chips,
     }
-    parser.add_argument("data", type=Path, help="folder with scenes/, pairs/ and chips/")
     parser.add_argument("--only", choices=parts, nargs="+", default=list(parts))
-    parser.add_argument("--weights", type=Path, help="the shipped ones by default")
     parser.add_argument("--triples", type=int, default=400, help="of place and dates in the loop closure")
     parser.add_argument("--methods", choices=("crosstie", "mi"), nargs="+", default=["crosstie", "mi"])
     parser.add_argument("--seed", type=int, default=0)

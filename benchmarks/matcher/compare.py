@@ -26,7 +26,16 @@ import numpy as np
 from classical import METHODS, Method
 from numpy.typing import NDArray
 from peers import PANDORA2D, find_pandora2d, pandora2d
-from scenes import Site, amplitude, load_on_one_thread, ombria_chips, ombria_site, sealed, texas_site
+from scenes import (
+    Site,
+    amplitude,
+    load_on_one_thread,
+    ombria_chips,
+    ombria_site,
+    parser_of,
+    sealed,
+    texas_site,
+)
 
 from crosstie.matcher.matching import Matcher
 from crosstie.types import Kind
@@ -104,11 +113,8 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__)
     names = (CROSSTIE, *METHODS, PANDORA2D)
-    parser.add_argument("data", type=Path, help="folder with scenes/ and pairs/")
     parser.add_argument(
         "--sizes", type=int, nargs="+", default=[256, 192, 128, 64], help="sides of tiles, px"
     )
@@ -120,7 +126,6 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--sets", nargs="+", choices=("texas", "ombria"), default=["texas", "ombria"])
     parser.add_argument("--methods", nargs="+", choices=names, default=[CROSSTIE, *METHODS])
     parser.add_argument("--sealed", action="store_true", help="hide from crosstie what lies outside the tile")
-    parser.add_argument("--weights", type=Path, help="the shipped ones by default")
     parser.add_argument("--pandora2d", type=Path, help="its command, where that is not on the path")
     parser.add_argument("--json", type=Path, help="write all figures there")
     parser.add_argument("--markdown", type=Path, help="write the tables there")

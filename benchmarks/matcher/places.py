@@ -7,7 +7,7 @@ One network a strip learns from the others, without those whose crops could reac
 measured on that strip, labels as they are and templates of 192, 128 and 64 px. Beside its hits the table
 says how well a confidence holds that is fitted on all other strips, each measured by its own network: its
 expected calibration error (ECE), and what a perfect confidence would show on so few tiles by chance. Labels
-are a classical matcher's, 0.7 to 0.9 px noisy; half a pixel is allowed for that. Resumable: each strip has a
+are a classical matcher's, 0.7 to 0.9 px noisy; 0.65 px are allowed for that. Resumable: each strip has a
 folder under --out.
 """
 

@@ -7,6 +7,7 @@ tiles: 76 against 70 % within 1 px at 256 px), and mutual information does not m
 
 from __future__ import annotations
 
+import argparse
 import csv
 import sys
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ __all__ = [
     "luminance",
     "ombria_chips",
     "ombria_site",
+    "parser_of",
     "picture_db",
     "read_picture",
     "sealed",
@@ -79,6 +81,16 @@ class Site:
     def every(self, step: int) -> Site:
         """Only every `step`-th tile."""
         return replace(self, rows=self.rows[::step], cols=self.cols[::step], truth_px=self.truth_px[::step])
+
+
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """Command line of a benchmark: where the images lie, and which weights are measured."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path, help="the folder with scenes/, pairs/ and chips/")
+    parser.add_argument("--weights", type=Path, help="the shipped ones by default")
+    return parser
 
 
 def load_on_one_thread(weights: Path | None) -> Matcher:

@@ -21,15 +21,13 @@ classical matcher made, counts as crosstie's.
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from classical import METHODS
 from compare import CROSSTIE, measure_classical, measure_crosstie
 from numpy.typing import NDArray
-from scenes import load_on_one_thread, texas_site, truth_detail
+from scenes import load_on_one_thread, parser_of, texas_site, truth_detail
 
 SIZES_PX = (256, 192, 128, 64)
 SEARCH_PX = 32
@@ -104,12 +102,8 @@ class Tiles:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path, help="the folder with scenes/ and pairs/")
+    parser = parser_of(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES_PX), help="sides of tiles, px")
-    parser.add_argument("--weights", type=Path, help="the shipped ones by default")
     arguments = parser.parse_args()
     matcher = load_on_one_thread(arguments.weights)
     print(f"weights {matcher.weights_sha256[:12]}; shares within 1 / 2 px, %\n")

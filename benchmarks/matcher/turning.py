@@ -14,13 +14,13 @@ Mutual information beside it: a matcher that compares pixels by themselves canno
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from classical import mutual_information
 from compare import KINDS
+from experiments import HELD_OUT_PLACES
 from numpy.typing import NDArray
 from scenes import (
     Plane,
@@ -28,29 +28,23 @@ from scenes import (
     load_on_one_thread,
     luminance,
     ombria_chips,
+    parser_of,
     picture_db,
     read_picture,
     texas_bands,
 )
 
 from crosstie.io.plane import optical_plane, sar_plane
+from crosstie.matcher.held_out_calibration import added_by_itself
 
 PATCH_PX, SIZE_PX, SEARCH_PX = 256, 192, 32
-SAME_PX = 1.5
-HELD_OUT_PLACES = ("p11", "p12")
-"""Places of sebast144 that the shipped weights have not seen."""
 
 Find = Callable[[Plane, Plane], NDArray[np.float64]]
 """Offset (2,) of the middle of an optical patch in a SAR patch (dB)."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path, help="the folder with scenes/ and pairs/")
-    parser.add_argument("--weights", type=Path, help="the shipped ones by default")
-    arguments = parser.parse_args()
+    arguments = parser_of(__doc__).parse_args()
     matcher = load_on_one_thread(arguments.weights)
     start = np.array([SEARCH_PX])
 
@@ -66,11 +60,12 @@ def main() -> None:
     print("| set | matcher | patches | agree | bias |\n|---|---|---|---|---|")
     for name, patches in sets(arguments.data).items():
         for find in (crosstie, mi):
-            offsets = np.array([turned_offsets(find, *patch) for patch in patches])
-            bias, agree = own_part(offsets)
+            offsets = np.stack([turned_offsets(find, *patch) for patch in patches], axis=1)
+            bias = added_by_itself(offsets)
             mean, error = bias.mean(axis=0), bias.std(axis=0) / np.sqrt(len(bias))
             told = " , ".join(f"{m:+.3f} ±{e:.3f}" for m, e in zip(mean, error, strict=True))
-            print(f"| {name} | {find.__name__} | {len(offsets)} | {100 * agree:.0f} % | {told} |", flush=True)
+            agree = len(bias) / len(patches)
+            print(f"| {name} | {find.__name__} | {len(patches)} | {100 * agree:.0f} % | {told} |", flush=True)
 
 
 def sets(data: Path) -> dict[str, list[tuple[Plane, Plane]]]:
@@ -110,17 +105,6 @@ def turned_offsets(find: Find, optical: Plane, sar_db: Plane) -> NDArray[np.floa
             for quarter in range(4)
         ]
     )
-
-
-def own_part(offsets: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """What the matcher adds (M, 2) in patches whose offsets (N, 4, 2) agree, and the share that does."""
-    x, y = np.moveaxis(offsets, 2, 0)
-    back_x = np.column_stack((x[:, 0], -y[:, 1], -x[:, 2], y[:, 3]))
-    back_y = np.column_stack((y[:, 0], x[:, 1], -y[:, 2], -x[:, 3]))
-    back = np.stack((back_x, back_y), axis=2)
-    apart = np.abs(back - np.median(back, axis=1, keepdims=True)).max(axis=(1, 2))
-    agree = apart <= SAME_PX
-    return offsets.mean(axis=1)[agree], float(agree.mean())
 
 
 if __name__ == "__main__":
