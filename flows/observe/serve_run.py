@@ -24,9 +24,8 @@ LOG = logging.getLogger(__name__)
 PORTS_TRIED = 10
 """Runs of one machine that can be watched at the same time."""
 
-ANSWER_S = 7.0
-"""How long the process stays once it was asked, seconds. Longer than Prometheus takes to ask again (5 s): an
-answer may have begun before the last pair was counted, or have gone to somebody else."""
+ANSWER_S = 1.0
+"""How long an answer may take to be sent once the figures are put together, seconds."""
 
 
 class Fetched(Collector):

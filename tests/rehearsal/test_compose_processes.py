@@ -301,9 +301,17 @@ def test_prometheus_has_fetched_them(machine: Machine, night: Night):
         )
 
     composed.until(known, timeout_s=150, what="Prometheus has what the services say")
-    # the run is over, and was asked before it went
-    last = machine.query('sum by (verdict) (max_over_time(crosstie_pairs_total{reason=""}[10m]))')
-    assert {verdict: n for verdict, n in last.items() if n} == {("already_aligned",): 2, ("corrected",): 1}
+
+    def last_figures() -> dict[tuple[str, ...], float]:
+        done = machine.query('sum by (verdict) (max_over_time(crosstie_pairs_total{reason=""}[10m]))')
+        return {verdict: count for verdict, count in done.items() if count}
+
+    # the run is over, but goes only once Prometheus has asked for its last figures
+    composed.until(
+        lambda: last_figures() == {("already_aligned",): 2, ("corrected",): 1},
+        timeout_s=60,
+        what="Prometheus has the last figures of the run",
+    )
     jobs = {labels[-1] for labels in machine.query('up{job!="crosstie-runs"}')}
     assert len(jobs) == 5, jobs
     rules = json.loads(ask(f"{machine.url('PROMETHEUS')}/api/v1/rules")[1])["data"]["groups"]
