@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 from compare import KINDS
+from dots import draw_dots
 from numpy.typing import NDArray
 from scenes import Site, ombria_chips, ombria_site, texas_site
 
@@ -89,6 +90,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/experiments"))
     parser.add_argument("--json", type=Path, help="also write the figures there")
     parser.add_argument("--markdown", type=Path, help="also write the table there")
+    parser.add_argument("--picture", type=Path, help="also draw the shares of right tiles there, as PNG")
     arguments = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(available_cores())
@@ -105,6 +107,8 @@ def main() -> None:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
     if arguments.markdown:
         arguments.markdown.write_text(table)
+    if arguments.picture:
+        draw_dots(rows, arguments.picture)
 
 
 def labels(arguments: argparse.Namespace) -> Iterator[Variant]:
