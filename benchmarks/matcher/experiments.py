@@ -30,7 +30,6 @@ from typing import Any
 import numpy as np
 import torch
 from compare import KINDS
-from dots import draw_dots
 from numpy.typing import NDArray
 from scenes import Site, ombria_chips, ombria_site, texas_site
 
@@ -108,6 +107,8 @@ def main() -> None:
     if arguments.markdown:
         arguments.markdown.write_text(table)
     if arguments.picture:
+        from dots import draw_dots  # matplotlib is slow to load
+
         draw_dots(rows, arguments.picture)
 
 
@@ -217,7 +218,7 @@ def run(variant: Variant, arguments: argparse.Namespace) -> dict[str, Any]:
             start_from=start,
         )  # fmt: skip
         if adapting:  # for `crosstie evaluate`, with the confidence of the shipped ones
-            facts = {"experiment": "adapted to ombria, unlabelled"}
+            facts = {"experiment": variant.name}
             save(folder / "adapted.safetensors", network, load(None).calibration, facts=facts)
     else:
         network = load(None).network
