@@ -134,7 +134,7 @@ def opened(
     _GDAL_LOG.addFilter(_REDACT)  # once: a filter that is there already is not added again
     with rasterio.Env(session=_Access(href, storage), **gdal_settings(href)):
         try:
-            raster = _open(signed(href), drivers)
+            raster = _open(_followed(signed(href)), drivers)
         except RasterioError as error:
             cause = _cause(error)
             raise UnreadableRasterError(
@@ -142,6 +142,33 @@ def opened(
             ) from None
         with raster:
             yield raster
+
+
+def _followed(href: str) -> str:
+    """Where GDAL shall read: the end of all redirects, each agreed to. GDAL would follow without asking.
+
+    Raises
+    ------
+    UnreadableRasterError : one leads where it may not, or the server does not answer
+    """
+    if not href.startswith(("http:", "https:")):
+        return href
+    from crosstie.io.patient_http import (
+        final_address,
+        without_queries,
+    )  # slow to import, and not needed for files on a disk
+
+    try:
+        return final_address(href)
+    except CatalogueError as problem:
+        raise UnreadableRasterError(
+            f"{public_href(href)}: its server redirects or leads astray: {problem}"
+        ) from None
+    except OSError as problem:
+        cause = without_queries(_cause(problem))
+        raise UnreadableRasterError(
+            f"{public_href(href)}: cannot be opened as a raster ({cause}); {_next_step('connect', ())}"
+        ) from None
 
 
 class _Redact(logging.Filter):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from crosstie.errors import CatalogueError
+from crosstie.io.address import Reach
 from crosstie.io.catalogue_href import is_url
 from crosstie.io.href import public_href
 from crosstie.io.scene_query import Moment, SceneQuery
@@ -83,6 +84,8 @@ def find_scene(
         sar_collections=query.sar_collections,
         optical_collections=query.optical_collections,
         preset=query.preset,
+        allow_hosts=query.allow_hosts,
+        allow_buckets=query.allow_buckets,
     )
     scenes = _found(catalogue, anywhere, (scene_id,), storage, allow, explain=True)
     if len(scenes):
@@ -106,11 +109,12 @@ def _found(
 
     text = str(catalogue)
     root = text if is_url(text) else str(Path(text).resolve())
+    reach = Reach.of(root, query.allow_hosts, query.allow_buckets)
     preset = preset_of(query, root)
-    rows = _rows(root, query, preset, ids, storage, allow, narrow=not explain)
+    rows = _rows(root, query, preset, ids, storage, allow, reach, narrow=not explain)
     # a folder of tables is itself the home of what they name
     href = str(Path(root) / "table") if not is_url(root) and Path(root).is_dir() else root
-    scenes = scenes_of(rows, query, preset, catalogue_href=href, allow=allow, explain=explain)
+    scenes = scenes_of(rows, query, preset, catalogue_href=href, allow=allow, reach=reach, explain=explain)
     if not explain:
         broken = [out for out in scenes.left_out if out.rule == UNUSABLE]
         for out in broken[:MOST_WARNINGS]:
@@ -127,23 +131,24 @@ def _rows(
     ids: Sequence[str],
     storage: Storage,
     allow: Sequence[Path],
+    reach: Reach,
     *,
     narrow: bool,
 ) -> Rows:
     if _is_table(root):
         from crosstie.io.stac_table import read_table
 
-        return read_table(root, query, preset, ids=ids, storage=storage)
+        return read_table(root, query, preset, ids=ids, storage=storage, reach=reach)
     from crosstie.io.scene_rows import rows_of
     from crosstie.io.stac_static import read_json, walk
 
-    landing = read_json(root, storage)
+    landing = read_json(root, storage, reach)
     if is_url(root) and ("conformsTo" in landing or _has_search(landing)):
         from crosstie.io.stac_api import search
 
-        items = search(root, landing, query, preset, ids=ids, narrow=narrow)
+        items = search(root, landing, query, preset, reach, ids=ids, narrow=narrow)
     else:
-        items = walk(landing, root, query, allow, storage)
+        items = walk(landing, root, query, reach, allow, storage)
     return rows_of([(item, base) for item, base in items if not ids or item.get("id") in ids], preset)
 
 

@@ -20,6 +20,7 @@ from crosstie.io.wanted import inside, refused
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from crosstie.io.address import Reach
     from crosstie.io.presets import Preset
     from crosstie.io.scene_query import SceneQuery
     from crosstie.io.scene_rows import Rows
@@ -45,6 +46,7 @@ def scenes_of(
     *,
     catalogue_href: str,
     allow: Sequence[Path] = (),
+    reach: Reach | None = None,
     explain: bool = True,
 ) -> Scenes:
     """Reduce items to scenes that the query wants and that can be used, oldest first.
@@ -69,7 +71,7 @@ def scenes_of(
     wanted, why_not = refused(found, query)
     left_out += why_not if explain else []
     found, rows = found.take(wanted), rows.take(wanted)
-    hrefs, broken = _hrefs(rows, found.is_sar, preset, catalogue_href, allow)
+    hrefs, broken = _hrefs(rows, found.is_sar, preset, catalogue_href, allow, reach)
     left_out += broken
     found = replace(found, href=hrefs)
     found = found.take(np.array([href is not None for href in hrefs], bool))
@@ -147,7 +149,12 @@ def _no_kind(rows: Rows, n: int) -> str:
 
 
 def _hrefs(
-    rows: Rows, is_sar: BoolArray, preset: Preset, catalogue_href: str, allow: Sequence[Path]
+    rows: Rows,
+    is_sar: BoolArray,
+    preset: Preset,
+    catalogue_href: str,
+    allow: Sequence[Path],
+    reach: Reach | None,
 ) -> tuple[Objects, list[LeftOut]]:
     """Address of the one asset of each that is read, None where it has none that may be."""
     chosen = objects([None] * len(rows))
@@ -162,7 +169,9 @@ def _hrefs(
             if href is None:
                 raise CatalogueError(_no_asset(rows, n, bool(is_sar[n]), preset))
             found[n] = (
-                resolve_href(href, catalogue_href=catalogue_href, base_href=rows.base[n], allow=allow),
+                resolve_href(
+                    href, catalogue_href=catalogue_href, base_href=rows.base[n], allow=allow, reach=reach
+                ),
             )
         except CatalogueError as problem:
             broken.append(LeftOut(rows.id[n], UNUSABLE, str(problem)))

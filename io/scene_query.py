@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from functools import lru_cache
@@ -56,6 +57,11 @@ class SceneQuery:
     preset: Literal["auto", "earth-search", "planetary-computer", "cdse", "none"] = "auto"
     """Whose names of collections, assets and properties the catalogue uses: earth-search, planetary-computer,
     cdse (Copernicus Data Space), none (those of all three are tried); auto tells by its address."""
+    allow_hosts: tuple[str, ...] = ()
+    """Hosts on a private network or on this machine that a catalogue elsewhere may name, without scheme and
+    port. Its own host it may name anyway; a service that gives out a machine's keys is never allowed."""
+    allow_buckets: tuple[str, ...] = ()
+    """S3 buckets that a catalogue may name, besides the one that it lies in. Empty: all."""
 
     def __post_init__(self) -> None:
         for name in ("start_utc", "end_utc"):
@@ -81,6 +87,12 @@ class SceneQuery:
                 raise ValueError(f"platforms are S1A, S1B, S1C, S2A, S2B, ..., got {platform!r}")
         if self.intersects is not None:
             area_of(self.intersects)
+        for host in self.allow_hosts:
+            if not re.fullmatch(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:]+\]?", host):
+                raise ValueError(f"allow_hosts are names or numbers without scheme and port, got {host!r}")
+        for bucket in self.allow_buckets:
+            if not re.fullmatch(r"[a-z0-9][a-z0-9.-]+[a-z0-9]", bucket):
+                raise ValueError(f"allow_buckets are names of buckets without s3://, got {bucket!r}")
 
     @property
     def collections(self) -> tuple[str, ...]:

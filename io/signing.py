@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 from crosstie.errors import UnreadableRasterError
-from crosstie.io.catalogue_href import is_loopback
+from crosstie.io.address import is_loopback
 from crosstie.io.href import public_href
 
 Signer = Callable[[str], str]

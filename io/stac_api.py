@@ -15,8 +15,10 @@ from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 
 from crosstie.errors import CatalogueError
+from crosstie.io.address import short
+from crosstie.io.catalogue_href import is_url
 from crosstie.io.href import public_href
-from crosstie.io.patient_http import TIMEOUT_S, patience
+from crosstie.io.patient_http import TIMEOUT_S, guard, patience
 from crosstie.io.stac_static import first_line, links
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from pystac_client import Client
 
+    from crosstie.io.address import Reach
     from crosstie.io.presets import Preset
     from crosstie.io.scene_query import Box, SceneQuery
 
@@ -38,6 +41,7 @@ def search(
     landing: Json,
     query: SceneQuery,
     preset: Preset,
+    reach: Reach,
     *,
     ids: Sequence[str] = (),
     narrow: bool = False,
@@ -54,7 +58,8 @@ def search(
     CatalogueError : the API fails
     """
     try:
-        io = StacApiIO(timeout=TIMEOUT_S, max_retries=patience())
+        io = _OnlyHttp(timeout=TIMEOUT_S)
+        guard(io.session, reach, patience())
         client = pystac_client.Client.open(root, stac_io=io)
         seen: set[tuple[str | None, str]] = set()
         filtered = narrow and _understands_cql2(landing)
@@ -69,6 +74,17 @@ def search(
             f"the STAC API {public_href(root)} failed: {first_line(error)}; check its address and that it"
             f" knows the collections {', '.join(preset.asked(query.collections))}"
         ) from None
+
+
+class _OnlyHttp(StacApiIO):
+    """Reads no files: what an API links to is no path of this machine, whatever it looks like."""
+
+    def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
+        if not isinstance(source, pystac.Link) and not is_url(str(source)):
+            raise CatalogueError(
+                f"href {short(str(source))!r} is a file of this machine, named by an API; refused"
+            )
+        return super().read_text(source, *args, **kwargs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from crosstie.errors import CatalogueError, StoreError
+from crosstie.io.address import Reach
 from crosstie.io.catalogue_href import is_url, resolve_href
 from crosstie.io.href import public_href
 from crosstie.io.scene_query import SceneQuery
@@ -21,6 +21,7 @@ def walk(
     landing: Json,
     root: str,
     query: SceneQuery,
+    reach: Reach,
     allow: Sequence[Path] = (),
     storage: Storage = FROM_ENVIRONMENT,
 ) -> Iterator[tuple[Json, str]]:
@@ -33,7 +34,7 @@ def walk(
     seen = {root}
     ahead = [(landing, root)]
     # what the user named by http may lead on by http, within its own host
-    own_host = urlsplit(root).hostname if is_url(root) else None
+    own_host = None if reach.home is None else reach.home.host
     while ahead:
         node, href = ahead.pop()
         if node.get("type") == "FeatureCollection":
@@ -51,7 +52,7 @@ def walk(
                     )
                     if target not in seen:
                         seen.add(target)
-                        ahead.append((read_json(target, storage, named_by=href), target))
+                        ahead.append((read_json(target, storage, reach, named_by=href), target))
         else:
             raise CatalogueError(
                 f"{public_href(href)} is JSON but not STAC: its type is {node.get('type')!r}"
@@ -65,7 +66,7 @@ def links(node: Json) -> list[tuple[str, str]]:
     return [(rel, href) for rel, href in pairs if isinstance(rel, str) and isinstance(href, str)]
 
 
-def read_json(href: str, storage: Storage = FROM_ENVIRONMENT, *, named_by: str | None = None) -> Json:
+def read_json(href: str, storage: Storage, reach: Reach, *, named_by: str | None = None) -> Json:
     """Read one file of a catalogue.
 
     Raises
@@ -74,7 +75,7 @@ def read_json(href: str, storage: Storage = FROM_ENVIRONMENT, *, named_by: str |
     """
     shown = public_href(href) + (f" (named by {public_href(named_by)})" if named_by else "")
     try:
-        node = json.loads(_read(href, storage))
+        node = json.loads(_read(href, storage, reach))
     except (OSError, StoreError) as error:  # requests' own errors are OSErrors
         raise CatalogueError(f"cannot read the catalogue {shown}: {first_line(error)}") from None
     except ValueError as error:
@@ -90,7 +91,7 @@ def first_line(error: BaseException) -> str:
     return public_href(without_secrets(text))
 
 
-def _read(href: str, storage: Storage) -> bytes:
+def _read(href: str, storage: Storage, reach: Reach) -> bytes:
     if href.lower().startswith("s3:"):
         from crosstie.io.store import open_store  # obstore is slow to import
 
@@ -102,5 +103,5 @@ def _read(href: str, storage: Storage) -> bytes:
     if is_url(href):
         from crosstie.io.patient_http import get  # slow to import, and not needed for files on a disk
 
-        return get(href)
+        return get(href, reach)
     return Path(href).read_bytes()

@@ -7,6 +7,7 @@ wanted, not a dictionary of Python objects a row.
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ import pyarrow.dataset as ds
 import shapely
 
 from crosstie.errors import CatalogueError
+from crosstie.io.address import Reach
 from crosstie.io.catalogue_href import is_url
 from crosstie.io.href import public_href
 from crosstie.io.scene_rows import KIND_PROPERTIES, OTHER_PROPERTIES, TIMES, Rows, time_us
@@ -25,7 +27,7 @@ from crosstie.io.stac_static import first_line
 from crosstie.io.storage import FROM_ENVIRONMENT, Storage, s3fs_options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
     from numpy.typing import NDArray
@@ -46,6 +48,7 @@ def read_table(
     *,
     ids: Sequence[str] = (),
     storage: Storage = FROM_ENVIRONMENT,
+    reach: Reach | None = None,
 ) -> Rows:
     """Rows of the query's collections and about its time and place.
 
@@ -59,7 +62,7 @@ def read_table(
     CatalogueError : it cannot be read, or is no stac-geoparquet
     """
     with _told(root):
-        table = _open(root, storage)
+        table = _open(root, storage, reach or Reach.of(root))
         columns = _Columns(table.schema, preset)
         if missing := [name for name in ("id", "geometry", "assets") if name not in table.schema.names]:
             raise CatalogueError(
@@ -72,15 +75,31 @@ def read_table(
     return columns.rows(found, lambda *item: _asset_names(table, *item))
 
 
-def _open(root: str, storage: Storage) -> ds.Dataset:
+def _open(root: str, storage: Storage, reach: Reach) -> ds.Dataset:
     if not is_url(root):
         return ds.dataset(root, format="parquet")
     import fsspec  # only for what is not on this machine
 
     scheme = root.split(":", 1)[0].lower()
-    options = s3fs_options(storage) if scheme == "s3" else {}
+    options = s3fs_options(storage) if scheme == "s3" else {"get_client": _client(reach)}
     files = fsspec.filesystem(scheme, **options)
     return ds.dataset(files._strip_protocol(root), filesystem=files, format="parquet")
+
+
+def _client(reach: Reach) -> Callable[..., Any]:
+    """Maker of fsspec's HTTP client: it connects, redirected or not, where the catalogue may lead."""
+
+    def agreed(info: Any) -> socket.socket:
+        family, kind, protocol, _, place = info
+        reach.check_number(str(place[0]))
+        return socket.socket(family, kind, protocol)
+
+    async def make(**options: Any) -> Any:
+        import aiohttp  # only for what is not on this machine
+
+        return aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=agreed), **options)
+
+    return make
 
 
 @contextmanager
