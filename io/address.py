@@ -1,6 +1,7 @@
 """One parser for addresses: what an address says, and whether a catalogue may lead there.
 
-Everything that decides about an address asks here. Scheme and host are lower-case before anything compares them.
+Everything that decides about an address asks here. Scheme and host are lower-case before anything compares
+them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ METADATA = frozenset(
         ),
     )
 )  # fmt: skip
-"""Services of a cloud that give a machine its keys: AWS, Google, Alibaba, Oracle, Azure. No setting allows them."""
+"""Services of a cloud that give a machine its keys: AWS, Google, Alibaba, Oracle, Azure. Never allowed."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _NAME = re.compile(
@@ -101,8 +102,8 @@ def parse_address(text: str) -> Address:
     userinfo, _, _ = parts.netloc.rpartition("@")
     if parts.scheme == "s3":
         # all that follows a bucket is the key: S3 knows no query
-        path = text[len("s3://") + len(parts.netloc) :]
-        return Address("s3", _bucket(text, parts.netloc), None, path, "", userinfo)
+        netloc, slash, key = text[len("s3://") :].partition("/")
+        return Address("s3", _bucket(text, netloc), None, slash + key, "", userinfo)
     return Address(parts.scheme, _host(text, parts.hostname or ""), port, parts.path, parts.query, userinfo)
 
 
@@ -137,7 +138,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_public(ip: Ip) -> bool:
-    """Whether a number is one of the open internet: no private, local, shared, reserved or multicast range."""
+    """Whether a number is of the open internet: in no private, local, shared, reserved or multicast range."""
     if isinstance(ip, ipaddress.IPv6Address) and ip in _NAT64:
         return is_public(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
     return (
@@ -327,8 +328,8 @@ def _bucket(text: str, netloc: str) -> str:
     name = netloc.rpartition("@")[2]
     if not _BUCKET.fullmatch(name) or _ip(name) is not None:
         raise CatalogueError(
-            f"href {short(text)!r}: {name[:80]!r} is no name of a bucket (3..63 of a-z, 0-9, - and single dots);"
-            " write s3://bucket/key"
+            f"href {short(text)!r}: {name[:80]!r} is no name of a bucket (3..63 of a-z, 0-9, - and single"
+            " dots); write s3://bucket/key"
         )
     return name
 

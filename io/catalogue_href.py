@@ -28,9 +28,9 @@ def resolve_href(
 ) -> str:
     """Make an href of a catalogue absolute, or refuse it.
 
-    Allowed are `https` and `s3`, to the open internet, the catalogue's own host and what `reach` allows beside;
-    `http` to this machine, from a catalogue that lies on it; and local files under the catalogue's own folder
-    (links followed) or under a folder of `allow`, from a local catalogue.
+    Allowed are `https` and `s3`, to the open internet, the catalogue's own host and what `reach` allows
+    beside; `http` to this machine, from a catalogue that lies on it; and local files under the catalogue's
+    own folder (links followed) or under a folder of `allow`, from a local catalogue.
     Everything else could make the reader open what its user never meant to: other files, other services of
     this machine, or a GDAL driver that does so in turn.
 
@@ -41,8 +41,8 @@ def resolve_href(
     base_href : path or URL of the file that `href` stands in, where that is not the root
     allow : further folders whose files a local catalogue may name
     http_host : a host to which plain http is allowed all the same
-    reach : where the catalogue may lead; with it, names of hosts are looked up. None: told by what the address
-        says alone
+    reach : where the catalogue may lead; with it, names of hosts are looked up. None: told by what the
+        address says alone
 
     Returns
     -------

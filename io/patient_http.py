@@ -1,8 +1,8 @@
 """HTTP that waits and asks again where a catalogue is busy for a moment, and goes nowhere unasked.
 
-Every hop of a redirect is judged by its address, and the number that is connected to is the one that was judged: a
-name that answers otherwise a moment later (DNS rebinding) changes nothing. Behind a proxy of the environment it is
-the proxy that looks names up; then addresses are judged by what they say alone.
+Every hop of a redirect is judged by its address, and the number that is connected to is the one that was
+judged: a name that answers otherwise a moment later (DNS rebinding) changes nothing. Behind a proxy of the
+environment it is the proxy that looks names up; then addresses are judged by what they say alone.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class SceneQuery:
         if self.intersects is not None:
             area_of(self.intersects)
         for host in self.allow_hosts:
-            if not re.fullmatch(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:]+\]?", host):
+            if not re.fullmatch(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*\]?", host):
                 raise ValueError(f"allow_hosts are names or numbers without scheme and port, got {host!r}")
         for bucket in self.allow_buckets:
             if not re.fullmatch(r"[a-z0-9][a-z0-9.-]+[a-z0-9]", bucket):
