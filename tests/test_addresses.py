@@ -6,7 +6,7 @@ Which guard is proven by which test. Without the guard, the test fails: each was
 - the scheme is on the list (`_refuse_driver_syntax`, `parse_address`): HOSTILE `ftp://`, `https:127.0.0.1`
 - no control character, plain or encoded (`refuse_tricks`): HOSTILE `%00`, `%0a`, tab
 - no backslash, plain or encoded (`refuse_tricks`): HOSTILE `\\`, `%5c`
-- no `/vsi`, plain, encoded or after joining (`refuse_tricks`, before and after): HOSTILE `/vsi`, `a/../vsimem`
+- no `/vsi`, plain, encoded or after joining (`refuse_tricks`): HOSTILE `/vsi`, `a/../vsimem`
 - no endless percent-encoding (`_decoded`): HOSTILE `%2525`
 - no user or password (`Reach.check`): HOSTILE `user@`
 - numbers of hosts are four decimals, names have one spelling (`_host`): HOSTILE `2130706433`, `127%2e0.0.1`
@@ -621,7 +621,8 @@ def test_numbers_of_the_open_internet():
     for number in (
         "127.0.0.1", "10.1.1.1", "0.0.0.0", "100.127.255.254", "169.254.0.1", "198.18.0.1", "192.0.2.1",
         "240.0.0.1", "224.0.0.1", "239.1.1.1", "::", "::1", "::ffff:8.8.8.8", "::8.8.8.8", "64:ff9b::a00:1",
-        "64:ff9b:1::808:808", "2002:808:808::", "2001:0:808:808::", "fe80::1", "fec0::1", "fd00::1", "ff0e::1", "2001:db8::1",
+        "64:ff9b:1::808:808", "2002:808:808::", "2001:0:808:808::", "fe80::1", "fec0::1",
+        "fd00::1", "ff0e::1", "2001:db8::1",
     ):  # fmt: skip
         assert not is_public(ipaddress.ip_address(number)), number
     assert is_metadata("::ffff:169.254.169.254")
@@ -641,3 +642,17 @@ def test_a_token_is_sent_to_the_host_that_is_meant():
         "http://blob.example/x",
     ):
         assert signed(href, signers) == href
+
+
+@pytest.mark.parametrize(
+    "text", ["ftp://public.test/x", "FILE:///x", "https:public.test/x", "s3:/bucket/x", "x"]
+)
+def test_the_scheme_counts_after_joining(text: str):
+    with pytest.raises(CatalogueError, match="begins with"):
+        parse_address(text)
+
+
+@pytest.mark.parametrize("host", ["10.0.0.5", "[fd00::1]", "0.0.0.0"])
+def test_private_numbers_need_no_look_up(host: str):
+    with pytest.raises(CatalogueError, match="from a catalogue on another machine"):
+        resolve_href(f"https://{host}/x", catalogue_href="https://public.test/c.json")
