@@ -108,6 +108,7 @@ def publish(
         detail=_detail(plan, registration, read),
         acquired_utc=names.secondary_acquired_utc,
         storage=plan.secondary.storage,
+        drivers=plan.secondary.drivers,
     )
 
 

@@ -22,12 +22,14 @@ from crosstie.io.href import public_href
 from crosstie.io.redaction import redacted
 from crosstie.io.signing import signed
 from crosstie.io.storage import FROM_ENVIRONMENT, Storage, gdal_options
+from crosstie.io.untrusted import refuse_untrusted
 
 IMAGE_DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "PNG", "JPEG")
-"""Drivers that read pixels and follow no reference to another file."""
+"""Drivers that read pixels. What a file of theirs names in turn is refused once it is open."""
 
 OWN_DRIVERS = (*IMAGE_DRIVERS, "VRT")
-"""A VRT names further files: only for a path that the user gave, never for one that a catalogue gave."""
+"""A VRT names further files: only for a path that the user gave, never for one that a catalogue gave.
+The same goes for what lies beside a file: overviews, masks, coordinates (`.ovr`, `.msk`, `.tfw`, ...)."""
 
 HEADER_BYTES = 16_384
 """Asked for at first: the header of a COG of 10,980 px and 512-px blocks, overviews included, fits."""
@@ -90,17 +92,18 @@ def _local(path: str) -> str:
     return path
 
 
-def gdal_settings(href: str) -> dict[str, Any]:
-    """GDAL's settings for reading `href`."""
+def gdal_settings(href: str, *, beside: bool) -> dict[str, Any]:
+    """GDAL's settings for reading `href`; `beside`: with what lies beside a file of this machine."""
     settings: dict[str, Any] = {
         "GDAL_CACHEMAX": 128,  # MB a process; the default, 5 % of memory, would grow with the machine
         "GDAL_NUM_THREADS": 1,  # tiles are read side by side already
+        # The file has no siblings: GDAL opens what lies beside it with any driver, and a VRT of the
+        # name `a.tif.ovr` leads anywhere. Over http each sibling costs a request besides.
+        "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE" if beside and not is_url(href) else "EMPTY_DIR",
     }
     if not is_url(href):
         return settings
     settings |= {
-        # No listing of the folder: over http each sibling costs a request. Local side files still count.
-        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
         # The header and the index of the blocks come with the first request, which also tells the size.
         "GDAL_INGESTED_BYTES_AT_OPEN": HEADER_BYTES,
         "CPL_VSIL_CURL_USE_HEAD": "NO",
@@ -118,21 +121,23 @@ def gdal_settings(href: str) -> dict[str, Any]:
 def opened(
     href: str, *, drivers: tuple[str, ...], storage: Storage = FROM_ENVIRONMENT
 ) -> Iterator[DatasetReader]:
-    """Open a checked href under our settings.
+    """Open a checked href under our settings; what GDAL then has open is checked, too.
 
     Parameters
     ----------
+    drivers : `IMAGE_DRIVERS`, or `OWN_DRIVERS` for what the user named: then side files count as well
     storage : how S3 is reached
 
     Raises
     ------
     StoreError : the profile that `storage` names gives no credentials
-    UnreadableRasterError : missing, or not a raster of an allowed driver
+    UnreadableRasterError : missing, not a raster of an allowed driver, leading on to other files, or beyond
+        a limit of `untrusted`
     """
     if not is_url(href) and not Path(href).is_file():
         raise UnreadableRasterError(f"{href}: no such file; check the path")
     _GDAL_LOG.addFilter(_REDACT)  # once: a filter that is there already is not added again
-    with rasterio.Env(session=_Access(href, storage), **gdal_settings(href)):
+    with rasterio.Env(session=_Access(href, storage), **gdal_settings(href, beside="VRT" in drivers)):
         try:
             raster = _open(_followed(signed(href)), drivers)
         except RasterioError as error:
@@ -141,6 +146,7 @@ def opened(
                 f"{public_href(href)}: cannot be opened as a raster ({cause}); {_next_step(cause, drivers)}"
             ) from None
         with raster:
+            refuse_untrusted(raster, name=public_href(href), drivers=drivers)
             yield raster
 
 

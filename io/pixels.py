@@ -18,9 +18,9 @@ from rasterio.enums import MaskFlags, Resampling
 from rasterio.transform import GCPTransformer
 from rasterio.windows import Window
 
-from crosstie.errors import BadInputError
+from crosstie.errors import BadInputError, UnreadableRasterError
 from crosstie.grid import window
-from crosstie.io.access import opened, reading
+from crosstie.io.access import opened, reading, shown_name
 from crosstie.io.plane import optical_plane, sar_plane
 from crosstie.io.resample import Locate, apply, positions, sample
 from crosstie.io.source import RasterSource
@@ -39,6 +39,10 @@ BLOCK_PX = 1024
 
 WHOLE_PX = 1e-3
 """A grid this close to whole pixels of the source is the source's own grid: its pixels are copied."""
+
+MAX_READ_SAMPLES = 2**25
+"""Of one band, for one block of the grid: eight times what a turned raster needs. Control points, or a CRS,
+that fold a whole scene into one block would ask for all of it at once."""
 
 
 def read_plane(source: RasterSource, geobox: GeoBox) -> Plane:
@@ -208,6 +212,11 @@ def _read(
     """Read the source's bands (B, rows, cols) of a window at a size, scaled, NaN where invalid."""
     how = Resampling.nearest if shape == (part.height, part.width) else Resampling.average
     ask: dict[str, Any] = {"window": part, "resampling": how}
+    if math.prod(shape) > MAX_READ_SAMPLES:
+        raise UnreadableRasterError(
+            f"{shown_name(rasters[0].name)}: {math.prod(shape)} samples fall into one block of the grid,"
+            f" and the limit is {MAX_READ_SAMPLES}; check its control points"
+        )
     several = len(rasters) > 1
     wanted = [[band] for band in source.bands] if several else [list(source.bands)]
     stored, masks = [], []

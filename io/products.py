@@ -16,6 +16,7 @@ import geopandas as gpd
 import numpy as np
 
 from crosstie.errors import StoreError
+from crosstie.io.access import IMAGE_DRIVERS
 from crosstie.io.georeference import corrected
 from crosstie.io.href import product_href
 from crosstie.io.overview import overview_png
@@ -61,6 +62,7 @@ def write_products(
     detail: Thumbnails | None = None,
     acquired_utc: datetime | None = None,
     storage: Storage = FROM_ENVIRONMENT,
+    drivers: tuple[str, ...] = IMAGE_DRIVERS,
 ) -> str:
     """Render all products, write them, and commit.
 
@@ -73,6 +75,7 @@ def write_products(
     thumbnails, detail : see `overview_png`
     acquired_utc : of the secondary; None where unknown
     storage : how S3 is reached, where the secondary lies there
+    drivers : that may open the secondary: those of its `RasterSource`
 
     Returns
     -------
@@ -93,6 +96,7 @@ def write_products(
         detail=detail,
         acquired_utc=acquired_utc,
         storage=storage,
+        drivers=drivers,
     )
     for name, body in files.items():
         store.put(f"{prefix}/{name}", body)
@@ -110,16 +114,18 @@ def render(
     detail: Thumbnails | None = None,
     acquired_utc: datetime | None = None,
     storage: Storage = FROM_ENVIRONMENT,
+    drivers: tuple[str, ...] = IMAGE_DRIVERS,
 ) -> dict[str, bytes]:
     """Make all products but the commit: file name -> bytes; the same registration gives the same bytes.
 
     Parameters
     ----------
     storage : how S3 is reached, where the secondary lies there
+    drivers : that may open the secondary: those of its `RasterSource`
     """
     affine = registration.estimate.correction.affine
     grid_crs = _crs(registration)
-    place = place_of(registration.secondary_hrefs[0], storage)
+    place = place_of(registration.secondary_hrefs[0], storage, drivers=drivers)
     if grid_crs is not None:
         place = corrected(place, affine=affine, grid_crs=grid_crs)
     picture = overview_png(thumbnails, registration, detail=detail)
@@ -130,7 +136,7 @@ def render(
         "tie_points.parquet": table.getvalue(),
         "item.json": _json(stac_item(registration, place=place, acquired_utc=acquired_utc)),
         "corrected.vrt": corrected_vrt(
-            registration.secondary_hrefs, affine=affine, grid_crs=grid_crs, storage=storage
+            registration.secondary_hrefs, affine=affine, grid_crs=grid_crs, storage=storage, drivers=drivers
         ),
         "overview.png": picture,
         "report.html": report_html(registration, picture),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import rasterio.shutil
 
-from crosstie.io.access import OWN_DRIVERS, check_href, opened, shown_name
+from crosstie.io.access import IMAGE_DRIVERS, check_href, opened, shown_name
 from crosstie.io.georeference import Georeference, corrected, georeference_of
 from crosstie.io.href import local_path, public_href
 from crosstie.io.storage import FROM_ENVIRONMENT, Storage
@@ -20,15 +20,26 @@ if TYPE_CHECKING:
     from affine import Affine
 
 
-def place_of(href: str, storage: Storage = FROM_ENVIRONMENT) -> Georeference:
+KEPT_DOMAINS = frozenset({None, "IMAGE_STRUCTURE"})
+"""Metadata that a VRT takes over from its source. Others can name files (`GEOLOCATION`, `OVERVIEWS`), which
+whoever opens the VRT would follow, or lay the pixels elsewhere (`RPC`)."""
+
+
+def place_of(
+    href: str, storage: Storage = FROM_ENVIRONMENT, *, drivers: tuple[str, ...] = IMAGE_DRIVERS
+) -> Georeference:
     """Read where a raster lies, without its pixels.
+
+    Parameters
+    ----------
+    drivers : that may open it: those of its `RasterSource`
 
     Raises
     ------
     UnreadableRasterError : missing or no raster
     NoGeoreferenceError : neither CRS and transform nor control points
     """
-    with opened(_absolute(href), drivers=OWN_DRIVERS, storage=storage) as raster:
+    with opened(_absolute(href), drivers=drivers, storage=storage) as raster:
         return georeference_of(raster)
 
 
@@ -38,6 +49,7 @@ def corrected_vrt(
     affine: Sequence[float],
     grid_crs: str | None,
     storage: Storage = FROM_ENVIRONMENT,
+    drivers: tuple[str, ...] = IMAGE_DRIVERS,
 ) -> bytes:
     """Describe a raster with a correction applied to its coordinates (`georeference.corrected` says how).
 
@@ -51,19 +63,20 @@ def corrected_vrt(
     affine : (a, b, c, d, e, f) in rasterio's order, metres of `grid_crs`
     grid_crs : None where there is no common grid; the coordinates then stay
     storage : how S3 is reached
+    drivers : that may open the files: those of the raster's `RasterSource`
 
     Raises
     ------
     UnreadableRasterError, NoGeoreferenceError : as `place_of`
     """
-    first = place_of(hrefs[0], storage)
+    first = place_of(hrefs[0], storage, drivers=drivers)
     place = first if grid_crs is None else corrected(first, affine=affine, grid_crs=grid_crs)
-    root = _described(hrefs[0], storage)
+    root = _described(hrefs[0], storage, drivers)
     left_out = []
     for href in hrefs[1:]:
-        other = place_of(href, storage)
+        other = place_of(href, storage, drivers=drivers)
         if other.shape == first.shape and _same_place(other, first):
-            _add_bands(root, _described(href, storage))
+            _add_bands(root, _described(href, storage, drivers))
         else:
             left_out.append(public_href(href))
     if left_out:
@@ -75,11 +88,11 @@ def corrected_vrt(
     return body + b"\n"
 
 
-def _described(href: str, storage: Storage) -> ET.Element:
+def _described(href: str, storage: Storage, drivers: tuple[str, ...]) -> ET.Element:
     """VRT of a raster as GDAL writes it, its sources made absolute and public."""
     with tempfile.TemporaryDirectory(prefix="crosstie-") as folder:
         path = Path(folder) / "described.vrt"
-        with opened(_absolute(href), drivers=OWN_DRIVERS, storage=storage) as raster:
+        with opened(_absolute(href), drivers=drivers, storage=storage) as raster:
             rasterio.shutil.copy(raster, path, driver="VRT")
         root = ET.fromstring(path.read_text("utf-8"))  # noqa: S314  (GDAL's own output)
         for source in [*root.iter("SourceFilename"), *root.iter("SourceDataset")]:
@@ -88,6 +101,10 @@ def _described(href: str, storage: Storage) -> ET.Element:
                 name = str((Path(folder) / name).resolve())
             source.text = shown_name(name)
             source.set("relativeToVRT", "0")
+    for parent in [root, *root.iter("VRTRasterBand")]:
+        for metadata in parent.findall("Metadata"):
+            if metadata.get("domain") not in KEPT_DOMAINS:
+                parent.remove(metadata)
     return root
 
 

@@ -15,6 +15,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.errors import NotGeoreferencedWarning
 
 from crosstie.errors import NoGeoreferenceError, UnreadableRasterError
+from crosstie.io.access import OWN_DRIVERS
 from crosstie.io.georeference import corrected, outline
 from crosstie.io.vrt import corrected_vrt, place_of
 
@@ -68,7 +69,7 @@ def test_same_crs_is_exact_and_no_pixel_changes(tmp_path: Path):
 def test_a_correction_and_its_inverse_leave_the_raster_where_it_was(tmp_path: Path):
     source = write(tmp_path / "s1.tif")
     there = written(tmp_path, corrected_vrt([str(source)], affine=MOVE[:6], grid_crs=UTM))
-    body = corrected_vrt([str(there)], affine=(~MOVE)[:6], grid_crs=UTM)
+    body = corrected_vrt([str(there)], affine=(~MOVE)[:6], grid_crs=UTM, drivers=OWN_DRIVERS)
     (tmp_path / "back.vrt").write_bytes(body)
     with rasterio.open(tmp_path / "back.vrt") as back:
         px = pixel_corners(back.shape)

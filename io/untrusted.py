@@ -1,0 +1,107 @@
+"""What an open raster must not do, whoever named it: lead on to other files, or fill memory and time."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
+
+from crosstie.errors import UnreadableRasterError
+
+MAX_BLOCK_BYTES = 256 * 2**20
+"""Decoded, of one block: GDAL holds it whole, however few of its pixels are asked for. Those of Sentinel-1
+and Sentinel-2 products hold 2 MB; an image of 10,980 px in a single strip of 16 bits, 241 MB."""
+
+MAX_BANDS = 64
+"""Sentinel-2 has 13. A file of some hundred bytes can claim 65,535, and each costs memory once it is open."""
+
+MAX_SIDE_PX = 100_000
+"""Rows or columns: four times the longest side of a Sentinel-1 scene (25,800 px)."""
+
+MAX_SAMPLES = 2**31
+"""Rows x columns x bands: twice a Sentinel-1 scene of two polarisations. Without overviews all of them are
+decoded for a plan: at 2**31, empty ones take 3 s."""
+
+MAX_DIRECTORIES = 64
+"""Images in a TIFF: an overview and its mask for each halving of the longest side need 36."""
+
+POINTERS = ("OVERVIEWS", "ProxyOverviewRequest", "GEOLOCATION")
+"""Metadata domains that name further files, which GDAL opens with any driver: overviews, and coordinates."""
+
+GRID_FILES = re.compile(r"(?:nadgrids|geoidgrids)=(?!@null\b)|PROJ4_GRIDS|PARAMETERFILE", re.IGNORECASE)
+"""A CRS that names files of grid shifts, for PROJ to open. `@null` is none: Web Mercator has it."""
+
+
+def refuse_untrusted(raster: DatasetReader, *, name: str, drivers: tuple[str, ...]) -> None:
+    """Check a raster that GDAL has just opened, before a pixel, an overview or a mask is asked for.
+
+    Parameters
+    ----------
+    name : of the file, as it may be shown
+    drivers : those that may have opened it
+
+    Raises
+    ------
+    UnreadableRasterError : another driver, a pointer to another file, or beyond a limit; says which
+    """
+    if raster.driver not in drivers:
+        raise UnreadableRasterError(f"{name}: opened as {raster.driver}; give a {', '.join(drivers)} file")
+    for domain in POINTERS:
+        if raster.tags(ns=domain):
+            raise UnreadableRasterError(
+                f"{name}: its metadata {domain} lead on to other files, which are never followed; write it"
+                " anew without them"
+            )
+    for crs in (raster.crs, raster.gcps[1]):
+        if crs is not None and GRID_FILES.search(crs.to_wkt()):
+            raise UnreadableRasterError(
+                f"{name}: its CRS names files of grid shifts, which are never followed; give it one by code"
+            )
+    _refuse_size(raster, name)
+    if raster.driver == "GTiff":
+        for further in _directories(raster, name):
+            _refuse_size(further, name)
+
+
+def _refuse_size(raster: DatasetReader, name: str) -> None:
+    """Refuse an image beyond a limit. Only what the header says is asked for."""
+    rows, cols = raster.shape
+    _refuse_beyond(name, "bands", raster.count, MAX_BANDS)
+    _refuse_beyond(name, "px on its longer side", max(rows, cols), MAX_SIDE_PX)
+    _refuse_beyond(name, "samples", rows * cols * raster.count, MAX_SAMPLES)
+    sizes = [
+        math.prod(block) * np.dtype(dtype.removeprefix("complex_")).itemsize
+        for block, dtype in zip(raster.block_shapes, raster.dtypes, strict=True)
+    ]
+    together = raster.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL"
+    _refuse_beyond(
+        name, "decoded bytes in one block", sum(sizes) if together else max(sizes), MAX_BLOCK_BYTES
+    )
+
+
+def _refuse_beyond(name: str, what: str, value: int, limit: int) -> None:
+    if value > limit:
+        raise UnreadableRasterError(
+            f"{name}: {value} {what}, and the limit is {limit}; cut it into smaller files or blocks"
+        )
+
+
+def _directories(raster: DatasetReader, name: str) -> Iterator[DatasetReader]:
+    """Open each further image of a TIFF: overviews and masks have sizes and blocks of their own."""
+    for number in range(2, MAX_DIRECTORIES + 2):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a mask says nowhere where it lies
+                further = DatasetReader(f"GTIFF_DIR:{number}:{raster.name}", driver=["GTiff"])
+        except RasterioError as error:
+            if "not found" in str(error.__cause__ or error):
+                return
+            continue  # GDAL passes over what it cannot open, and may find more behind it
+        with further:
+            _refuse_beyond(name, "images in one file", number, MAX_DIRECTORIES)
+            yield further
