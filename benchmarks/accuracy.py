@@ -26,11 +26,11 @@ from affine import Affine
 from scipy.ndimage import map_coordinates
 
 import crosstie
-from crosstie.flows.loading import load_matcher
+from crosstie.flows.registration.load_matcher import load_matcher
 from crosstie.grid import tile_starts, window
 from crosstie.io.raster import open_pair, read_plane
-from crosstie.matcher.closure import shifted
 from crosstie.matcher.matching import Matcher, Matches
+from crosstie.matcher.training.closure import shifted
 
 SIZE_PX, SEARCH_PX = 192, 32
 KNOWN = (  # shift east and north (m), rotation (degrees), scale (share)

@@ -17,18 +17,18 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
 from crosstie.errors import SettingsError
-from crosstie.flows import run_log
-from crosstie.flows.loading import weights_sha256
-from crosstie.flows.parameters import as_parameter, private, settings_of, shown
-from crosstie.flows.run import Run
-from crosstie.flows.standing import done_outcomes, failed_before
-from crosstie.flows.tally import Tally
-from crosstie.flows.windows import Period, now_utc, pairs_of_period, parted
-from crosstie.io.store import open_store
+from crosstie.flows.discovery.periods import Period, now_utc, pairs_of_period, parted
+from crosstie.flows.registration.load_matcher import weights_sha256
+from crosstie.flows.runs.done import done_outcomes, failed_before
+from crosstie.flows.runs.parameters import as_parameter, private, settings_of, shown
+from crosstie.flows.runs.run import Run
+from crosstie.flows.runs.tally import Tally
+from crosstie.io.archive import run_log
+from crosstie.io.storage.store import open_store
 
 if TYPE_CHECKING:
     from crosstie.config import Settings
-    from crosstie.io.store import Store
+    from crosstie.io.storage.store import Store
     from crosstie.types import ScenePair
 
 NAME = "backfill"

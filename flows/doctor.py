@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from crosstie.errors import CrosstieError, WeightsError
-from crosstie.flows.loading import available_cores, weights_sha256
+from crosstie.flows.registration.load_matcher import available_cores, weights_sha256
 
 if TYPE_CHECKING:
     from crosstie.config import Settings
@@ -133,8 +133,8 @@ def _disk(out: str | None) -> Finding:
 
 
 def _catalogue(catalogue: str, settings: Settings) -> Finding:
-    from crosstie.io.catalog import find_scenes
-    from crosstie.io.pairing import pair_scenes
+    from crosstie.io.catalog.search import find_scenes
+    from crosstie.io.pairing.pair_scenes import pair_scenes
 
     try:
         scenes = find_scenes(catalogue, settings.catalogue)

@@ -12,15 +12,15 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from crosstie.errors import CrosstieError, SceneMissingError
-from crosstie.flows.outcome import Outcome
-from crosstie.flows.parameters import as_parameter, private, settings_of, shown
-from crosstie.flows.reporting import listener
-from crosstie.flows.run import Run
-from crosstie.flows.windows import between, now_utc
-from crosstie.io.catalog import find_scene, find_scenes
-from crosstie.io.href import public_href
-from crosstie.io.pairing import pair_scenes
-from crosstie.io.redaction import redacted
+from crosstie.flows.discovery.periods import between, now_utc
+from crosstie.flows.runs.outcome import Outcome
+from crosstie.flows.runs.parameters import as_parameter, private, settings_of, shown
+from crosstie.flows.runs.progress import listener
+from crosstie.flows.runs.run import Run
+from crosstie.io.catalog.search import find_scene, find_scenes
+from crosstie.io.pairing.pair_scenes import pair_scenes
+from crosstie.io.storage.href import public_href
+from crosstie.io.storage.redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,12 +9,12 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
-from crosstie.flows import run_log
-from crosstie.flows.outcome import Outcome
-from crosstie.flows.parameters import as_parameter, private, settings_of, shown
-from crosstie.flows.run import Run
-from crosstie.flows.windows import find, now_utc, pairs_since
-from crosstie.io.store import open_store
+from crosstie.flows.discovery.periods import find, now_utc, pairs_since
+from crosstie.flows.runs.outcome import Outcome
+from crosstie.flows.runs.parameters import as_parameter, private, settings_of, shown
+from crosstie.flows.runs.run import Run
+from crosstie.io.archive import run_log
+from crosstie.io.storage.store import open_store
 
 if TYPE_CHECKING:
     from crosstie.config import Settings

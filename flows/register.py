@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crosstie.config import Settings
-from crosstie.flows.loading import load_matcher
-from crosstie.flows.pipeline import InProcess, Progress, register_plan
-from crosstie.flows.plan import plan_pair
-from crosstie.flows.publish import Names, assemble, publish
-from crosstie.io.href import local_path, public_href
-from crosstie.io.products import to_geodataframe
+from crosstie.flows.registration.load_matcher import load_matcher
+from crosstie.flows.registration.pipeline import InProcess, Progress, register_plan
+from crosstie.flows.registration.plan import plan_pair
+from crosstie.flows.registration.publish import Names, assemble, publish
+from crosstie.io.products.write import to_geodataframe
 from crosstie.io.raster import open_pair
-from crosstie.io.store import open_store
+from crosstie.io.storage.href import local_path, public_href
+from crosstie.io.storage.store import open_store
 
 if TYPE_CHECKING:
     import geopandas as gpd
 
-    from crosstie.flows.measure import TileMatcher
+    from crosstie.flows.registration.measure import TileMatcher
     from crosstie.types import AffineCorrection, Kind, Registration, Verdict
 
 Hrefs = str | Path | Sequence[str | Path]

@@ -1,6 +1,6 @@
 """A training run that a schedule can start: on an archive, from the weights in use, to be bettered.
 
-Nothing is trained or decided here: `crosstie.flows.train` does it, as `crosstie train` does.
+Nothing is trained or decided here: `crosstie.flows.training.train` does it, as `crosstie train` does.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from prefect import flow
 
 from crosstie.config import validated
 from crosstie.errors import SettingsError
-from crosstie.flows.parameters import as_parameter, dotted, private
-from crosstie.flows.train import weights_path
-from crosstie.flows.training_flow import training
-from crosstie.flows.windows import now_utc
-from crosstie.io.href import local_path
+from crosstie.flows.discovery.periods import now_utc
+from crosstie.flows.runs.parameters import as_parameter, dotted, private
+from crosstie.flows.training.flow import training
+from crosstie.flows.training.train import weights_path
+from crosstie.io.storage.href import local_path
 from crosstie.train_settings import BEGUN, SHIPPED, TrainSettings
 
 NAME = "retrain"

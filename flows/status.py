@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from crosstie.flows.run_log import RunLog, newest
-from crosstie.io.claims import standing_claim
-from crosstie.io.failures import Failure, read_failure
-from crosstie.io.holdings import Run, take_stock
-from crosstie.io.index import survey
-from crosstie.io.index_table import OF_MERGED
-from crosstie.io.products import product_prefix
+from crosstie.io.archive.claims import standing_claim
+from crosstie.io.archive.failures import Failure, read_failure
+from crosstie.io.archive.index import survey
+from crosstie.io.archive.index_table import OF_MERGED
+from crosstie.io.archive.listing import Run, take_stock
+from crosstie.io.archive.run_log import RunLog, newest
+from crosstie.io.products.write import product_prefix
 from crosstie.types import VerdictCode
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from crosstie.config import Settings
-    from crosstie.io.holdings import Holdings
-    from crosstie.io.store import Store
+    from crosstie.io.archive.listing import Holdings
+    from crosstie.io.storage.store import Store
 
 SCHEMA = "crosstie/status/1"
 
@@ -190,9 +190,9 @@ def _plan(
     claims: Iterable[InProgress],
 ) -> Plan:
     # The weights, and so torch, are asked for by a plan alone.
-    from crosstie.flows.discover import find_pairs
-    from crosstie.flows.loading import weights_sha256
-    from crosstie.flows.publish import run_key_of
+    from crosstie.flows.discovery.pairs import find_pairs
+    from crosstie.flows.registration.load_matcher import weights_sha256
+    from crosstie.flows.registration.publish import run_key_of
 
     digest = weights_sha256(settings)
     keys = [pair.key for pair in find_pairs(catalogue, settings)]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from crosstie.io.simulated import write_simulated_catalogue
+from crosstie.io.simulation.pairs import write_simulated_catalogue
 
 pytestmark = pytest.mark.slow
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from crosstie.io.simulated_archive import simulated_archive, write_archive, write_items
+from crosstie.io.simulation.archive import simulated_archive, write_archive, write_items
 
 WINDOW = ("2023-06-01", "2023-06-30")
 

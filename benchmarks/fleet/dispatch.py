@@ -21,8 +21,8 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from crosstie.config import load_settings
-from crosstie.flows.cluster import OnCluster, connected
-from crosstie.flows.measure import MatchJob
+from crosstie.flows.cluster.connect import OnCluster, connected
+from crosstie.flows.registration.measure import MatchJob
 from crosstie.grid import Chunk, chunks, tiles
 from crosstie.io.raster import open_pair
 from crosstie.types import Kind

@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from servers.process import LOOPBACK, free_ports, listens, running
 
 from crosstie.config import load_settings
-from crosstie.flows.kubernetes import SCHEDULER_ENVIRONMENT, cluster_spec, matcher_group
-from crosstie.flows.on_worker import WORKER_ENVIRONMENT
+from crosstie.flows.cluster.kubernetes import SCHEDULER_ENVIRONMENT, cluster_spec, matcher_group
+from crosstie.flows.cluster.worker_tasks import WORKER_ENVIRONMENT
 
 BIN = Path(sys.executable).parent
 LOOK_S = 0.2

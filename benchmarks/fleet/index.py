@@ -21,9 +21,9 @@ import geopandas as gpd
 
 from crosstie.config import Settings
 from crosstie.flows.status import take_status
-from crosstie.io.index import IndexUpdate, index_committed, update_index
-from crosstie.io.index_parts import WHOLE
-from crosstie.io.store import Store, open_store
+from crosstie.io.archive.index import IndexUpdate, index_committed, update_index
+from crosstie.io.archive.index_parts import WHOLE
+from crosstie.io.storage.store import Store, open_store
 
 BEGIN = datetime(2025, 1, 1, tzinfo=UTC)
 BULK = ("tie_points.parquet", "corrected.vrt", "overview.png", "report.html")

@@ -23,7 +23,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from crosstie.flows.prefect_env import prepare
+from crosstie.flows.runs.prefect_env import prepare
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def main() -> None:
 def measure(folder: Path, count: int, size_px: int, at_once: int) -> None:
     """Register all pairs in both ways."""
     from crosstie.config import load_settings
-    from crosstie.flows.windows import find
-    from crosstie.io.simulated import write_simulated_catalogue
+    from crosstie.flows.discovery.periods import find
+    from crosstie.io.simulation.pairs import write_simulated_catalogue
 
     settings = load_settings(
         options={"compute.pairs_at_once": at_once, "compute.device": "cpu", "compute.threads": 1}
@@ -111,7 +111,7 @@ def by_flow(pairs: list[Any], out: Path, settings: Any) -> tuple[Any, Any, Any]:
     """Seconds (see `now`) to the end of a flow, to its first pair and to its last."""
     from prefect import flow
 
-    from crosstie.flows.run import Run
+    from crosstie.flows.runs.run import Run
 
     over = []
 
@@ -129,11 +129,11 @@ def by_flow(pairs: list[Any], out: Path, settings: Any) -> tuple[Any, Any, Any]:
 
 def plain_calls(pairs: list[Any], out: Path, settings: Any) -> None:
     """Register pairs one after the other, with nothing but the work."""
-    from crosstie.flows.pipeline import InProcess, register_plan
-    from crosstie.flows.plan import plan_pair
-    from crosstie.flows.publish import Names, assemble, publish
+    from crosstie.flows.registration.pipeline import InProcess, register_plan
+    from crosstie.flows.registration.plan import plan_pair
+    from crosstie.flows.registration.publish import Names, assemble, publish
     from crosstie.io.raster import open_pair
-    from crosstie.io.store import open_store
+    from crosstie.io.storage.store import open_store
 
     matcher = InstantMatcher()
     store = open_store(str(out))

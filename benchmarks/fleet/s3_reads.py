@@ -28,7 +28,7 @@ from counting_proxy import CountingProxy, counting
 from read_costs import Needed, needed_bytes
 
 from crosstie.config import load_settings
-from crosstie.flows.plan import plan_pair
+from crosstie.flows.registration.plan import plan_pair
 from crosstie.io.raster import open_pair
 
 BUCKET = "crosstie-s3-reads"

@@ -40,12 +40,12 @@ from scenes import (
 )
 from scipy.ndimage import gaussian_filter
 
-from crosstie.flows.measure import MatchJob, match_chunk, read_chunk
+from crosstie.flows.registration.measure import MatchJob, match_chunk, read_chunk
 from crosstie.grid import Chunk, tile_starts, window
-from crosstie.io.plane import optical_plane, sar_plane
 from crosstie.io.raster import open_pair, read_plane
-from crosstie.matcher.closure import shifted
+from crosstie.io.raster.plane import optical_plane, sar_plane
 from crosstie.matcher.matching import Matcher, Matches
+from crosstie.matcher.training.closure import shifted
 from crosstie.types import Kind, Tile
 
 SIZE_PX, SEARCH_PX = 192, 32

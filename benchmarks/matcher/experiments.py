@@ -33,16 +33,16 @@ from compare import KINDS
 from numpy.typing import NDArray
 from scenes import Site, ombria_chips, ombria_site, texas_site
 
-from crosstie.flows.loading import available_cores, keep_freed_memory
-from crosstie.flows.training_data import TrainingData, read_data
+from crosstie.flows.registration.load_matcher import available_cores, keep_freed_memory
+from crosstie.flows.training.data import TrainingData, read_data
 from crosstie.matcher.calibration import Calibration
-from crosstie.matcher.learning import CrosstieLearner
 from crosstie.matcher.matching import Matcher
 from crosstie.matcher.network import MatchingNetwork, fuse
-from crosstie.matcher.s2m2_learning import S2M2Learner
-from crosstie.matcher.s2m2_settings import S2M2Settings
-from crosstie.matcher.training import Learner, TrainingPlan, train
-from crosstie.matcher.unlabelled import UnlabelledScene
+from crosstie.matcher.s2m2.learner import S2M2Learner
+from crosstie.matcher.s2m2.settings import S2M2Settings
+from crosstie.matcher.training.learner import CrosstieLearner
+from crosstie.matcher.training.loop import Learner, TrainingPlan, train
+from crosstie.matcher.training.unlabelled import UnlabelledScene
 from crosstie.matcher.weights import load, save
 from crosstie.train_settings import LabelledSettings, PictureSettings, TrainSettings
 from crosstie.types import Kind

@@ -23,10 +23,10 @@ from scenes import Site, load_on_one_thread, ombria_chips, ombria_site, parser_o
 from scipy.stats import mannwhitneyu
 
 from crosstie.matcher.calibration import confidence, expected_calibration_error, fit_confidence
-from crosstie.matcher.held_out_calibration import LABEL_NOISE_PX, RIGHT_PX
 from crosstie.matcher.matching import Features, Matcher, measure_similarity
 from crosstie.matcher.peak import Peaks, find_peaks
 from crosstie.matcher.similarity import logits
+from crosstie.matcher.training.held_out_calibration import LABEL_NOISE_PX, RIGHT_PX
 from crosstie.types import Kind
 
 SIZES_PX = (192, 128, 64)

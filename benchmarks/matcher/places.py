@@ -23,17 +23,17 @@ import torch
 from experiments import HELD_OUT_PLACES
 from numpy.typing import NDArray
 
-from crosstie.flows.loading import available_cores, keep_freed_memory
-from crosstie.flows.training_data import places, read_pictures
-from crosstie.io.labelled import LabelledScene, read_labelled
+from crosstie.flows.registration.load_matcher import available_cores, keep_freed_memory
+from crosstie.flows.training.data import places, read_pictures
+from crosstie.io.datasets.labelled import LabelledScene, read_labelled
 from crosstie.matcher.calibration import confidence, expected_calibration_error, fit_confidence
-from crosstie.matcher.held_out import Measured, measure, shares
-from crosstie.matcher.held_out_calibration import LABEL_NOISE_PX, RIGHT_PX, joined
-from crosstie.matcher.learning import CrosstieLearner
 from crosstie.matcher.network import MatchingNetwork
-from crosstie.matcher.samples import TrainingScene
-from crosstie.matcher.training import TrainingPlan, train
-from crosstie.matcher.unlabelled import UnlabelledScene
+from crosstie.matcher.training.held_out import Measured, measure, shares
+from crosstie.matcher.training.held_out_calibration import LABEL_NOISE_PX, RIGHT_PX, joined
+from crosstie.matcher.training.learner import CrosstieLearner
+from crosstie.matcher.training.loop import TrainingPlan, train
+from crosstie.matcher.training.samples import TrainingScene
+from crosstie.matcher.training.unlabelled import UnlabelledScene
 
 SIZES_PX = (192, 128, 64)
 PIXEL_M = 10.0

@@ -34,8 +34,8 @@ from scenes import (
     texas_bands,
 )
 
-from crosstie.io.plane import optical_plane, sar_plane
-from crosstie.matcher.held_out_calibration import added_by_itself
+from crosstie.io.raster.plane import optical_plane, sar_plane
+from crosstie.matcher.training.held_out_calibration import added_by_itself
 
 PATCH_PX, SIZE_PX, SEARCH_PX = 256, 192, 32
 

@@ -16,15 +16,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from crosstie.config import ListenSettings
-from crosstie.flows.listen.access import SIGNATURE_HEADER, Access
 from crosstie.flows.listen.body import check_content_type, read_body
 from crosstie.flows.listen.gate import Gate
-from crosstie.flows.listen.refusal import Refusal, answer, unauthorized, unavailable
-from crosstie.flows.listen.sns_door import SnsDoor
+from crosstie.flows.listen.metrics import LISTENER, count_scene
+from crosstie.flows.listen.sns import SnsDoor
 from crosstie.flows.listen.start_run import BurstGuard, PrefectUnavailableError, RunStarter
-from crosstie.flows.observe.listener_figures import LISTENER, count_scene
-from crosstie.io.notifications import NoticeError, NoticeRules, Notices, read_json, read_notices
-from crosstie.io.sns import Envelope, SnsError, read_envelope
+from crosstie.flows.web.access import SIGNATURE_HEADER, Access
+from crosstie.flows.web.refusal import Refusal, answer, unauthorized, unavailable
+from crosstie.io.events.notices import NoticeError, NoticeRules, Notices, read_json, read_notices
+from crosstie.io.events.sns import Envelope, SnsError, read_envelope
 
 READY_S = 5.0
 """How long a good answer of /ready holds, seconds: who asks without end asks Prefect now and then."""

@@ -6,7 +6,7 @@ import asyncio
 
 from starlette.requests import ClientDisconnect, Request
 
-from crosstie.flows.listen.refusal import Refusal
+from crosstie.flows.web.refusal import Refusal
 
 
 def check_content_type(request: Request) -> None:

@@ -7,8 +7,8 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from crosstie.flows.listen.refusal import RETRY_AFTER_S, unavailable
-from crosstie.flows.observe.listener_figures import count_notice
+from crosstie.flows.listen.metrics import count_notice
+from crosstie.flows.web.refusal import RETRY_AFTER_S, unavailable
 
 LOG = logging.getLogger("crosstie.listen")
 

@@ -12,15 +12,15 @@ from prefect.settings import PREFECT_API_URL
 
 from crosstie.config import Settings, walk
 from crosstie.errors import BadInputError, SettingsError
-from crosstie.flows.address import Address, bind
-from crosstie.flows.listen.access import read_access
 from crosstie.flows.listen.app import Service, make_app
-from crosstie.flows.listen.sns_door import SnsDoor
+from crosstie.flows.listen.sns import SnsDoor
 from crosstie.flows.listen.start_run import PrefectUnavailableError, RunStarter
 from crosstie.flows.observe.json_lines import log_to_stderr
-from crosstie.io.href import local_path, public_href
-from crosstie.io.notifications import NoticeRules
-from crosstie.io.scene_id import SceneIds
+from crosstie.flows.web.access import read_access
+from crosstie.flows.web.address import Address, bind
+from crosstie.io.events.notices import NoticeRules
+from crosstie.io.scenes.ids import SceneIds
+from crosstie.io.storage.href import local_path, public_href
 
 LOG = logging.getLogger("crosstie.listen")
 

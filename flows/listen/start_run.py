@@ -19,7 +19,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.utilities.urls import url_for
 
 from crosstie.errors import CrosstieError
-from crosstie.io.href import public_href
+from crosstie.io.storage.href import public_href
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from opentelemetry import trace
 
 from crosstie.flows.observe.context import about
-from crosstie.io.redaction import redacted
+from crosstie.io.storage.redaction import redacted
 
 LogFormat = Literal["text", "json"]
 

@@ -15,13 +15,14 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from crosstie.errors import BadInputError, StoreError
-from crosstie.flows.listen.access import Access
-from crosstie.flows.site import files, wording
-from crosstie.flows.site.door import LOOPBACK, Door
+from crosstie.flows.site import files
+from crosstie.flows.site import text as wording
+from crosstie.flows.site.guard import LOOPBACK, Door
 from crosstie.flows.site.metrics import registry_of
 from crosstie.flows.site.query import Query, corrections, read_query
 from crosstie.flows.site.trouble import failures
 from crosstie.flows.site.watch import Watch
+from crosstie.flows.web.access import Access
 from crosstie.types import Reason, VerdictCode
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from crosstie.io.products import is_committed, product_prefix
-from crosstie.io.store import Reading, Store
+from crosstie.io.products.write import is_committed, product_prefix
+from crosstie.io.storage.store import Reading, Store
 
 PAIR_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 RUN_KEY = re.compile(r"[0-9a-f]{16}")

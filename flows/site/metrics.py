@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from crosstie.flows.run_log import RunLog
     from crosstie.flows.site.snapshot import FlowRuns, Snapshot
     from crosstie.flows.site.watch import Watch
+    from crosstie.io.archive.run_log import RunLog
 
 KNOWN_PAIRS: set[tuple[str, ...]] = {
     (str(VerdictCode.CORRECTED), ""),

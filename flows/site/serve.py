@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import uvicorn
 
 from crosstie.config import Settings
-from crosstie.flows.address import Address, bind
 from crosstie.flows.observe.json_lines import log_to_stderr, write_log_as
 from crosstie.flows.site.app import make_app
-from crosstie.flows.site.door import is_loopback, read_access
+from crosstie.flows.site.guard import is_loopback, read_access
 from crosstie.flows.site.watch import Watch
-from crosstie.io.store import open_store
+from crosstie.flows.web.address import Address, bind
+from crosstie.io.storage.store import open_store
 
 LOG = logging.getLogger("crosstie.site")
 

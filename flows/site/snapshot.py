@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crosstie.flows.run_log import newest
 from crosstie.flows.status import COLUMNS, status_of
-from crosstie.io.holdings import take_stock
-from crosstie.io.index import survey
+from crosstie.io.archive.index import survey
+from crosstie.io.archive.listing import take_stock
+from crosstie.io.archive.run_log import newest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from crosstie.flows.run_log import RunLog
     from crosstie.flows.status import Status
-    from crosstie.io.store import Store
+    from crosstie.io.archive.run_log import RunLog
+    from crosstie.io.storage.store import Store
 
 SHOWN = (
     *COLUMNS, "reference_id", "secondary_id", "datetime", "model", "offset_x_m", "offset_y_m",

@@ -9,7 +9,7 @@ from crosstie.flows.site.query import PER_PAGE, Page, Query
 
 if TYPE_CHECKING:
     from crosstie.flows.status import Status
-    from crosstie.io.failures import Failure
+    from crosstie.io.archive.failures import Failure
 
 
 def failures(status: Status, query: Query) -> Page:

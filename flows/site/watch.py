@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from crosstie.io.store import Store
+    from crosstie.io.storage.store import Store
 
 LOG = logging.getLogger("crosstie.site")
 

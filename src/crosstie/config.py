@@ -17,9 +17,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from crosstie.errors import SettingsError
 from crosstie.estimation.settings import EstimationSettings
-from crosstie.io.catalog import SceneQuery
-from crosstie.io.pairing import PairingRules
-from crosstie.io.storage import Storage
+from crosstie.io.catalog.search import SceneQuery
+from crosstie.io.pairing.pair_scenes import PairingRules
+from crosstie.io.storage.s3 import Storage
 
 ENV_PREFIX = "CROSSTIE_"
 

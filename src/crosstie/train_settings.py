@@ -9,10 +9,10 @@ from typing import Literal
 from pydantic import Field
 
 from crosstie.config import Group, TileSettings, given_options, read_yaml, validated
-from crosstie.io.catalog import SceneQuery
-from crosstie.io.pairing import PairingRules
-from crosstie.matcher.learning import CrosstieLearner
-from crosstie.matcher.training import TrainingPlan
+from crosstie.io.catalog.search import SceneQuery
+from crosstie.io.pairing.pair_scenes import PairingRules
+from crosstie.matcher.training.learner import CrosstieLearner
+from crosstie.matcher.training.loop import TrainingPlan
 
 HINT = "`crosstie train --show-config` prints a complete one"
 

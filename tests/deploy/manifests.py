@@ -19,7 +19,7 @@ from dask_operator import schema_of, validate
 from servers.process import ROOT
 
 from crosstie.config import ComputeSettings
-from crosstie.flows.kubernetes import cluster_spec, matcher_group
+from crosstie.flows.cluster.kubernetes import cluster_spec, matcher_group
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 OVERLAYS = ("local", "cpu", "gpu", "gpu-per-run")

@@ -92,13 +92,13 @@ def said_by_promtool(*arguments: str | Path) -> list[str]:
 @cache
 def exported() -> frozenset[str]:
     """Names of all series that our processes export, as Prometheus sees them."""
-    from crosstie.flows import on_worker
-    from crosstie.flows.observe import network
-    from crosstie.flows.observe.listener_figures import LISTENER
-    from crosstie.flows.observe.run_figures import RUN
+    from crosstie.flows.cluster.connect import worker_tasks as on_worker
+    from crosstie.flows.listen.metrics import LISTENER
+    from crosstie.flows.observe import gdal_requests as network
+    from crosstie.flows.observe.run_metrics import RUN
     from crosstie.flows.site.metrics import registry_of
     from crosstie.flows.site.watch import Watch
-    from crosstie.io.store import open_store
+    from crosstie.io.storage.store import open_store
 
     assert on_worker, network  # they put theirs into the registry of the process
     with TemporaryDirectory() as folder:

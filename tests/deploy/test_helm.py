@@ -19,7 +19,7 @@ import yaml
 from dask_operator import CHART, OPERATOR, operator_wheel
 from servers.process import ROOT
 
-from crosstie.flows.kubernetes import USER
+from crosstie.flows.cluster.kubernetes import USER
 
 HELM = ROOT / "deploy" / "helm"
 

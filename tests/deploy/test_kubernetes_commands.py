@@ -18,8 +18,8 @@ from servers.process import ROOT
 
 from crosstie.cli.app import app
 from crosstie.config import load_settings, walk
-from crosstie.flows.kubernetes import WORKER_PORTS
-from crosstie.flows.on_worker import WORKER_ENVIRONMENT
+from crosstie.flows.cluster.kubernetes import WORKER_PORTS
+from crosstie.flows.cluster.worker_tasks import WORKER_ENVIRONMENT
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]
 

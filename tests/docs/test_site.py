@@ -17,7 +17,7 @@ from docs_blocks import ROOT
 
 from crosstie.cli import app
 from crosstie.config import Settings, walk
-from crosstie.flows import trouble
+from crosstie.flows.runs import failure_codes as trouble
 from crosstie.train_settings import TrainSettings
 from crosstie.types import Reason
 

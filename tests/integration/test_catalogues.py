@@ -12,10 +12,10 @@ from integration.fleet import Fleet
 from servers.pgstac import StacApi, pgstac
 from servers.process import ServerMissingError
 
-from crosstie.io.catalog import find_scene, find_scenes
-from crosstie.io.pairing import pair_scenes
-from crosstie.io.scene_query import SceneQuery
-from crosstie.io.simulated_archive import (
+from crosstie.io.catalog.query import SceneQuery
+from crosstie.io.catalog.search import find_scene, find_scenes
+from crosstie.io.pairing.pair_scenes import pair_scenes
+from crosstie.io.simulation.archive import (
     archive_collections,
     archive_items,
     simulated_archive,

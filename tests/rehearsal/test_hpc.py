@@ -11,7 +11,7 @@ import psutil
 import pytest
 from servers.process import ROOT
 
-from crosstie.io.simulated import write_simulated_catalogue
+from crosstie.io.simulation.pairs import write_simulated_catalogue
 
 JOB = ROOT / "deploy" / "hpc" / "crosstie.sbatch"
 

@@ -121,7 +121,7 @@ def try_the_old_secret(walk: Walk) -> None:
 
 def promote_bad_weights(walk: Walk) -> None:
     """Leave weights as two retrainings do, the second one bad."""
-    from crosstie.flows.promote import promote
+    from crosstie.flows.evaluation.promote import promote
     from crosstie.matcher.weights import SHIPPED
 
     target = walk.state / "weights" / "matcher.safetensors"

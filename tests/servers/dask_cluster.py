@@ -82,7 +82,7 @@ def dask_cluster(
     ------
     ServerError : one of them does not start
     """
-    from crosstie.flows.cluster import WORKER_ENVIRONMENT
+    from crosstie.flows.cluster.connect import WORKER_ENVIRONMENT
 
     folder.mkdir(parents=True, exist_ok=True)
     (port,) = free_ports(1)

@@ -19,8 +19,8 @@ from crosstie.errors import SettingsError
 
 if TYPE_CHECKING:
     from crosstie.config import Settings
-    from crosstie.flows.evaluate import Evaluation, Placement
-    from crosstie.matcher.comparison import Comparison
+    from crosstie.flows.evaluation.evaluate import Evaluation, Placement
+    from crosstie.matcher.evaluation.comparison import Comparison
 
 MOST_PLACES = 20
 """Lines of a table that are still read."""
@@ -143,8 +143,8 @@ def evaluate_command(
     best.safetensors
     """
     from crosstie.config import load_settings
-    from crosstie.flows import evaluate, promote
-    from crosstie.io.benchmark_split import Part
+    from crosstie.flows.evaluation import evaluate, promote
+    from crosstie.io.datasets.split import Part
 
     outputs = [path for path in (json_path, csv_path, picture_path) if path is not None]
     for path in outputs:
@@ -216,8 +216,8 @@ def _measured(
     """Evaluate one set of weights, with a bar where somebody looks."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from crosstie.flows.evaluate import evaluate
-    from crosstie.flows.loading import load_matcher
+    from crosstie.flows.evaluation.evaluate import evaluate
+    from crosstie.flows.registration.load_matcher import load_matcher
 
     matcher = load_matcher(settings)
     console = Console(stderr=True)

@@ -26,10 +26,10 @@ from crosstie.cli.printing import print_table
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from crosstie.flows.run_log import RunLog
     from crosstie.flows.status import InProgress, Status
-    from crosstie.io.failures import Failure
-    from crosstie.io.index import IndexUpdate
+    from crosstie.io.archive.failures import Failure
+    from crosstie.io.archive.index import IndexUpdate
+    from crosstie.io.archive.run_log import RunLog
 
 MOST_LINES = 20
 """Failures and claims that the table names; `--format json` names all."""
@@ -71,9 +71,9 @@ def index_command(
     [bold]Example:[/bold] crosstie index --out products --scene S1A_IW_GRDH_… --format json
     """
     from crosstie.config import load_settings
-    from crosstie.io.index import read_index, update_index
-    from crosstie.io.index_table import of_scene
-    from crosstie.io.store import open_store
+    from crosstie.io.archive.index import read_index, update_index
+    from crosstie.io.archive.index_table import of_scene
+    from crosstie.io.storage.store import open_store
 
     store = open_store(out, load_settings(config).storage)
     if scene is not None:
@@ -113,7 +113,7 @@ def status_command(
     [bold]Example:[/bold] crosstie status --out products --format json | jq .failed
     """
     from crosstie.flows.status import take_status
-    from crosstie.io.store import open_store
+    from crosstie.io.storage.store import open_store
 
     settings = search_settings(config, start, end, bbox, max_days, max_cloud, area=area)
     status = take_status(open_store(out, settings.storage), settings, catalogue=catalog)
@@ -141,7 +141,7 @@ def _print_update(update: IndexUpdate, form: ReportFormat) -> None:
 
 
 def _print_scene(scene: str, table: pa.Table, form: ReportFormat) -> None:
-    from crosstie.io.index_rows import CORRECTION
+    from crosstie.io.archive.index_rows import CORRECTION
 
     rows = table.select(["id", "datetime", "created", *CORRECTION.names]).to_pylist()
     if form is ReportFormat.JSON:

@@ -51,12 +51,12 @@ def listen_command(
     Answers: 202 and the run's link; 200 nothing to do; 401 no token or a wrong one; 413 too long; 415 not
     JSON; 422 no scene; 503 Prefect does not answer, try again.
     """
-    from crosstie.flows.prefect_env import prepare
+    from crosstie.flows.runs.prefect_env import prepare
 
     prepare(verbose=False)
     from crosstie.config import load_settings
-    from crosstie.flows.address import Address
     from crosstie.flows.listen.serve import serve
+    from crosstie.flows.web.address import Address
 
     settings = load_settings(config)
     serve(Address(host, port), catalogue=catalog, out=out, settings=settings, insecure=insecure)

@@ -64,7 +64,7 @@ def search_settings(
 ) -> Settings:
     """Settings of a command that searches a catalogue; `more` are options of this command alone."""
     from crosstie.config import load_settings
-    from crosstie.io.area import read_area
+    from crosstie.io.catalog.area import read_area
 
     return load_settings(
         config,

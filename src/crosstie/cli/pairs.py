@@ -26,7 +26,7 @@ from crosstie.cli.options import (
 from crosstie.errors import SettingsError
 
 if TYPE_CHECKING:
-    from crosstie.io.pairing import PairPlan
+    from crosstie.io.pairing.pair_scenes import PairPlan
 
 
 MOST_NAMED = 20
@@ -120,7 +120,7 @@ def pairs_command(
     [bold]Example:[/bold] crosstie pairs --catalog archive.parquet --start 2025-06-01 --end 2025-06-30
     --area area.geojson --orbit descending --format geoparquet --to plan.parquet
     """
-    from crosstie.flows.discover import done_keys, find_plan
+    from crosstie.flows.discovery.pairs import done_keys, find_plan
 
     begin = time.monotonic()
     if form is PairsFormat.GEOPARQUET and to is None:
@@ -163,7 +163,7 @@ def pairs_command(
 def _tell(plan: PairPlan, done: set[str] | None, form: PairsFormat, to: Path | None) -> list[Path]:
     """Print the plan or write it to a file; paths of what was written."""
     if form is PairsFormat.GEOPARQUET and to is not None:
-        from crosstie.io.pairing import left_out_frame
+        from crosstie.io.pairing.pair_scenes import left_out_frame
 
         beside = to.with_suffix(".left_out.parquet")
         _ready(to)
@@ -190,7 +190,7 @@ def _ready(path: Path) -> None:
 
 
 def _frame(plan: PairPlan, done: set[str] | None):  # type: ignore[no-untyped-def]
-    from crosstie.io.pairing import plan_frame
+    from crosstie.io.pairing.pair_scenes import plan_frame
 
     frame = plan_frame(plan)
     if done is not None:
@@ -208,7 +208,7 @@ def _geojson(plan: PairPlan, done: set[str] | None) -> str:
 
 def _table(plan: PairPlan, done: set[str] | None) -> str:
     """Columns of plain text: a plan may have a hundred thousand rows."""
-    from crosstie.io.pairing import gap_days
+    from crosstie.io.pairing.pair_scenes import gap_days
 
     if not plan.pairs:
         return ""

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from crosstie.flows.outcome import Outcome
+    from crosstie.flows.runs.outcome import Outcome
 
 WIDE = 400
 """Columns of a pipe or a file: nothing is folded or cut where nobody looks."""

@@ -54,8 +54,8 @@ def register_command(
     """
     from crosstie.config import load_settings
     from crosstie.flows.register import register
-    from crosstie.flows.reporting import listener, told_on
-    from crosstie.io.products import correction_dict
+    from crosstie.flows.runs.progress import listener, told_on
+    from crosstie.io.products.write import correction_dict
     from crosstie.types import Kind
 
     settings = load_settings(config, options={"weights": weights})
@@ -79,7 +79,7 @@ def register_command(
 
 
 def _print_result(result: RegisterResult) -> None:
-    from crosstie.io.wording import figures, headline, sentences
+    from crosstie.io.products.text import figures, headline, sentences
 
     registration = result.registration
     typer.echo(headline(result.verdict))

@@ -29,7 +29,7 @@ from crosstie.cli.printing import print_outcomes, print_table
 if TYPE_CHECKING:
     from crosstie.config import Settings
     from crosstie.flows.backfill import Backfill
-    from crosstie.flows.tally import Tally
+    from crosstie.flows.runs.tally import Tally
 
 MOST_LISTED = 20
 """Pairs that a backfill lists when it ends: more are looked up with `crosstie status`."""
@@ -84,7 +84,7 @@ def nightly_command(
     if look_back is not None:
         settings = _with(settings, "nightly", look_back_days=look_back)
     from crosstie.flows.nightly import run_nightly
-    from crosstie.flows.reporting import told_on
+    from crosstie.flows.runs.progress import told_on
 
     with told_on(Console(stderr=True)):
         outcomes = run_nightly(catalog, out, settings, limit=limit)
@@ -158,7 +158,7 @@ def backfill_command(
     if at_once is not None:
         settings = _with(settings, "compute", pairs_at_once=at_once)
     from crosstie.flows.backfill import Backfill, run_backfill
-    from crosstie.flows.reporting import told_on
+    from crosstie.flows.runs.progress import told_on
 
     asked = Backfill(order=order.value, priority=priority, only_failed=only_failed, code=code)
     if dry_run:
@@ -192,7 +192,7 @@ def new_scene_command(
     """
     settings = _prepared(config, None, None, None, None, max_days, max_cloud, verbose=verbose)
     from crosstie.flows.new_scene import run_new_scene
-    from crosstie.flows.reporting import told_on
+    from crosstie.flows.runs.progress import told_on
 
     with told_on(Console(stderr=True)):
         outcomes = run_new_scene(scene, catalog, out, settings)
@@ -238,11 +238,11 @@ def retrain_command(
     [bold]Example:[/bold] crosstie retrain --catalog catalog.json --weights best.safetensors
     --config train.yaml
     """
-    from crosstie.flows.prefect_env import prepare
+    from crosstie.flows.runs.prefect_env import prepare
 
     prepare(verbose=verbose)
     from crosstie.flows.retrain import run_retrain
-    from crosstie.flows.training_progress import told_on
+    from crosstie.flows.training.progress import told_on
     from crosstie.train_settings import load_train_settings
 
     settings = load_train_settings(config, options={"start_from": "shipped"})
@@ -264,7 +264,7 @@ def _prepared(
     verbose: bool,
 ) -> Settings:
     """Settings of a run; Prefect, which comes after this, is told how loud to be."""
-    from crosstie.flows.prefect_env import prepare
+    from crosstie.flows.runs.prefect_env import prepare
 
     prepare(verbose=verbose)
     return search_settings(config, start, end, bbox, max_days, max_cloud, area=area)

@@ -54,7 +54,7 @@ def simulate_command(
 
     [bold]Example:[/bold] crosstie simulate many --from scenes/T14RNT-2048 --scenes 2000
     """
-    from crosstie.io.simulated import write_simulated_catalogue
+    from crosstie.io.simulation.pairs import write_simulated_catalogue
 
     if real is None:
         catalogue = write_simulated_catalogue(folder, seed=seed, scenes=scenes, size_px=size_px or DRAWN_PX)
@@ -66,7 +66,7 @@ def simulate_command(
 def _cut(folder: Path, real: Path, *, scenes: int, size_px: int, seed: int) -> Path:
     from crosstie.config import load_settings
     from crosstie.flows.register import register
-    from crosstie.io.simulated_crops import read_scene, write_crops
+    from crosstie.io.simulation.crops import read_scene, write_crops
 
     optical, sar = _scene(real)
     found = register(optical, sar, settings=load_settings(options=REST_SETTINGS)).registration

@@ -110,7 +110,7 @@ def train_command(
     [bold]Example:[/bold] crosstie train --show-config > train.yaml; crosstie train --config train.yaml --flow
     """
     if flow:
-        from crosstie.flows.prefect_env import prepare
+        from crosstie.flows.runs.prefect_env import prepare
 
         prepare(verbose=verbose)
     from crosstie.config import commented_yaml
@@ -134,12 +134,12 @@ def train_command(
     if show_config:
         typer.echo(commented_yaml(settings), nl=False)
         return
-    from crosstie.flows.train import run_training, weights_path
-    from crosstie.flows.training_progress import told_on
+    from crosstie.flows.training.progress import told_on
+    from crosstie.flows.training.train import run_training, weights_path
 
     with told_on(Console(stderr=True)):
         if flow:
-            from crosstie.flows.training_flow import training
+            from crosstie.flows.training.flow import training
 
             found = training(settings)
         else:

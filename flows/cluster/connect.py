@@ -1,0 +1,157 @@
+"""Which Dask cluster does the work: one factory from one setting."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from distributed import Client
+
+from crosstie.errors import CrosstieError, SettingsError
+from crosstie.flows.cluster.engine import OnCluster
+from crosstie.flows.cluster.local import local_cluster
+from crosstie.flows.cluster.scaling import KeepMatchers
+from crosstie.flows.cluster.worker_tasks import GPU, WORKER_ENVIRONMENT, LoadMatcher, halo_px
+from crosstie.flows.cluster.workforce import Workforce, how_to_start, known, look
+
+if TYPE_CHECKING:
+    from crosstie.config import ComputeSettings
+    from crosstie.flows.registration.measure import TileMatcher
+
+__all__ = ["GPU", "WORKER_ENVIRONMENT", "OnCluster", "connected", "require_gpu"]
+
+LOG = logging.getLogger(__name__)
+
+LOOK_S = 0.2
+"""How often a worker is looked for while none is there, seconds."""
+
+
+@contextmanager
+def connected(
+    compute: ComputeSettings, load: Callable[[], TileMatcher], *, weights_sha256: str | None = None
+) -> Iterator[Client]:
+    """Start the cluster that `compute.cluster` names, or join it; ready to match when it yields.
+
+    Parameters
+    ----------
+    load : makes the matcher; called once in each worker with the resource `GPU`, now or when it joins, so it
+        must pickle
+    weights_sha256 : what `load` will load. With it, runs that share a scheduler share the network on its
+        workers, which stays there for the next one, and a worker with other weights is not used. None loads
+        it for this run alone.
+
+    Raises
+    ------
+    SettingsError : the cluster cannot be reached or started, or no worker has the resource in time
+    WeightsError : as `load` raises it on every worker
+    """
+    with _client(compute) as client:
+        require_gpu(client, timeout_s=compute.worker_timeout_s)
+        name = _network_name(compute, weights_sha256)
+        plugin = LoadMatcher(load, name, weights_sha256=weights_sha256)
+        workforce = Workforce(
+            client,
+            plugin,
+            halo_px=_load_network(client, plugin, timeout_s=compute.worker_timeout_s),
+            gpu_wait_s=compute.gpu_wait_s,
+            readers_to_come=compute.adaptive_max or 0,
+        )
+        try:
+            with known(client, workforce):
+                yield client
+        finally:
+            if weights_sha256 is None:
+                _unload(client, name)
+
+
+def require_gpu(client: Client, *, timeout_s: float) -> None:
+    """Wait for a worker with the resource: a task that asks for what no worker has would wait for ever.
+
+    Raises
+    ------
+    SettingsError : none came in time
+    """
+    deadline = time.monotonic() + timeout_s
+    while not (seen := look(client)).with_gpu:
+        if time.monotonic() > deadline:
+            raise SettingsError(
+                f"Dask scheduler {seen.address}: none of its {seen.workers} workers offers the resource "
+                f"{GPU}; {how_to_start(seen.address)}"
+            )
+        time.sleep(LOOK_S)
+
+
+@contextmanager
+def _client(compute: ComputeSettings) -> Iterator[Client]:
+    if compute.cluster == "local":
+        with local_cluster(compute) as cluster, Client(cluster, set_as_default=True) as client:
+            client.register_plugin(KeepMatchers())
+            yield client
+    elif compute.cluster == "kubernetes":
+        # Imported where it is asked for: its libraries are an extra.
+        from crosstie.flows.cluster.kubernetes import kubernetes_cluster
+
+        with kubernetes_cluster(compute) as cluster, Client(cluster, set_as_default=True) as client:
+            client.register_plugin(KeepMatchers())
+            yield client
+    else:
+        with _joined(compute.cluster, timeout_s=compute.worker_timeout_s) as client:
+            yield client
+
+
+def _joined(address: str, *, timeout_s: float) -> Client:
+    try:
+        return Client(address, timeout=timeout_s, set_as_default=True)
+    except (OSError, ValueError) as problem:
+        raise SettingsError(
+            f"setting compute.cluster = {address!r}: no Dask scheduler answers there ({problem})"
+        ) from problem
+
+
+def _network_name(compute: ComputeSettings, weights_sha256: str | None) -> str:
+    """Name a network by all that makes it what it is on a worker."""
+    if weights_sha256 is None:
+        return f"crosstie-{uuid.uuid4().hex[:16]}"
+    identity = f"{weights_sha256} {compute.device} {compute.threads}"
+    return f"crosstie-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+
+
+def _load_network(client: Client, plugin: LoadMatcher, *, timeout_s: float) -> int:
+    """Have every worker with a GPU load the network, those to come included; returns its halo, px.
+
+    Raises
+    ------
+    SettingsError : no worker has loaded it in time
+    """
+    try:
+        client.register_plugin(plugin)
+    except (CrosstieError, OSError, RuntimeError) as problem:
+        if not look(client, plugin.name).matchers:
+            _unload(client, plugin.name)
+            raise
+        LOG.warning("a worker could not load the network and is not used: %s", problem)
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        seen = look(client, plugin.name)
+        halos = client.run(halo_px, plugin.name, workers=list(seen.matchers), on_error="ignore")
+        for halo in halos.values():
+            if halo is not None:
+                return int(halo)
+        time.sleep(LOOK_S)
+    raise SettingsError(
+        f"Dask scheduler {seen.address}: no worker has loaded the network within {timeout_s:g} s "
+        "(compute.worker_timeout_s); the logs of its workers say why"
+    )
+
+
+def _unload(client: Client, name: str) -> None:
+    if client.status != "running":
+        return
+    # A scheduler that has gone, or forgotten it, has no network to give back.
+    with suppress(OSError, ValueError):
+        client.unregister_worker_plugin(name)

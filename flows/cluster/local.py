@@ -1,0 +1,79 @@
+"""Dask on this machine: processes that read, and processes that hold the network."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dask
+from distributed import Nanny, Scheduler, SpecCluster
+
+from crosstie.flows.cluster.scaling import AdaptReaders
+from crosstie.flows.cluster.worker_tasks import GPU, WORKER_ENVIRONMENT
+
+if TYPE_CHECKING:
+    from crosstie.config import ComputeSettings
+
+LOOPBACK = "127.0.0.1"
+
+
+@contextmanager
+def local_cluster(compute: ComputeSettings) -> Iterator[SpecCluster]:
+    """Run a scheduler and its workers, which are started again when they die, until the block ends."""
+    matchers = {
+        f"matcher-{n}": _worker(resources={GPU: 1}, env=_gpu(n, compute.matchers))
+        for n in range(compute.matchers)
+    }
+    readers = {f"reader-{n}": _worker() for n in range(compute.readers)}
+    scheduler = {
+        "cls": Scheduler,
+        "options": {"host": LOOPBACK, "port": 0, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"},
+    }
+    with (
+        dask.config.set(
+            {
+                "distributed.worker.profile.enabled": False,
+                "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
+                # Else an idle matcher takes windows from a reader, and fetches anew what that has fetched.
+                "distributed.scheduler.work-stealing": False,
+            }
+        ),
+        SpecCluster(
+            workers=matchers | readers, worker=_worker(), scheduler=scheduler, silence_logs=logging.ERROR
+        ) as cluster,
+    ):
+        if compute.adaptive_max is not None:
+            cluster.adapt(
+                Adaptive=AdaptReaders,
+                minimum=compute.matchers + compute.readers,
+                maximum=compute.matchers + max(compute.readers, compute.adaptive_max),
+            )
+        yield cluster
+
+
+def _worker(**options: Any) -> dict[str, Any]:
+    """Describe one process of one thread."""
+    always = {
+        "nthreads": 1,
+        "host": LOOPBACK,
+        "dashboard": False,
+        "dashboard_address": f"{LOOPBACK}:0",
+        "silence_logs": logging.ERROR,
+        # A window more or less is what they hold; Dask would kill a worker for what the network needs.
+        "memory_limit": 0,
+    }
+    return {"cls": Nanny, "options": always | options}
+
+
+def _gpu(n: int, matchers: int) -> dict[str, str]:
+    """Show a matcher one GPU, where there are several of both: torch would have all of them on the first."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        gpus = [str(i) for i, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
+    else:
+        gpus = [name for name in visible.split(",") if name.strip()]
+    return {"CUDA_VISIBLE_DEVICES": gpus[n % len(gpus)]} if len(gpus) > 1 and matchers > 1 else {}

@@ -1,0 +1,154 @@
+"""What runs inside a Dask worker: the network, loaded once; tasks that ask it, and tasks that read for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from distributed import Status, WorkerPlugin, get_worker
+
+from crosstie.errors import CrosstieError, WeightsError
+from crosstie.flows.observe.tracing import continued
+from crosstie.flows.observe.worker_metrics import READ_BYTES, READ_SECONDS, TILES, timed_match
+from crosstie.flows.registration.measure import match_chunk, patch_probability, read_chunk, read_patch
+from crosstie.io.raster import read_plane
+
+if TYPE_CHECKING:
+    from distributed import Worker
+    from odc.geo.geobox import GeoBox
+
+    from crosstie.flows.observe.context import About
+    from crosstie.flows.registration.measure import MatchJob, Plane, Planes, TileMatcher
+    from crosstie.grid import Chunk
+    from crosstie.io.raster import RasterSource
+    from crosstie.types import TiePoints, Tile
+
+LOG = logging.getLogger(__name__)
+
+GPU = "GPU"
+"""Resource of a worker that may hold a network."""
+
+WORKER_ENVIRONMENT = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**34),
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+"""What `loading.keep_freed_memory` does, for the threads of a worker: glibc reads it when a process starts.
+Dask's own default hands memory back at every turn, which cost half of a matching worker's time."""
+
+
+class LoadMatcher(WorkerPlugin):
+    """Loads a network once into every worker that offers `GPU`, those that come later included.
+
+    A worker that has loaded it offers one more resource, by the network's name. Tasks ask for both: none
+    comes to a worker where loading failed, nor to one that holds another run's network.
+    """
+
+    idempotent = True  # a second run with the same network finds it loaded
+
+    def __init__(self, load: Callable[[], TileMatcher], name: str, *, weights_sha256: str | None) -> None:
+        self.name = name
+        self.matcher: TileMatcher | None = None
+        self._load = load
+        self._weights_sha256 = weights_sha256
+
+    async def setup(self, worker: Worker) -> None:
+        gpus = worker.state.total_resources.get(GPU)
+        if not gpus:
+            return
+        # A worker that runs again is offered the tasks that found no worker: they are looked at when it
+        # joins, before it holds the network, and else never again.
+        worker.status = Status.paused
+        try:
+            self.matcher = self._checked(await asyncio.to_thread(self._load))
+            await worker.set_resources(**{self.name: gpus})
+        finally:
+            if worker.status == Status.paused:
+                worker.status = Status.running
+
+    async def teardown(self, worker: Worker) -> None:
+        if self.matcher is not None:
+            self.matcher = None
+            await worker.set_resources(**{self.name: 0})
+
+    def _checked(self, matcher: TileMatcher) -> TileMatcher:
+        if self._weights_sha256 not in {None, matcher.weights_sha256}:
+            raise WeightsError(
+                f"a worker loaded weights with sha256 {matcher.weights_sha256[:16]}…, the run wants "
+                f"{str(self._weights_sha256)[:16]}…; install the same crosstie and the same weights on "
+                "every worker"
+            )
+        return matcher
+
+
+def halo_px(network: str, *, dask_worker: Worker) -> int | None:
+    """Context that the network of a worker needs round a tile, px; None where it is not loaded.
+
+    For `Client.run`, which passes `dask_worker` where a function has it.
+    """
+    plugin = dask_worker.plugins.get(network)
+    matcher = plugin.matcher if isinstance(plugin, LoadMatcher) else None
+    return None if matcher is None else matcher.halo_px
+
+
+def plane_here(source: RasterSource, geobox: GeoBox, luggage: About) -> Plane:
+    """Read a raster on a grid; raises what `read_plane` raises."""
+    with _reading("read plane", luggage):
+        plane = read_plane(source, geobox)
+    READ_BYTES.inc(plane.nbytes)
+    return plane
+
+
+def read_here(job: MatchJob, chunk: Chunk, luggage: About, *, halo_px: int) -> Planes:
+    """Read what matching a window needs; raises what `read_chunk` raises."""
+    with _reading("read window", luggage):
+        return _counted(read_chunk(job, chunk, halo_px=halo_px))
+
+
+def patch_here(job: MatchJob, spot: Tile, luggage: About) -> Planes:
+    """Read what the coarse step needs at a spot; raises what `read_patch` raises."""
+    with _reading("read patch", luggage):
+        return _counted(read_patch(job, spot))
+
+
+def match_here(network: str, job: MatchJob, chunk: Chunk, planes: Planes, luggage: About) -> TiePoints:
+    """Match a window with the network of this worker; all its tiles at once, which the matcher batches."""
+    with continued("match window", luggage), timed_match("fine"):
+        points = match_chunk(job, chunk, planes, _matcher(network))
+    TILES.inc(len(chunk.tiles))
+    return points
+
+
+def probability_here(network: str, job: MatchJob, spot: Tile, planes: Planes, luggage: About) -> Plane:
+    """Ask the network of this worker for the coarse offset at a spot."""
+    del spot
+    with continued("coarse offset", luggage), timed_match("coarse"):
+        return patch_probability(job, planes, _matcher(network))
+
+
+@contextmanager
+def _reading(what: str, luggage: About) -> Iterator[None]:
+    with continued(what, luggage), READ_SECONDS.time():
+        try:
+            yield
+        except CrosstieError as problem:
+            LOG.info("%s: %s", what, problem)  # Dask has a line about it, too, which does not name the pair
+            # An error of GDAL that it came of does not unpickle, and the run would be told of an `Exception`.
+            problem.__context__ = None
+            raise
+
+
+def _counted(planes: Planes) -> Planes:
+    READ_BYTES.inc(planes.reference.nbytes + planes.secondary.nbytes)
+    return planes
+
+
+def _matcher(network: str) -> TileMatcher:
+    plugin = get_worker().plugins.get(network)
+    if not isinstance(plugin, LoadMatcher) or plugin.matcher is None:
+        raise RuntimeError(f"a task that asks for the resource {network} came to a worker without it")
+    return plugin.matcher

@@ -1,0 +1,175 @@
+"""One pair from plan to verdict. Knows neither Prefect nor Dask: an `Engine` says where the work is done."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from crosstie.estimation import estimate
+from crosstie.flows.registration.measure import (
+    THIRDS,
+    MatchJob,
+    TileMatcher,
+    match_chunk,
+    patch_probability,
+    read_chunk,
+    read_patch,
+    room_for_templates,
+    spread_out,
+)
+from crosstie.flows.registration.plan import Plan
+from crosstie.grid import Chunk, chunks
+from crosstie.matcher.coarse import ENOUGH_VOTES, CoarseOffset, consensus
+from crosstie.types import Estimate, Reason, TiePoints, Tile, Verdict, VerdictCode
+
+if TYPE_CHECKING:
+    from crosstie.config import Settings
+    from crosstie.flows.registration.measure import Plane, Planes
+
+Work = TypeVar("Work")
+
+Progress = Callable[[int, int], None]
+"""Called with (tiles done, tiles planned)."""
+
+
+class Engine(Protocol):
+    """Where reading and matching happen: this process, or a cluster."""
+
+    def probabilities(self, job: MatchJob, spots: Sequence[Tile]) -> list[Plane]:
+        """Probability of each coarse offset at each spot, in the order of the spots."""
+
+    def match(self, job: MatchJob, work: Sequence[Chunk]) -> Iterator[tuple[Chunk, TiePoints]]:
+        """Each chunk with its tie points, in any order; a few chunks are in memory at once."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InProcess:
+    """All work in this process; the next window is read while one is matched."""
+
+    matcher: TileMatcher
+
+    def probabilities(self, job: MatchJob, spots: Sequence[Tile]) -> list[Plane]:
+        planes = _ahead(lambda spot: read_patch(job, spot), spots)
+        return [patch_probability(job, patch, self.matcher) for _, patch in planes]
+
+    def match(self, job: MatchJob, work: Sequence[Chunk]) -> Iterator[tuple[Chunk, TiePoints]]:
+        halo_px = self.matcher.halo_px
+        for chunk, planes in _ahead(lambda chunk: read_chunk(job, chunk, halo_px=halo_px), work):
+            yield chunk, match_chunk(job, chunk, planes, self.matcher)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """What was found out about one pair."""
+
+    points: TiePoints
+    estimate: Estimate
+    coarse: CoarseOffset | None
+    """None where the coarse step was skipped."""
+    seconds: float
+
+
+def register_plan(
+    plan: Plan, engine: Engine, settings: Settings, *, progress: Progress | None = None
+) -> Measured:
+    """Coarse offset, tie points and verdict of a planned pair.
+
+    Raises
+    ------
+    UnreadableRasterError : a window could not be read
+    """
+    begin = time.monotonic()
+    tell = progress or _silent
+    if plan.grid is None or not plan.tiles:
+        return Measured(TiePoints.empty(), _refused(plan, settings), None, time.monotonic() - begin)
+    job = MatchJob(
+        reference=plan.reference,
+        secondary=plan.secondary,
+        grid=plan.grid,
+        search_px=plan.search_px,
+        coarse_search_px=plan.coarse_search_px,
+    )
+    tell(0, len(plan.tiles))
+    coarse = None
+    if plan.coarse_search_px:
+        coarse = find_coarse_offset(job, plan.tiles, engine, most_spots=settings.tiles.coarse_spots)
+        if coarse.reliable:
+            job = replace(job, shift_px=(coarse.dx_px, coarse.dy_px))
+    parts, done = [], 0
+    for chunk, part in engine.match(job, chunks(list(plan.tiles), span_px=settings.compute.chunk_px)):
+        parts.append(part)
+        done += len(chunk.tiles)
+        tell(done, len(plan.tiles))
+    points = TiePoints.concatenate(parts)
+    found = estimate(
+        points,
+        planned=len(plan.tiles),
+        pixel_m=math.sqrt(abs(plan.grid.affine.determinant)),
+        tile_px=plan.tile_px,
+        stride_px=plan.stride_px,
+        settings=replace(settings.estimation, search_radius_px=float(plan.search_px)),
+    )
+    return Measured(points, _explained(found, plan, coarse), coarse, time.monotonic() - begin)
+
+
+def find_coarse_offset(
+    job: MatchJob, tiles: tuple[Tile, ...], engine: Engine, *, most_spots: int
+) -> CoarseOffset:
+    """The vote of a third of the spots where it is clear, as on most scenes; else that of all.
+
+    Spots cost as much as the tiles of a small scene, so those that need not be asked are not even read.
+    """
+    spots = spread_out(tiles, count=min(most_spots, room_for_templates(*job.grid.shape)))
+    few = math.ceil(len(spots) / THIRDS)
+    if few < ENOUGH_VOTES:
+        return consensus(engine.probabilities(job, spots))
+    probabilities = engine.probabilities(job, spots[:few])
+    found = consensus(probabilities)
+    if found.votes >= ENOUGH_VOTES:
+        return found
+    return consensus([*probabilities, *engine.probabilities(job, spots[few:])])
+
+
+def _explained(found: Estimate, plan: Plan, coarse: CoarseOffset | None) -> Estimate:
+    """Add to a refusal what estimation cannot know: what was screened out, and how far the search reached."""
+    if found.verdict.code is not VerdictCode.UNRELIABLE:
+        return found
+    reasons = list(found.verdict.reasons)
+    if plan.reason is not None:
+        reasons.insert(0, plan.reason)
+    nothing_fits = {Reason.TOO_FEW_TIE_POINTS, Reason.INCONSISTENT_OFFSETS} & set(reasons)
+    if nothing_fits and plan.reason is None and coarse is not None and not coarse.reliable:
+        reasons.append(Reason.OFFSET_BEYOND_SEARCH)
+    return replace(found, verdict=Verdict(VerdictCode.UNRELIABLE, tuple(dict.fromkeys(reasons))))
+
+
+def _refused(plan: Plan, settings: Settings) -> Estimate:
+    """Nothing was worth matching: what estimation says of no tie points, with the plan's reason instead."""
+    nothing = estimate(
+        TiePoints.empty(),
+        planned=0,
+        pixel_m=settings.grid.resolution_m,
+        tile_px=plan.tile_px,
+        stride_px=plan.stride_px,
+        settings=settings.estimation,
+    )
+    reason = plan.reason or Reason.TOO_FEW_TIE_POINTS
+    return replace(nothing, verdict=Verdict(VerdictCode.UNRELIABLE, (reason,)))
+
+
+def _ahead(read: Callable[[Work], Planes], work: Sequence[Work]) -> Iterator[tuple[Work, Planes]]:
+    """Read one window ahead in a thread: two are in memory, whatever the size of the scene."""
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        upcoming: Future[Planes] | None = None
+        for n, item in enumerate(work):
+            planes = (upcoming or reader.submit(read, item)).result()
+            upcoming = reader.submit(read, work[n + 1]) if n + 1 < len(work) else None
+            yield item, planes
+
+
+def _silent(done: int, planned: int) -> None:
+    del done, planned

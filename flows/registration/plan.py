@@ -1,0 +1,170 @@
+"""What to do for one pair: which grid, which tiles, how far to search. Reads overviews only."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from affine import Affine
+from odc.geo import CRS, Geometry
+from odc.geo.geobox import GeoBox
+
+from crosstie.grid import common_grid, tiles
+from crosstie.io.raster import read_plane
+from crosstie.matcher.screening import Screening, dominant_reason, screen_tiles
+from crosstie.types import Reason, Tile
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from crosstie.config import Settings
+    from crosstie.flows.registration.measure import ReadPlane
+    from crosstie.io.raster import RasterSource
+
+OVERVIEW_PX = 1024
+"""Longer side of the overviews on which tiles are screened: a tile of 192 px still has some ten pixels on the
+largest Sentinel-2 scene."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Overviews:
+    """Both images, small, on one grid that covers the common grid."""
+
+    reference: NDArray[np.float32]
+    """(rows, cols), NaN where invalid."""
+    secondary: NDArray[np.float32]
+    """(rows, cols), NaN where invalid."""
+    grid: GeoBox
+    """Grid of the two; its last row and column may reach beyond the common grid."""
+    px_per_overview_px: int
+    """Pixels of the common grid along the side of an overview pixel."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """Everything that is decided about a pair before the first tile is read."""
+
+    reference: RasterSource
+    secondary: RasterSource
+    grid: GeoBox | None
+    """The common grid; None where the images share no ground."""
+    tile_px: int
+    stride_px: int
+    search_px: int
+    """Reach of the fine step round the coarse offset, px."""
+    coarse_search_px: int
+    """Reach of the coarse step, px; 0 where it is skipped."""
+    tiles: tuple[Tile, ...]
+    """Tiles worth matching, row by row."""
+    reason: Reason | None
+    """Why most tiles were left out; None where most were kept."""
+    overviews: Overviews | None
+
+
+COARSE_MARGIN_PX = 12
+"""Room beyond the largest coarse offset, so that a peak at the end of the range still has flanks."""
+
+
+def plan_pair(
+    reference: RasterSource, secondary: RasterSource, settings: Settings, *, read: ReadPlane = read_plane
+) -> Plan:
+    """Choose the grid and the tiles of a pair.
+
+    Parameters
+    ----------
+    read : reads the overviews. A raster that has none is read in full for them: where that is done by the
+        process that reads the tiles later, remote files are fetched once
+
+    Raises
+    ------
+    UnreadableRasterError : an overview could not be read
+    """
+    resolution_m = settings.grid.resolution_m
+    overlap = _overlap(reference, secondary)
+    grid = None if overlap is None else common_grid(reference.geobox, overlap, resolution_m=resolution_m)
+    if grid is None:
+        size_px, stride_px = settings.tiles.resolved((0, 0))
+        return Plan(
+            reference=reference,
+            secondary=secondary,
+            grid=None,
+            tile_px=size_px,
+            stride_px=stride_px,
+            search_px=settings.tiles.search_px,
+            coarse_search_px=0,
+            tiles=(),
+            reason=Reason.NO_OVERLAP,
+            overviews=None,
+        )
+    shape = (grid.shape[0], grid.shape[1])
+    size_px, stride_px = settings.tiles.resolved(shape)
+    overviews = read_overviews(reference, secondary, grid, read=read)
+    candidates = list(tiles(shape, size_px=size_px, stride_px=stride_px))
+    kept, reason = _screened(candidates, overviews, reference, secondary)
+    reach_px = settings.tiles.coarse_max_offset_m / abs(grid.affine.a)
+    return Plan(
+        reference=reference,
+        secondary=secondary,
+        grid=grid,
+        tile_px=size_px,
+        stride_px=stride_px,
+        search_px=settings.tiles.search_px,
+        coarse_search_px=math.ceil(reach_px) + COARSE_MARGIN_PX if reach_px > 0 else 0,
+        tiles=kept,
+        reason=reason,
+        overviews=overviews,
+    )
+
+
+def read_overviews(
+    reference: RasterSource, secondary: RasterSource, grid: GeoBox, *, read: ReadPlane = read_plane
+) -> Overviews:
+    """Read both images decimated by the same whole factor, at most `OVERVIEW_PX` along the longer side."""
+    factor = max(1, math.ceil(max(grid.shape) / OVERVIEW_PX))
+    rows, cols = (math.ceil(length / factor) for length in grid.shape)
+    small = GeoBox((rows, cols), grid.affine @ Affine.scale(factor), grid.crs)
+    return Overviews(
+        reference=read(reference, small),
+        secondary=read(secondary, small),
+        grid=small,
+        px_per_overview_px=factor,
+    )
+
+
+def _overlap(reference: RasterSource, secondary: RasterSource) -> Geometry | None:
+    overlap = reference.footprint.intersection(secondary.footprint.to_crs(CRS(reference.crs)))
+    return None if overlap.is_empty or overlap.area == 0 else overlap
+
+
+def _screened(
+    candidates: list[Tile], overviews: Overviews, reference: RasterSource, secondary: RasterSource
+) -> tuple[tuple[Tile, ...], Reason | None]:
+    both_valid = np.isfinite(overviews.reference) & np.isfinite(overviews.secondary)
+    if not both_valid.any():
+        return (), Reason.NO_OVERLAP
+    if not candidates:
+        return (), Reason.TOO_FEW_TIE_POINTS
+    screening = screen_tiles(
+        candidates,
+        overviews.reference,
+        overviews.secondary,
+        px_per_overview_px=overviews.px_per_overview_px,
+        reference_kind=reference.kind,
+        secondary_kind=secondary.kind,
+        reference_white=reference.white,
+        secondary_white=secondary.white,
+    )
+    kept = tuple(tile for tile, keep in zip(candidates, screening.keep, strict=True) if keep)
+    return kept, _main_reason(screening)
+
+
+def _main_reason(screening: Screening) -> Reason | None:
+    """Why most of the common ground was left out; None where most of it was kept."""
+    if not screening.keep.any():
+        return dominant_reason(screening)
+    # The swath's edge says nothing about the ground that both images show.
+    counts = Counter(reason for reason in screening.reasons if reason is not Reason.NO_OVERLAP)
+    return counts.most_common(1)[0][0]

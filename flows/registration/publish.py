@@ -1,0 +1,137 @@
+"""From what was measured to a registration, and on to its products."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from crosstie.flows.registration.measure import ALIGN_PX
+from crosstie.grid import window
+from crosstie.io.products.overview import Thumbnails
+from crosstie.io.products.write import run_key, write_products
+from crosstie.io.raster import read_plane
+from crosstie.types import Provenance, Registration, pair_key
+
+if TYPE_CHECKING:
+    from crosstie.config import Settings
+    from crosstie.flows.registration.measure import ReadPlane
+    from crosstie.flows.registration.pipeline import Measured
+    from crosstie.flows.registration.plan import Plan
+    from crosstie.io.storage.store import Store
+
+ALGORITHM_VERSION = "1"
+"""Raised with every change of the code that changes results: pairs are then done anew."""
+
+DETAIL_PX = 320
+"""Side of the window that the report shows at full resolution."""
+
+TOLD_VERSIONS = ("crosstie", "torch", "numpy", "scipy", "rasterio", "odc-geo")
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What a pair is called, and where its files are."""
+
+    reference_id: str
+    secondary_id: str
+    reference_hrefs: tuple[str, ...]
+    secondary_hrefs: tuple[str, ...]
+    secondary_acquired_utc: datetime | None = None
+
+    @property
+    def pair_key(self) -> str:
+        return pair_key(self.reference_id, self.secondary_id)
+
+
+def run_key_of(pair_key: str, settings: Settings, *, weights_sha256: str) -> str:
+    """Key of the run of a pair with these settings and weights."""
+    return run_key(
+        pair_key=pair_key,
+        weights_sha256=weights_sha256,
+        settings_hash=settings.hash,
+        algorithm_version=ALGORITHM_VERSION,
+    )
+
+
+def assemble(
+    names: Names, plan: Plan, measured: Measured, settings: Settings, *, weights_sha256: str, seconds: float
+) -> Registration:
+    """Put together everything that is known about a pair.
+
+    Parameters
+    ----------
+    seconds : wall time from reading the headers to the verdict
+    """
+    return Registration(
+        pair_key=names.pair_key,
+        run_key=run_key_of(names.pair_key, settings, weights_sha256=weights_sha256),
+        reference_id=names.reference_id,
+        reference_hrefs=names.reference_hrefs,
+        secondary_id=names.secondary_id,
+        secondary_hrefs=names.secondary_hrefs,
+        grid=plan.grid,
+        planned=len(plan.tiles),
+        points=measured.points,
+        estimate=measured.estimate,
+        provenance=Provenance(
+            versions=tuple((name, importlib.metadata.version(name)) for name in TOLD_VERSIONS),
+            weights_sha256=weights_sha256,
+            settings_hash=settings.hash,
+            created_utc=datetime.now(UTC),
+            seconds=seconds,
+        ),
+    )
+
+
+def publish(
+    store: Store, registration: Registration, plan: Plan, names: Names, *, read: ReadPlane = read_plane
+) -> str:
+    """Write and commit the products of a pair; return their URL.
+
+    Parameters
+    ----------
+    read : reads the window that the report shows at full resolution; who has matched it has it at hand
+
+    Raises
+    ------
+    StoreError : the root cannot be written
+    UnreadableRasterError : a raster is gone
+    """
+    return write_products(
+        store,
+        registration,
+        thumbnails=_thumbnails(plan),
+        detail=_detail(plan, registration, read),
+        acquired_utc=names.secondary_acquired_utc,
+        storage=plan.secondary.storage,
+        drivers=plan.secondary.drivers,
+    )
+
+
+def _thumbnails(plan: Plan) -> Thumbnails | None:
+    if plan.overviews is None:
+        return None
+    return Thumbnails(plan.overviews.reference, plan.overviews.secondary, plan.overviews.grid)
+
+
+def _detail(plan: Plan, registration: Registration, read: ReadPlane) -> Thumbnails | None:
+    """Read a window at full resolution where a shift of a pixel can be seen: round the surest used point."""
+    used, points = registration.estimate.used, registration.points
+    if plan.grid is None or not used.any():
+        return None
+    surest = int(np.argmax(np.where(used, points.confidence, -1.0)))
+    row, col = (
+        _inside(int(start[surest] + plan.tile_px / 2 - DETAIL_PX / 2), length)
+        for start, length in zip((points.row, points.col), plan.grid.shape, strict=True)
+    )
+    view = window(plan.grid, row=row, col=col, shape=(DETAIL_PX, DETAIL_PX))
+    return Thumbnails(read(plan.reference, view), read(plan.secondary, view), view)
+
+
+def _inside(start_px: int, length_px: int) -> int:
+    """First row or column of a detail window moved into a grid of that length, on the network's lattice."""
+    return max(0, min(start_px, length_px - DETAIL_PX)) // ALIGN_PX * ALIGN_PX

@@ -1,0 +1,84 @@
+"""What went wrong with a pair: a short code for counting, and whether trying again can help."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from distributed.client import FutureCancelledError
+from distributed.comm.core import CommClosedError
+
+from crosstie.errors import (
+    BadInputError,
+    DeadlyWorkError,
+    NoGeoreferenceError,
+    NoWorkerError,
+    StoreError,
+    UnreadableRasterError,
+)
+from crosstie.flows.registration.deadline import RunStoppedError, TimeLimitError
+from crosstie.io.storage.href import local_path
+from crosstie.io.storage.redaction import redacted
+
+BUG = "bug"
+
+ANSWERED = re.compile(r"\b(HTTP|response|error)[^0-9]{0,20}(401|403|404|410)\b", re.IGNORECASE)
+"""A server that says so will say so again: the file is not there, or not for us."""
+
+PASSING = frozenset({"storage", "unreadable_remote_raster", "connection", "no_gpu_worker", "time_limit"})
+"""Codes of what may be well tomorrow with nobody mending the input."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why an attempt at a pair broke off."""
+
+    code: str
+    message: str
+    """One line, without secrets."""
+    again: bool
+    """Whether another attempt may help at once: what was read or written lies beyond a network."""
+
+
+def trouble_of(problem: BaseException, hrefs: Sequence[str], out: str) -> Trouble:
+    """Classify what broke off a pair.
+
+    Parameters
+    ----------
+    hrefs : files of the pair
+    out : root of the products
+    """
+    message = redacted(" ".join(str(problem).split()))[:2000] or type(problem).__name__
+    code, again = _kind_of(problem, hrefs, out)
+    if code == BUG:
+        message = f"{type(problem).__name__}: {message}"
+    return Trouble(code, message, again)
+
+
+def _kind_of(problem: BaseException, hrefs: Sequence[str], out: str) -> tuple[str, bool]:
+    match problem:
+        case TimeLimitError():
+            return "time_limit", False
+        case RunStoppedError():
+            return "stopped", False
+        case UnreadableRasterError():
+            if all(local_path(href) is not None for href in hrefs):
+                return "unreadable_raster", False
+            lasting = ANSWERED.search(str(problem)) is not None
+            return ("unreadable_raster" if lasting else "unreadable_remote_raster"), not lasting
+        case NoGeoreferenceError():
+            return "no_georeference", False
+        case StoreError():
+            return "storage", local_path(out) is None
+        case BadInputError():
+            return "bad_input", False
+        case NoWorkerError():
+            return "no_gpu_worker", False  # it has been waited for already
+        case DeadlyWorkError():
+            return "deadly_work", False
+        case FutureCancelledError():
+            return "connection", True
+        case ConnectionError() | TimeoutError() | CommClosedError():
+            return "connection", True
+    return BUG, False

@@ -1,0 +1,203 @@
+"""One pair of a run: claimed, measured on the cluster, committed; or given up with a code and a message."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextvars import copy_context
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from distributed import Client
+
+from crosstie.errors import CrosstieError
+from crosstie.flows.registration import deadline
+from crosstie.flows.cluster.connect import OnCluster
+from crosstie.flows.registration.deadline import Deadline, stopped_by
+from crosstie.flows.observe.context import working_on
+from crosstie.flows.observe.run_metrics import RUN_TILES
+from crosstie.flows.observe.tracing import step
+from crosstie.flows.runs.outcome import Outcome
+from crosstie.flows.registration.pipeline import register_plan
+from crosstie.flows.registration.plan import plan_pair
+from crosstie.flows.registration.publish import Names, assemble, publish, run_key_of
+from crosstie.flows.runs.progress import listener
+from crosstie.flows.runs.failure_codes import BUG, Trouble, trouble_of
+from crosstie.io.archive.claims import Claim, ClaimLostError, Held, take
+from crosstie.io.archive.failures import forget_failure
+from crosstie.io.products.write import correction_dict, product_prefix, read_correction
+from crosstie.io.raster import open_pair
+from crosstie.io.storage.redaction import redacted
+from crosstie.io.storage.store import open_store
+
+if TYPE_CHECKING:
+    from crosstie.config import Settings
+    from crosstie.io.storage.store import Store
+    from crosstie.types import ScenePair
+
+T = TypeVar("T")
+
+LOG = logging.getLogger(__name__)
+
+GRACE_S = 5.0
+"""How long past its deadline a pair may take to notice, seconds; its thread is left to itself then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What all pairs of a run have in common."""
+
+    out: str
+    """Root of the products."""
+    settings: Settings
+    weights_sha256: str
+
+    def store(self) -> Store:
+        return open_store(self.out, self.settings.storage)
+
+    def run_key(self, pair: ScenePair) -> str:
+        return run_key_of(pair.key, self.settings, weights_sha256=self.weights_sha256)
+
+
+class PairFailedError(CrosstieError):
+    """An attempt at a pair broke off; fit to be stored and shown."""
+
+    def __init__(self, trouble: Trouble) -> None:
+        super().__init__(f"{trouble.code}: {trouble.message}")
+        self.trouble = trouble
+
+
+def register_pair(pair: ScenePair, batch: Batch) -> Outcome:
+    """Register one pair on the cluster that this process is connected to, and commit its products.
+
+    Where another run holds the pair, that is its outcome; where another run has committed it since it was
+    looked up, the outcome is that run's.
+
+    Raises
+    ------
+    PairFailedError : it broke off, for whatever reason; one line without secrets
+    """
+    try:
+        deadline.check()
+        with working_on(pair_key=pair.key):
+            return _claimed(pair, batch)
+    except PairFailedError:
+        raise
+    except CrosstieError as problem:
+        raise _failed(problem, pair, batch) from None
+
+
+def _claimed(pair: ScenePair, batch: Batch) -> Outcome:
+    store, run_key = batch.store(), batch.run_key(pair)
+    prefix = product_prefix(pair.key, run_key)
+    claim = take(store, prefix, lease_s=batch.settings.runs.claim_s)
+    if isinstance(claim, Held):
+        return Outcome.elsewhere(pair.key, until_utc=claim.expires_utc)
+    with claim:
+        correction = read_correction(store, pair.key, run_key)
+        if correction is not None:
+            return Outcome.of(pair.key, correction, products=store.url_of(prefix), already_done=True)
+        limit = Deadline.after(batch.settings.runs.pair_timeout_s)
+        with stopped_by(limit.check, claim.check):
+            work = in_thread(functools.partial(_registered, pair, batch, store), name=pair.key)
+        try:
+            problem = work.exception(limit.left_s + GRACE_S)
+        except TimeoutError:
+            limit.check()  # raises: the thread is inside code that does not ask, and commits nothing any more
+            raise
+        if problem is None:
+            return work.result()
+        if isinstance(problem, ClaimLostError):
+            return _taken_over(pair, claim)
+        deadline.check()  # where the run is being stopped, what broke is the cluster that went away
+        raise _failed(problem, pair, batch) from None
+
+
+def _registered(pair: ScenePair, batch: Batch, store: Store) -> Outcome:
+    """Plan, measure, render and commit: the work itself, which asks now and then whether it is to go on."""
+    begin = time.monotonic()
+    settings = batch.settings
+    tell = functools.partial(listener().tiles, pair.key)
+    counted = 0
+
+    def progress(done: int, planned: int) -> None:
+        nonlocal counted
+        deadline.check()
+        RUN_TILES.inc(done - counted)
+        counted = done
+        tell(done, planned)
+
+    names = Names(
+        reference_id=pair.reference.id,
+        secondary_id=pair.secondary.id,
+        reference_hrefs=pair.reference.hrefs,
+        secondary_hrefs=pair.secondary.hrefs,
+        secondary_acquired_utc=pair.secondary.acquired_utc,
+    )
+    sources = open_pair(
+        pair.reference.hrefs,
+        pair.secondary.hrefs,
+        reference_kind=pair.reference.kind,
+        secondary_kind=pair.secondary.kind,
+        from_catalogue=True,
+        storage=settings.storage,
+    )
+    deadline.check()
+    engine = OnCluster(Client.current())
+    with step("plan"):
+        plan = plan_pair(*sources, settings, read=engine.read)
+    deadline.check()
+    with step("measure"):
+        measured = register_plan(plan, engine, settings, progress=progress)
+    registration = assemble(
+        names,
+        plan,
+        measured,
+        settings,
+        weights_sha256=batch.weights_sha256,
+        seconds=time.monotonic() - begin,
+    )
+    deadline.check()
+    with step("publish"):
+        url = publish(store, registration, plan, names, read=engine.read)
+    forget_failure(store, pair.key, registration.run_key)
+    return Outcome.of(pair.key, correction_dict(registration), products=url, already_done=False)
+
+
+def _taken_over(pair: ScenePair, claim: Claim) -> Outcome:
+    LOG.warning(
+        "%s: given up to another run, for its claim %s could not be renewed in time", pair.key, claim.key
+    )
+    return Outcome.elsewhere(pair.key, until_utc=claim.expires_utc)
+
+
+def _failed(problem: BaseException, pair: ScenePair, batch: Batch) -> PairFailedError:
+    trouble = trouble_of(problem, (*pair.reference.hrefs, *pair.secondary.hrefs), batch.out)
+    if trouble.code == BUG:
+        LOG.error("%s: broke off\n%s", pair.key, redacted("".join(traceback.format_exception(problem))))
+    return PairFailedError(trouble)
+
+
+def in_thread(work: Callable[[], T], *, name: str) -> Future[T]:
+    """Run `work` in a thread of its own, in this context: one that hangs can be left to itself.
+
+    An executor's threads are waited for when the interpreter ends; this one is not.
+    """
+    future: Future[T] = Future()
+    context = copy_context()
+
+    def run() -> None:
+        try:
+            result = context.run(work)
+        except BaseException as problem:  # noqa: BLE001  (handed over, not swallowed)
+            future.set_exception(problem)
+        else:
+            future.set_result(result)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return future

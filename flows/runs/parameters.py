@@ -1,0 +1,81 @@
+"""What a flow is started with: plain values that Prefect may store, and therefore no secret among them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel
+
+from crosstie.config import Settings, commented_yaml, load_settings, validated, walk
+from crosstie.errors import SettingsError
+from crosstie.io.storage.href import public_href
+
+Json = dict[str, Any]
+
+AnySettings = TypeVar("AnySettings", bound=BaseModel)
+
+
+def as_parameter(settings: BaseModel) -> Json:
+    """All settings as a settings file would hold them."""
+    values: Json = yaml.safe_load(commented_yaml(settings))
+    return values
+
+
+def settings_of(given: Mapping[str, Any] | None) -> Settings:
+    """Settings of a flow: defaults, then `CROSSTIE_…` variables here, then what it was started with.
+
+    Parameters
+    ----------
+    given : what a settings file would hold, whole or in part; None for nothing
+
+    Raises
+    ------
+    SettingsError : one line that names the key, the value and what is allowed
+    """
+    here = {setting.name: setting.value for setting in walk(load_settings()) if not setting.is_group}
+    return validated(Settings, ("environment", here), ("parameter settings", dotted(given or {})))
+
+
+def dotted(tree: Mapping[str, Any], prefix: str = "") -> Json:
+    """Values of nested groups by dotted name: `{"tiles": {"size_px": 96}}` -> `{"tiles.size_px": 96}`."""
+    flat: Json = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value and len(prefix.split(".")) < 2:
+            flat |= dotted(value, f"{prefix}{name}.")
+        elif not (value is None and not prefix and name != "weights"):
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+_PRIVATE: ContextVar[Mapping[str, str] | None] = ContextVar("crosstie_private_addresses", default=None)
+"""Public address -> the one to open. Lives in the process alone: a flow's parameters are stored and shown."""
+
+
+@contextmanager
+def shown(address: str) -> Iterator[str]:
+    """The address as a flow of this process may be given it; `private` makes the whole one of it again."""
+    public = public_href(address)
+    token = _PRIVATE.set({**(_PRIVATE.get() or {}), public: address})
+    try:
+        yield public
+    finally:
+        _PRIVATE.reset(token)
+
+
+def private(address: str) -> str:
+    """The address to open for a parameter.
+
+    Raises
+    ------
+    SettingsError : it carries a user, a password or a signature, which Prefect has stored by now
+    """
+    if public_href(address) != address:
+        raise SettingsError(
+            f"{public_href(address)}: was given with a secret in it, and Prefect stores and shows what a "
+            "flow is given: withdraw that secret; the worker's ~/.netrc or AWS_... variables are the place"
+        )
+    return (_PRIVATE.get() or {}).get(address, address)

@@ -1,0 +1,23 @@
+"""A pair is over: it is counted, and put on record."""
+
+from __future__ import annotations
+
+import logging
+
+from crosstie.flows.observe.context import working_on
+from crosstie.flows.observe.run_metrics import PAIRS
+from crosstie.flows.runs.outcome import IN_PROGRESS, Outcome
+
+LOG = logging.getLogger(__name__)
+
+
+def note(flow: str, outcome: Outcome) -> None:
+    """Count what a run has done, and have its log say so; what another run has done is that one's to tell."""
+    if outcome.already_done or outcome.verdict == IN_PROGRESS:
+        return
+    reason = outcome.reasons[0] if outcome.reasons else ""
+    PAIRS.labels(flow, outcome.verdict, reason).inc()
+    what = ", ".join([outcome.verdict, *outcome.reasons])
+    facts = {"verdict": outcome.verdict, "reasons": list(outcome.reasons), "seconds": outcome.seconds}
+    with working_on(pair_key=outcome.pair_key):
+        LOG.info("%s: %s", outcome.pair_key, what, extra=facts)

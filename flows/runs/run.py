@@ -1,0 +1,195 @@
+"""One run of a flow over pairs: looks up what is done, registers the rest, and tells everybody about it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from prefect import task
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
+
+from crosstie.errors import StoreError
+from crosstie.io.archive import run_log
+from crosstie.flows.observe.context import working_on
+from crosstie.flows.observe.json_lines import write_log_as
+from crosstie.flows.runs.record import note
+from crosstie.flows.observe.run_server import serve_run
+from crosstie.flows.runs.pairs import Registrar
+from crosstie.flows.runs.progress import listener
+from crosstie.flows.runs.done import done_outcomes
+from crosstie.flows.runs.summary import markdown
+from crosstie.flows.runs.tally import MOST_ROWS, Tally
+from crosstie.io.archive.index import index_committed
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from crosstie.config import Settings
+    from crosstie.flows.registration.measure import TileMatcher
+    from crosstie.flows.runs.outcome import Outcome
+    from crosstie.types import ScenePair
+
+LOG = logging.getLogger(__name__)
+
+TELL_S = 5.0
+"""Time between two reports to the server, seconds: a run of small pairs would do little else."""
+
+PRIORITY = {"new-scene": 10, "nightly": 5, "backfill": 0}
+"""Of a flow's tiles on a Dask scheduler that several runs share: what is waited for goes first."""
+
+
+class Run:
+    """A run, from when its first pairs are known; as a context it ends with a log and artifacts."""
+
+    def __init__(
+        self,
+        name: str,
+        out: str,
+        settings: Settings,
+        *,
+        asked: dict[str, Any],
+        scope: str = "",
+        started: datetime,
+        until: datetime | None = None,
+        whole: bool = True,
+        periods: int = 1,
+        priority: int | None = None,
+        load: Callable[[], TileMatcher] | None = None,
+    ) -> None:
+        """Log the beginning. Parameters are those of `run_log.begin` and `Registrar`, and these.
+
+        Parameters
+        ----------
+        name : of the flow; artifacts and logs are named by it
+        whole : it was asked for all pairs there are
+        periods : parts that it is planned in
+        """
+        self.tally = Tally(periods=periods)
+        self._name = name
+        self._asked = asked
+        self._whole = whole
+        priority = PRIORITY.get(name, 0) if priority is None else priority
+        self._registrar = Registrar(out, settings, priority=priority, load=load)
+        self._log = run_log.begin(
+            self._registrar.store, name, scope=scope, asked=asked, started=started, until=until
+        )
+        self._progress: UUID | None = None
+        self._told_s = 0.0
+        self._observe = settings.observe
+        self._context = ExitStack()
+
+    def __enter__(self) -> Self:
+        write_log_as(self._observe.log_format)
+        serve_run(self._observe)
+        self._context.enter_context(working_on(flow=self._name, flow_run_id=_flow_run_id()))
+        self._registrar.__enter__()
+        self._progress = cast(
+            "UUID", create_progress_artifact(0.0, key=f"crosstie-{self._name}-progress", description="begun")
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._registrar.__exit__(kind, value, trace)
+        if value is None:
+            self._end()
+        self._context.close()
+
+    def take(
+        self, pairs: Sequence[ScenePair], *, only: Callable[[ScenePair], bool] | None = None
+    ) -> Iterator[Outcome]:
+        """Outcomes of more pairs, those done before first; of the others only those that `only` accepts.
+
+        Raises
+        ------
+        StoreError : the root of the products cannot be read
+        SettingsError, WeightsError : there is no cluster to work on, or no network on it
+        """
+        done = self.look_up(pairs)
+        to_do = [pair for pair in pairs if pair.key not in done and (only is None or only(pair))]
+        self.tally.plan(len(done) + len(to_do), to_do=len(to_do))
+        for outcome in done.values():
+            self.tally.add(outcome)
+            yield outcome
+        self._tell(now=True)
+        committed: list[Outcome] = []
+        try:
+            for outcome in self._registrar.register(to_do):
+                self.tally.add(outcome)
+                note(self._name, outcome)
+                committed += [outcome] if outcome.products is not None else []
+                before = "already done: " if outcome.already_done else ""
+                listener().finished(outcome.pair_key, before + ", ".join([outcome.verdict, *outcome.reasons]))
+                self._tell()
+                yield outcome
+        finally:
+            self._index(committed)
+
+    def look_up(self, pairs: Sequence[ScenePair]) -> dict[str, Outcome]:
+        """Outcomes by key of the pairs that are done, for these settings and weights."""
+        batch = self._registrar.batch
+        found: dict[str, Outcome] = look_up_task(
+            self._registrar.store, pairs, batch.settings, weights_sha256=batch.weights_sha256
+        )
+        return found
+
+    def _index(self, outcomes: Sequence[Outcome]) -> None:
+        """Take what was committed into the index, which `_COMMIT` does not need: a run is not lost by it."""
+        if not outcomes:
+            return
+        try:
+            index_committed(
+                self._registrar.store,
+                [(o.pair_key, str(o.products).rpartition("/")[2]) for o in outcomes],
+            )
+        except StoreError as trouble:
+            LOG.warning("the index was not brought up to date; `crosstie index` does it: %s", trouble)
+
+    def _tell(self, *, now: bool = False) -> None:
+        listener().run(self.tally)
+        if self._progress is not None and (now or time.monotonic() - self._told_s >= TELL_S):
+            update_progress_artifact(self._progress, self.tally.done_pct, description=self.tally.line())
+            self._told_s = time.monotonic()
+
+    def _end(self) -> None:
+        tally, key = self.tally, f"crosstie-{self._name}"
+        if self._progress is not None:
+            update_progress_artifact(self._progress, 100.0, description=tally.line())
+        rows = [*tally.unwell, *tally.well][:MOST_ROWS]
+        create_table_artifact(
+            [outcome.row() for outcome in sorted(rows, key=lambda outcome: outcome.pair_key)],
+            key=key,
+            description=f"{len(rows)} of {tally.over} pairs"
+            + ("" if len(rows) == tally.over else "; what failed or is unreliable goes first"),
+        )
+        took = timedelta(seconds=time.monotonic() - tally.begun_s)
+        page = markdown(f"crosstie {self._name}", self._asked, tally, took=took, next_step=NEXT_STEP)
+        create_markdown_artifact(page, key=f"{key}-summary", description=tally.line())
+        run_log.end(self._registrar.store, self._log, tally, whole=self._whole)
+
+
+def _flow_run_id() -> str:
+    """Of the flow that this is called in; empty outside one."""
+    context = FlowRunContext.get()
+    return "" if context is None or context.flow_run is None else str(context.flow_run.id)
+
+
+NEXT_STEP = (
+    "The next run tries these again, and `crosstie backfill --only-failed` these alone; `crosstie status` "
+    "lists every pair with its message."
+)
+
+look_up_task = task(name="look up what is done", cache_policy=NO_CACHE)(done_outcomes)

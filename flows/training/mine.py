@@ -1,0 +1,308 @@
+"""Tiles to learn from, out of a user's own archive: the pairs of a catalogue, cut where matching would cut.
+
+Nothing here needs a label. The tiles are those that a registration would match, read by the same reader, the
+SAR image moved by the pair's coarse offset as there. They are kept on disk, so that a run that goes on reads
+no raster again, and sees what it saw.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crosstie.errors import BadInputError, SettingsError
+from crosstie.flows.discovery.pairs import find_pairs
+from crosstie.flows.registration.measure import MatchJob
+from crosstie.flows.registration.pipeline import InProcess, find_coarse_offset
+from crosstie.flows.registration.plan import plan_pair
+from crosstie.grid import window
+from crosstie.io.datasets.mined import (
+    MinedTiles,
+    read_index,
+    read_mined,
+    tiles_path,
+    write_index,
+    write_mined,
+)
+from crosstie.io.raster import RasterSource, open_pair, read_plane
+from crosstie.matcher.training.samples import MARGIN_PX, TrainingScene
+from crosstie.matcher.training.unlabelled import UnlabelledScene
+from crosstie.types import Kind
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+    from crosstie.config import Settings
+    from crosstie.flows.registration.measure import TileMatcher
+    from crosstie.flows.registration.plan import Plan
+    from crosstie.matcher.training.loop import TrainingPlan
+    from crosstie.types import ScenePair, Tile
+
+SEED_PART = 6
+"""Tells these draws from all others of the same seed."""
+
+WANDER_PX = 96
+"""Centres of samples are drawn this far round a place (`crosstie.matcher.training.samples`)."""
+
+NODE_PX = 32
+"""Spacing of the constant truth of a labelled tile."""
+
+LEAST_VALID, LEAST_VALID_LABELLED = 0.85, 0.97
+"""Shares of valid pixels that a tile needs in both images: crops with less than 0.8 are not drawn."""
+
+TEMPLATE_PX = 192
+"""Of the match that labels a tile; smaller where the tile is."""
+
+
+@dataclass(frozen=True, slots=True)
+class MiningRules:
+    """What is taken from a catalogue."""
+
+    pairs: int
+    """At most."""
+    tiles_per_pair: int
+    """At most."""
+    side_px: int
+    """Of a tile."""
+    search_px: int
+    """How far the match that labels a tile searches."""
+    pseudo_labels: bool
+    least_confidence: float
+    seed: int
+
+
+def labelled_side_px(plan: TrainingPlan) -> int:
+    """Side of a tile for labelled crops: the crop, its margin, extra shift, own offset and wandering."""
+    side = plan.crop_px + 2 * (MARGIN_PX + plan.jitter_px + plan.search_px // 2) + WANDER_PX
+    return -(-side // 16) * 16
+
+
+def mine_catalogue(
+    catalogue: str,
+    settings: Settings,
+    rules: MiningRules,
+    folder: Path,
+    load: Callable[[], TileMatcher],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> list[str]:
+    """Mine the pairs of a catalogue into `folder`; those that are there already are not read again.
+
+    A pair that cannot be read is left out, which is kept in its file too: remove that to try it again.
+
+    Parameters
+    ----------
+    settings : which scenes make a pair, the grid, the tiles and the coarse step
+    load : makes the matcher that finds the coarse offset and the pseudo-labels; called once, if at all
+    progress : called with (pairs done, pairs in all)
+    tell : called with what is worth a line
+
+    Returns
+    -------
+    Keys of the pairs, in order.
+
+    Raises
+    ------
+    CatalogueError : the catalogue cannot be read
+    SettingsError : no pair in it, or `folder` was mined by other rules
+    """
+    asked = described(catalogue, settings, rules)
+    index = read_index(folder)
+    if index is not None and index["asked"] != asked:
+        raise SettingsError(f"{folder}: was mined by other settings; remove it, or choose another `out`")
+    pairs: dict[str, ScenePair] = {}
+    if index is None or not all(tiles_path(folder, key).exists() for key in index["pairs"]):
+        pairs = {pair.key: pair for pair in find_pairs(catalogue, settings)}
+        if not pairs:
+            raise SettingsError(f"{catalogue}: no pair to mine; `crosstie pairs --catalog …` says why")
+    if index is None:
+        index = {"asked": asked, "pairs": choose(sorted(pairs), rules.pairs, seed=rules.seed)}
+        write_index(folder, index)
+    keys: list[str] = index["pairs"]
+    matcher: TileMatcher | None = None
+    for n, key in enumerate(keys):
+        path = tiles_path(folder, key)
+        if not path.exists():
+            if key not in pairs:
+                raise SettingsError(
+                    f"{folder}: {key} is no more in {catalogue}; remove the folder to mine anew"
+                )
+            matcher = matcher or load()
+            mined = _mine_or_say_why(pairs[key], settings, rules, matcher)
+            write_mined(path, mined)
+            if tell is not None and mined.note:
+                tell(f"{key}: {mined.note}")
+        if progress is not None:
+            progress(n + 1, len(keys))
+    return keys
+
+
+def described(catalogue: str, settings: Settings, rules: MiningRules) -> dict[str, Any]:
+    """All that decides what is mined, fit for JSON."""
+    tree = settings.model_dump(mode="json", include={"grid", "catalogue", "pairing", "tiles"})
+    return tree | {"catalog": catalogue} | {name: getattr(rules, name) for name in rules.__slots__}
+
+
+def choose(keys: Sequence[str], count: int, *, seed: int) -> list[str]:
+    """At most `count`, drawn by the seed, in their order."""
+    if len(keys) <= count:
+        return list(keys)
+    drawn = np.random.default_rng((seed, SEED_PART)).permutation(len(keys))[:count]
+    return [keys[n] for n in sorted(drawn.tolist())]
+
+
+def _mine_or_say_why(
+    pair: ScenePair, settings: Settings, rules: MiningRules, matcher: TileMatcher
+) -> MinedTiles:
+    try:
+        return mine_pair(pair, settings, rules, matcher)
+    except BadInputError as problem:
+        return MinedTiles.none(f"left out: {' '.join(str(problem).split())}")
+
+
+def mine_pair(pair: ScenePair, settings: Settings, rules: MiningRules, matcher: TileMatcher) -> MinedTiles:
+    """Cut tiles worth matching out of one pair, the optical image being the reference.
+
+    Raises
+    ------
+    BadInputError : one of its rasters cannot be read, or both are of one kind
+    """
+    scenes = (pair.reference, pair.secondary)
+    optical, sar = sorted(scenes, key=lambda scene: scene.kind is Kind.SAR)
+    if optical.kind is sar.kind:
+        raise BadInputError(f"{pair.key}: both images are {optical.kind}; one of each kind is needed")
+    sources = open_pair(
+        optical.hrefs, sar.hrefs, reference_kind=optical.kind, secondary_kind=sar.kind, from_catalogue=True
+    )
+    plan = plan_pair(*sources, settings)
+    if plan.grid is None or not plan.tiles:
+        why = plan.reason.sentence if plan.reason else "nothing is worth matching"
+        return MinedTiles.none(f"no tile of {rules.side_px} px: {why}")
+    shift = _coarse_shift(plan, settings, matcher)
+    rng = np.random.default_rng((rules.seed, SEED_PART, zlib.crc32(pair.key.encode())))
+    drawn = sorted(rng.permutation(len(plan.tiles))[: rules.tiles_per_pair].tolist())
+    cut = (_cut(plan, plan.grid, plan.tiles[n], shift, rules, matcher) for n in drawn)
+    parts = [part for part in cut if part is not None]
+    if not parts:
+        return MinedTiles.none(f"no tile of {rules.side_px} px is valid in both images")
+    bands, valid, planes, offsets = (np.stack(column) for column in zip(*parts, strict=True))
+    moved = f"coarse offset ({shift[0]:+d}, {shift[1]:+d}) px taken off" if shift != (0, 0) else ""
+    return MinedTiles(bands, valid, planes, offsets, moved)
+
+
+def _coarse_shift(plan: Plan, settings: Settings, matcher: TileMatcher) -> tuple[int, int]:
+    """Whole pixels (x, y) that the SAR image is off by as a whole; zero where no vote is clear."""
+    if plan.grid is None or not plan.coarse_search_px:
+        return 0, 0
+    job = MatchJob(plan.reference, plan.secondary, plan.grid, plan.search_px, plan.coarse_search_px)
+    most_spots = settings.tiles.coarse_spots
+    found = find_coarse_offset(job, plan.tiles, InProcess(matcher), most_spots=most_spots)
+    return (found.dx_px, found.dy_px) if found.reliable else (0, 0)
+
+
+def _cut(
+    plan: Plan, grid: GeoBox, tile: Tile, shift: tuple[int, int], rules: MiningRules, matcher: TileMatcher
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.float16], NDArray[np.float32]] | None:
+    """Bands, validity, dB and offset of one tile; None where too little of it is valid."""
+    side = (tile.size_px, tile.size_px)
+    here = window(grid, row=tile.row, col=tile.col, shape=side)
+    bands, valid = read_bands(plan.reference, here)
+    sar = read_plane(
+        plan.secondary, window(grid, row=tile.row + shift[1], col=tile.col + shift[0], shape=side)
+    )
+    share = min(valid.mean(), np.isfinite(sar).mean())
+    if share < LEAST_VALID:
+        return None
+    offset = np.full(2, np.nan, np.float32)
+    if rules.pseudo_labels and share >= LEAST_VALID_LABELLED:
+        offset = _label(read_plane(plan.reference, here), sar, rules, matcher)
+    return bands, valid, sar.astype(np.float16), offset
+
+
+def read_bands(source: RasterSource, grid: GeoBox) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Read each band of an optical raster apart: training mixes them anew, which one plane does not allow.
+
+    Returns
+    -------
+    (bands, rows, cols) with white at 255, and (rows, cols) where they are valid
+    """
+    several = len(source.hrefs) > 1
+    planes = np.stack(
+        [
+            read_plane(
+                replace(source, bands=(band,), hrefs=(source.hrefs[n],) if several else source.hrefs), grid
+            )
+            for n, band in enumerate(source.bands)
+        ]
+    )
+    # A single band may hold the nodata value by chance.
+    valid = np.asarray(np.isfinite(planes).any(axis=0))
+    scaled = np.clip(np.nan_to_num(planes) * (255 / source.white), 0, 255)
+    return np.rint(scaled).astype(np.uint8), valid
+
+
+def _label(
+    optical: NDArray[np.float32], sar: NDArray[np.float32], rules: MiningRules, matcher: TileMatcher
+) -> NDArray[np.float32]:
+    """Offset (2,) of the middle of a tile, NaN where the matcher is not sure."""
+    size = min(TEMPLATE_PX, len(optical) - 2 * rules.search_px)
+    first = np.array([(len(optical) - size) // 2], np.int64)
+    found = matcher.match(
+        optical, sar, first, first, size_px=size, search_px=rules.search_px,
+        reference_kind=Kind.OPTICAL, secondary_kind=Kind.SAR,
+    )  # fmt: skip
+    offset: NDArray[np.float32] = found.offset_px[0].astype(np.float32)
+    # Farther off than half the search a tile leaves its crops no room.
+    sure = found.confidence[0] >= rules.least_confidence and np.abs(offset).max() <= rules.search_px / 2
+    return offset if sure else np.full(2, np.nan, np.float32)
+
+
+def read_mined_scenes(
+    folder: Path, keys: Sequence[str], *, with_labels: bool
+) -> tuple[list[TrainingScene], list[UnlabelledScene]]:
+    """Turn the tiles on disk into what training draws from: labelled by a matcher, and not labelled."""
+    labelled: list[TrainingScene] = []
+    unlabelled: list[UnlabelledScene] = []
+    for key in keys:
+        mined = read_mined(tiles_path(folder, key))
+        for n in range(len(mined)):
+            if with_labels and mined.labelled[n]:
+                labelled.append(_labelled_scene(mined, n))
+            else:
+                unlabelled.append(
+                    UnlabelledScene(
+                        mined.optical[n],
+                        mined.optical_valid[n],
+                        mined.sar_db[n],
+                        _middle(mined.sar_db[n].shape),
+                    )
+                )
+    return labelled, unlabelled
+
+
+def _labelled_scene(mined: MinedTiles, n: int) -> TrainingScene:
+    """A tile as a scene whose offset is everywhere the one that was measured in its middle."""
+    bands, side = mined.optical[n], mined.sar_db.shape[-1]
+    if len(bands) != 3:
+        bands = np.repeat(np.rint(bands.mean(axis=0, keepdims=True)).astype(np.uint8), 3, axis=0)
+    nodes = -(-side // NODE_PX) + 1
+    return TrainingScene(
+        optical_rgb=bands,
+        optical_valid=mined.optical_valid[n],
+        sar_db=mined.sar_db[n],
+        truth_px=np.broadcast_to(mined.offset_px[n][:, None, None], (2, nodes, nodes)).copy(),
+        truth_step_px=float(NODE_PX),
+        centres_px=_middle((side, side)),
+    )
+
+
+def _middle(shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return x, y as (1, 2)."""
+    return np.array([[shape[1] / 2, shape[0] / 2]])

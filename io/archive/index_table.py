@@ -1,0 +1,156 @@
+"""Tables of the index: bytes in, bytes out, and how several become one. Knows no store."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import shapely
+
+from crosstie.errors import StoreError
+from crosstie.io.archive.index_rows import SCHEMA
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+INDEX_SCHEMA = "crosstie/index/1"
+
+OF_MERGED = ("pair_key", "run_key", "latest", "created", "updated")
+"""Columns that `merged` needs."""
+
+ROW_GROUP = 20_000
+"""Rows that a reader fetches at least: a query for one scene need not read the whole archive."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Index:
+    """Rows, and the parts whose rows are among them."""
+
+    table: pa.Table
+    """One row a committed run, in the columns of `index_rows.SCHEMA`."""
+    parts: frozenset[str]
+    """Names of the parts."""
+
+    @classmethod
+    def empty(cls, parts: Iterable[str] = (), columns: Sequence[str] | None = None) -> Index:
+        return cls(narrowed(columns).empty_table(), frozenset(parts))
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def runs(self) -> set[tuple[str, str]]:
+        """(pair_key, run_key) of every row."""
+        columns = (self.table[name].to_pylist() for name in ("pair_key", "run_key"))
+        return set(zip(*columns, strict=True))
+
+
+def table_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """Rows of `index_row` as a table."""
+    return pa.Table.from_pylist(list(rows), schema=SCHEMA)
+
+
+def merged(tables: Sequence[pa.Table]) -> pa.Table:
+    """Put tables together: one row a run (of several the one made last), sorted by pair, then age.
+
+    `latest` becomes true for the youngest run of each pair; of two of the same moment, for the greater key.
+    """
+    whole = pa.concat_tables(tables).combine_chunks()
+    frame = pd.DataFrame(
+        {name: whole[name].to_pandas() for name in ("pair_key", "run_key", "created", "updated")}
+    )
+    frame = frame.sort_values("updated", kind="stable").drop_duplicates(["pair_key", "run_key"], keep="last")
+    frame = frame.sort_values(["pair_key", "created", "run_key"])
+    latest = ~frame["pair_key"].duplicated(keep="last")
+    whole = whole.take(pa.array(frame.index.to_numpy(), pa.int64()))
+    place = whole.schema.get_field_index("latest")
+    return whole.set_column(place, SCHEMA.field("latest"), pa.array(latest.to_numpy()))
+
+
+def without(table: pa.Table, runs: set[tuple[str, str]]) -> pa.Table:
+    """Leave out the rows of `runs`."""
+    if not runs:
+        return table
+    keys = zip(table["pair_key"].to_pylist(), table["run_key"].to_pylist(), strict=True)
+    return table.filter(pa.array([key not in runs for key in keys], pa.bool_()))
+
+
+def of_scene(table: pa.Table, scene_id: str) -> pa.Table:
+    """Rows in which a scene is the secondary or the reference."""
+    is_there = pc.or_(pc.equal(table["secondary_id"], scene_id), pc.equal(table["reference_id"], scene_id))
+    return table.filter(is_there)
+
+
+def encode(index: Index) -> bytes:
+    """Write stac-geoparquet 1.1: GeoParquet 1.1 with the file metadata that both ask for."""
+    metadata = {
+        "geo": _geo(index.table),
+        "stac-geoparquet": {"version": "1.1.0"},
+        "crosstie": {"schema": INDEX_SCHEMA, "parts": sorted(index.parts)},
+    }
+    body = io.BytesIO()
+    pq.write_table(
+        index.table.replace_schema_metadata({name: json.dumps(value) for name, value in metadata.items()}),
+        body,
+        compression="zstd",
+        row_group_size=ROW_GROUP,
+    )
+    return body.getvalue()
+
+
+def decode(body: bytes, url: str, columns: Sequence[str] | None = None) -> Index:
+    """Read what `encode` has written.
+
+    Parameters
+    ----------
+    columns : only these, in the order of the index; those of `OF_MERGED` must be among them. None: all
+
+    Raises
+    ------
+    StoreError : broken, or of another schema
+    """
+    try:
+        file = pq.ParquetFile(pa.BufferReader(body))
+        names = file.schema_arrow.names
+        wanted = None if columns is None else [name for name in names if name in columns]
+        # Arrow's threads may let go of Python's memory after the interpreter is gone, and abort the command.
+        table = file.read(columns=wanted, use_threads=False)
+        said = json.loads((file.schema_arrow.metadata or {}).get(b"crosstie", b"{}"))
+    except (pa.ArrowException, OSError, ValueError) as problem:
+        raise StoreError(
+            f"{url} cannot be read ({' '.join(str(problem).split())[:200]}); "
+            "`crosstie index --rebuild` makes the index anew from what is committed"
+        ) from None
+    if said.get("schema") != INDEX_SCHEMA or names != SCHEMA.names:
+        raise StoreError(
+            f"{url} is no index of this version ({said.get('schema')}, not {INDEX_SCHEMA}); "
+            "`crosstie index --rebuild` makes it anew from what is committed"
+        )
+    return Index(table.cast(narrowed(columns)), frozenset(said["parts"]))
+
+
+def narrowed(columns: Sequence[str] | None) -> pa.Schema:
+    """The schema of some columns; of all where there is None."""
+    return SCHEMA if columns is None else pa.schema([field for field in SCHEMA if field.name in columns])
+
+
+def _geo(table: pa.Table) -> dict[str, Any]:
+    corners = ("xmin", "ymin", "xmax", "ymax")
+    outlines = shapely.from_wkb(table["geometry"].to_numpy())
+    column = {
+        "encoding": "WKB",
+        "geometry_types": sorted({outline.geom_type for outline in outlines}),
+        "edges": "planar",
+        "covering": {"bbox": {corner: ["bbox", corner] for corner in corners}},
+    }
+    bounds = shapely.total_bounds(outlines)
+    if np.isfinite(bounds).all():
+        column["bbox"] = bounds.tolist()
+    # no `crs`: GeoParquet takes longitude and latitude, OGC:CRS84, as STAC does
+    return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}

@@ -1,0 +1,153 @@
+"""Items of a catalogue as columns, as they come: what every kind of catalogue is read into first.
+
+From here on there is one way, so that the same items give the same scenes from a file, a site, a table or an
+API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+
+from crosstie.errors import CatalogueError
+from crosstie.io.scenes.table import UNKNOWN, microseconds, objects
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from crosstie.io.catalog.presets import Preset
+
+    Objects = NDArray[np.object_]
+    IntArray = NDArray[np.int64]
+
+Json = dict[str, Any]
+
+KIND_PROPERTIES = ("constellation", "platform", "instruments")
+OTHER_PROPERTIES = ("eo:cloud_cover",)
+TIMES = ("datetime", "start_datetime", "end_datetime")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Items (N,) before anything of them is judged."""
+
+    id: Objects
+    collection: Objects
+    """None where the item names none."""
+    times_us: Mapping[str, IntArray]
+    """`TIMES` in whole microseconds since 1970; `UNKNOWN` where the item does not say."""
+    geometry: Objects
+    """As it stands; None where there is none, or none that can be read."""
+    bbox: Objects
+    """Tuples of four or six numbers, or None."""
+    properties: Mapping[str, Objects]
+    """Values of `KIND_PROPERTIES`, `OTHER_PROPERTIES` and those of the preset."""
+    hrefs: Mapping[str, Objects]
+    """Asset name -> address as it stands, None where the item has no such asset."""
+    base: Objects
+    """Path or URL of the file that each item stands in."""
+    asset_names: Callable[[int], list[str]]
+    """Names of all assets of one row: for the message that none of them is known."""
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    def take(self, keep: NDArray[np.bool_]) -> Rows:
+        """Only these rows."""
+        if keep.all():
+            return self
+        places, names = np.flatnonzero(keep), self.asset_names
+        return Rows(
+            id=self.id[keep],
+            collection=self.collection[keep],
+            times_us={name: values[keep] for name, values in self.times_us.items()},
+            geometry=self.geometry[keep],
+            bbox=self.bbox[keep],
+            properties={name: values[keep] for name, values in self.properties.items()},
+            hrefs={name: values[keep] for name, values in self.hrefs.items()},
+            base=self.base[keep],
+            asset_names=lambda row: names(int(places[row])),
+        )
+
+
+def rows_of(items: list[tuple[Json, str]], preset: Preset) -> Rows:
+    """Columns of STAC items as JSON, each with the path or URL of the file that it stands in.
+
+    Raises
+    ------
+    CatalogueError : one is no STAC item
+    """
+    for item, base in items:
+        refuse_no_item(item, base)
+    said = [item.get("properties") or {} for item, _ in items]
+    assets = [_assets(item) for item, _ in items]
+    names = dict.fromkeys((*preset.sar_assets, *preset.optical_assets))
+    properties = (*KIND_PROPERTIES, *OTHER_PROPERTIES, *preset.properties)
+    return Rows(
+        id=objects([item["id"] for item, _ in items]),
+        collection=objects([item.get("collection") for item, _ in items]),
+        times_us={name: np.array([time_us(values.get(name)) for values in said], np.int64) for name in TIMES},
+        geometry=_geometries([item.get("geometry") for item, _ in items]),
+        bbox=objects([_bbox(item.get("bbox")) for item, _ in items]),
+        properties={name: objects([values.get(name) for values in said]) for name in properties},
+        hrefs={name: objects([of.get(name) for of in assets]) for name in names},
+        base=objects([base for _, base in items]),
+        asset_names=lambda row: sorted(assets[row]),
+    )
+
+
+def refuse_no_item(item: Json, base: str) -> None:
+    """Check that `item` has the form of a STAC item.
+
+    Raises
+    ------
+    CatalogueError : it has not
+    """
+    wrong = None
+    if not isinstance(item.get("id"), str) or not item["id"]:
+        wrong = f"its id is {item.get('id')!r}"
+    elif not isinstance(item.get("properties"), dict):
+        wrong = "it has no properties"
+    elif not isinstance(item.get("assets"), dict):
+        wrong = "it has no assets"
+    elif not isinstance(item.get("collection"), str | None):
+        wrong = f"its collection is {item.get('collection')!r}"
+    if wrong is not None:
+        raise CatalogueError(f"{base} is not a STAC item: {wrong}")
+
+
+def time_us(value: object) -> int:
+    """Whole microseconds since 1970 of an RFC 3339 text; `UNKNOWN` where it is none. Without a zone: UTC."""
+    if not isinstance(value, str):
+        return int(UNKNOWN)
+    try:
+        when = datetime.fromisoformat(value.strip().upper())
+    except ValueError:
+        return int(UNKNOWN)
+    return microseconds(when.replace(tzinfo=UTC) if when.tzinfo is None else when)
+
+
+def _assets(item: Json) -> dict[str, str]:
+    found = {name: asset.get("href") for name, asset in item["assets"].items() if isinstance(asset, dict)}
+    return {name: href for name, href in found.items() if isinstance(href, str)}
+
+
+def _bbox(value: object) -> tuple[float, ...] | None:
+    if not isinstance(value, list | tuple) or len(value) not in (4, 6):
+        return None
+    if not all(isinstance(number, int | float) for number in value):
+        return None
+    return tuple(float(number) for number in value)
+
+
+def _geometries(values: list[object]) -> Objects:
+    import json
+
+    text = [json.dumps(value) if isinstance(value, dict) else None for value in values]
+    found: Objects = shapely.from_geojson(objects(text), on_invalid="ignore")
+    return found

@@ -1,0 +1,196 @@
+"""What an item says of itself, in the words of every catalogue, brought to one form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crosstie.io.catalog.items import time_us
+from crosstie.io.catalog.query import full_platform
+from crosstie.io.scenes.table import UNKNOWN, objects
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from crosstie.io.catalog.items import Rows
+    from crosstie.io.catalog.presets import Preset
+    from crosstie.io.catalog.query import SceneQuery
+    from crosstie.types import BoolArray, FloatArray
+
+    Objects = NDArray[np.object_]
+    IntArray = NDArray[np.int64]
+
+SENSORS = {"sentinel-1": 1, "c-sar": 1, "sar": 1, "sentinel-2": 0, "msi": 0}
+"""Beginnings of a constellation, platform or instrument -> 1 for SAR, 0 for optical."""
+
+TILE = re.compile(r"^(?:MGRS-)?T?(\d{1,2}[C-X][A-Z]{2})$")
+TILE_IN_ID = re.compile(r"_T?(\d{1,2}[C-X][A-Z]{2})(?:_|$)")
+BASELINE_IN_ID = re.compile(r"_N(\d{2})(\d{2})_R\d{3}_")
+TRACK_IN_ID = re.compile(r"_R(\d{3})_T\d\d[C-X][A-Z]{2}(?:_|$)")
+PLATFORM_IN_ID = re.compile(r"^(S[12][A-Z])_")
+
+SAR_PRODUCTS = ("RTC", "GRD", "SLC")
+OPTICAL_PRODUCTS = {"1C": "L1C", "2A": "L2A"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Facts:
+    """Columns (N,) as in `Scenes`."""
+
+    platform: Objects
+    cloud_cover_pct: FloatArray
+    product_type: Objects
+    orbit_state: Objects
+    relative_orbit: IntArray
+    mgrs_tile: Objects
+    processing_baseline: Objects
+    created_us: IntArray
+
+
+def kinds_of(rows: Rows, query: SceneQuery) -> IntArray:
+    """1 for SAR, 0 for optical, -1 where neither can be told."""
+    # the query's own words first: they also name collections that this file has never heard of
+    named = dict.fromkeys(query.optical_collections, 0) | dict.fromkeys(query.sar_collections, 1)
+    said = rows.properties
+    found = np.array([named.get(collection, -1) for collection in rows.collection], np.int64)
+    for n in np.flatnonzero(found < 0).tolist():
+        instruments = said["instruments"][n]
+        words = [
+            said["constellation"][n],
+            said["platform"][n],
+            *(instruments if instruments is not None else []),
+        ]
+        told = (
+            kind for word in words for start, kind in SENSORS.items() if str(word).lower().startswith(start)
+        )
+        found[n] = next(told, -1)
+    return found
+
+
+def facts_of(rows: Rows, is_sar: BoolArray, preset: Preset) -> Facts:
+    """Read the properties under the preset's names; what is not there is told by the id where it can be."""
+    said, ids = rows.properties, rows.id
+    optical = ~is_sar
+    return Facts(
+        platform=_or_by_id(_mapped(said["platform"], _platform), ids, PLATFORM_IN_ID, full_platform),
+        cloud_cover_pct=np.array([_number(value) for value in said["eo:cloud_cover"]], np.float64),
+        product_type=_products(rows, is_sar, preset),
+        orbit_state=_first(said, preset.orbit_state, _orbit_state),
+        relative_orbit=_whole(
+            _or_by_id(_first(said, preset.relative_orbit, _track), ids, TRACK_IN_ID, int, where=optical)
+        ),
+        mgrs_tile=_or_by_id(_first(said, preset.mgrs_tile, _tile), ids, TILE_IN_ID, _padded, where=optical),
+        processing_baseline=_or_by_id(
+            _first(said, preset.processing_baseline, _text),
+            ids,
+            BASELINE_IN_ID,
+            "{}.{}".format,
+            where=optical,
+        ),
+        created_us=_whole(_first(said, preset.created, _time)),
+    )
+
+
+def _first(said: Any, names: Sequence[str], read: Callable[[Any], Any]) -> Objects:
+    """Of several properties the first that says something."""
+    found = objects([None] * len(next(iter(said.values()))))
+    for name in reversed(names):
+        values = _mapped(said[name], read)
+        has = np.array([value is not None for value in values], bool)
+        found[has] = values[has]
+    return found
+
+
+def _mapped(values: Objects, read: Callable[[Any], Any]) -> Objects:
+    """Apply `read` to each value that is not None; once to values that repeat."""
+    seen: dict[Any, Any] = {None: None}
+    result = objects([None] * len(values))
+    for n, value in enumerate(values.tolist()):
+        key = value if isinstance(value, str | int | float | None) else repr(value)
+        if key not in seen:
+            seen[key] = read(value)
+        result[n] = seen[key]
+    return result
+
+
+def _or_by_id(
+    found: Objects,
+    ids: Objects,
+    pattern: re.Pattern[str],
+    read: Callable[..., Any],
+    *,
+    where: BoolArray | None = None,
+) -> Objects:
+    for n, value in enumerate(found):
+        if value is None and (where is None or where[n]) and (match := pattern.search(ids[n])):
+            found[n] = read(*match.groups())
+    return found
+
+
+def _products(rows: Rows, is_sar: BoolArray, preset: Preset) -> Objects:
+    said = _first(rows.properties, preset.product_type, _text)
+    found = objects([None] * len(rows))
+    for n, (sar, value, collection, name) in enumerate(
+        zip(is_sar.tolist(), said, rows.collection, rows.id, strict=True)
+    ):
+        # the collection goes first: corrected scenes say GRD, from which they were made
+        words = [str(word).upper() for word in (collection, value, name) if word is not None]
+        found[n] = (_sar_product(words) if sar else _optical_product(words)) or value
+    return found
+
+
+def _sar_product(words: list[str]) -> str | None:
+    return next((product for word in words for product in SAR_PRODUCTS if product in word), None)
+
+
+def _optical_product(words: list[str]) -> str | None:
+    ends = ((word, end) for word in words for end in OPTICAL_PRODUCTS)
+    return next(
+        (OPTICAL_PRODUCTS[end] for word, end in ends if f"L{end}" in word or f"MSI{end}" in word), None
+    )
+
+
+def _platform(value: object) -> str | None:
+    return full_platform(value) if isinstance(value, str) and value.strip() else None
+
+
+def _text(value: object) -> str | None:
+    return value.strip() or None if isinstance(value, str) else None
+
+
+def _orbit_state(value: object) -> str | None:
+    text = value.strip().lower() if isinstance(value, str) else ""
+    return text if text in ("ascending", "descending") else None
+
+
+def _track(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or value < 1:
+        return None
+    return int(value)
+
+
+def _tile(value: object) -> str | None:
+    match = TILE.match(value.strip().upper()) if isinstance(value, str) else None
+    return _padded(match[1]) if match else None
+
+
+def _padded(tile: str) -> str:
+    return tile.zfill(5)
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
+
+
+def _time(value: object) -> int | None:
+    """Microseconds since 1970; tables give them as a number already."""
+    us = value if isinstance(value, int) else time_us(value)
+    return None if us == UNKNOWN else us
+
+
+def _whole(values: Objects) -> IntArray:
+    return np.array([UNKNOWN if value is None else value for value in values], np.int64)

@@ -1,0 +1,168 @@
+"""Which scenes of a catalogue are wanted. Light: settings are made of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from functools import lru_cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BeforeValidator
+
+if TYPE_CHECKING:
+    from shapely.geometry.base import BaseGeometry
+
+
+def _bare_date(value: object) -> object:
+    """Keep a date written as text a date: pydantic would make it midnight, and lose the rest of the day."""
+    return date.fromisoformat(value) if isinstance(value, str) and len(value) == len("2025-06-12") else value
+
+
+Moment = Annotated[datetime | date, BeforeValidator(_bare_date)]
+"""The annotation speaks to settings files and to what travels as JSON; Python callers give the value."""
+
+SAR_COLLECTIONS = ("sentinel-1-grd", "sentinel-1-rtc")
+OPTICAL_COLLECTIONS = ("sentinel-2-l1c", "sentinel-2-l2a", "sentinel-2-c1-l2a")
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class SceneQuery:
+    """Which scenes of a catalogue are wanted."""
+
+    start_utc: Moment | None = None
+    """Earliest acquisition, inclusive; a bare date means from its first moment. None: open."""
+    end_utc: Moment | None = None
+    """Latest acquisition, inclusive; a bare date means to its last moment. None: open."""
+    bbox: Box | None = None
+    """(west, south, east, north), degrees; west > east crosses the antimeridian. None: everywhere."""
+    intersects: str | None = None
+    """An area in degrees as WKT; scenes that touch it are wanted. None: everywhere."""
+    sar_collections: tuple[str, ...] = SAR_COLLECTIONS
+    """Collections taken for SAR."""
+    optical_collections: tuple[str, ...] = OPTICAL_COLLECTIONS
+    """Collections taken for optical."""
+    max_cloud_pct: float | None = None
+    """Optical scenes said to be cloudier are left out, 0..100; those that do not say pass. None: all pass."""
+    orbit: Literal["any", "ascending", "descending"] = "any"
+    """Direction of flight of the SAR scenes: any, ascending or descending."""
+    tracks: tuple[int, ...] = ()
+    """Relative orbits of the SAR scenes, 1..175; of S1A/B/C alike. Empty: any."""
+    platforms: tuple[str, ...] = ()
+    """Satellites, S1A, S1C, S2B, ...; of a mission that is not named here all are taken. Empty: any."""
+    product_types: tuple[str, ...] = ()
+    """Products, GRD, RTC, L1C, L2A; of a mission that is not named here all are taken. Empty: any."""
+    preset: Literal["auto", "earth-search", "planetary-computer", "cdse", "none"] = "auto"
+    """Whose names of collections, assets and properties the catalogue uses: earth-search, planetary-computer,
+    cdse (Copernicus Data Space), none (those of all three are tried); auto tells by its address."""
+    allow_hosts: tuple[str, ...] = ()
+    """Hosts on a private network or on this machine that a catalogue elsewhere may name, without scheme and
+    port. Its own host it may name anyway; a service that gives out a machine's keys is never allowed."""
+    allow_buckets: tuple[str, ...] = ()
+    """S3 buckets that a catalogue may name, besides the one that it lies in. Empty: all."""
+
+    def __post_init__(self) -> None:
+        for name in ("start_utc", "end_utc"):
+            when = getattr(self, name)
+            if isinstance(when, datetime) and when.tzinfo is None:
+                raise ValueError(f"{name} must carry a time zone or be a bare date, got {when}")
+        start, end = self.interval_utc
+        if start and end and start > end:
+            raise ValueError(f"the query ends ({end}) before it begins ({start})")
+        if not self.collections:
+            raise ValueError("a query needs at least one collection")
+        if self.max_cloud_pct is not None and not 0 <= self.max_cloud_pct <= 100:
+            raise ValueError(f"max_cloud_pct must lie in 0..100, got {self.max_cloud_pct}")
+        if self.bbox is not None:
+            west, south, east, north = self.bbox
+            if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90):
+                raise ValueError(f"bbox must be west, south, east, north in degrees, got {self.bbox}")
+        for track in self.tracks:
+            if not 1 <= track <= 175:
+                raise ValueError(f"tracks of Sentinel-1 are 1..175, got {track}")
+        for platform in self.platforms:
+            if _mission(platform) is None:
+                raise ValueError(f"platforms are S1A, S1B, S1C, S2A, S2B, ..., got {platform!r}")
+        if self.intersects is not None:
+            area_of(self.intersects)
+        for host in self.allow_hosts:
+            if not re.fullmatch(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*\]?", host):
+                raise ValueError(f"allow_hosts are names or numbers without scheme and port, got {host!r}")
+        for bucket in self.allow_buckets:
+            if not re.fullmatch(r"[a-z0-9][a-z0-9.-]+[a-z0-9]", bucket):
+                raise ValueError(f"allow_buckets are names of buckets without s3://, got {bucket!r}")
+
+    @property
+    def collections(self) -> tuple[str, ...]:
+        return self.sar_collections + self.optical_collections
+
+    @property
+    def interval_utc(self) -> tuple[datetime | None, datetime | None]:
+        """First and last moment wanted, both inclusive; None where open."""
+        return _moment(self.start_utc, time.min), _moment(self.end_utc, time.max)
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """`bbox` in parts that do not cross the antimeridian; none where it is open."""
+        if self.bbox is None:
+            return ()
+        west, south, east, north = self.bbox
+        if west <= east:
+            return (self.bbox,)
+        return (west, south, 180.0, north), (-180.0, south, east, north)
+
+    @property
+    def area(self) -> BaseGeometry | None:
+        """`intersects` as a geometry; None where it is open."""
+        return None if self.intersects is None else area_of(self.intersects)
+
+    @property
+    def full_platforms(self) -> frozenset[str]:
+        """`platforms` as catalogues write them: sentinel-1a, ..."""
+        return frozenset(full_platform(name) for name in self.platforms)
+
+
+def full_platform(name: str) -> str:
+    """Write a platform as catalogues do: S1A, Sentinel-1A and sentinel-1a are sentinel-1a."""
+    text = name.strip().lower().replace("_", "-").replace(" ", "-")
+    if len(text) == 3 and text[0] == "s" and text[1].isdigit():
+        return f"sentinel-{text[1:]}"
+    return text
+
+
+def _mission(platform: str) -> str | None:
+    text = full_platform(platform)
+    return text[:10] if text.startswith(("sentinel-1", "sentinel-2")) and len(text) == 11 else None
+
+
+@lru_cache(maxsize=16)
+def area_of(wkt: str) -> BaseGeometry:
+    """Read an area: WKT in degrees.
+
+    Raises
+    ------
+    ValueError : no WKT, or no area of the Earth in degrees
+    """
+    import shapely  # not needed to read settings without an area
+
+    try:
+        area: Any = shapely.from_wkt(wkt)
+    except shapely.errors.GEOSException as problem:
+        raise ValueError(f"intersects is not WKT ({str(problem).splitlines()[0]}): {wkt[:80]!r}") from None
+    if area is None or area.is_empty:
+        raise ValueError("intersects is empty; give an area, or leave it out")
+    west, south, east, north = area.bounds
+    if not (west >= -360 and east <= 360 and south >= -90 and north <= 90):
+        raise ValueError(f"intersects must be in degrees of longitude and latitude, got bounds {area.bounds}")
+    from crosstie.io.scenes.footprint import lonlat_outlines  # needs the above
+
+    outline: BaseGeometry = lonlat_outlines([area])[0]
+    return outline
+
+
+def _moment(when: datetime | date | None, bare: time) -> datetime | None:
+    if when is None or isinstance(when, datetime):
+        return when
+    return datetime.combine(when, bare, tzinfo=UTC)

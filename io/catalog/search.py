@@ -1,0 +1,173 @@
+"""STAC catalogues in, scenes out: one result, be the catalogue an API, a site, a folder or a table."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from crosstie.errors import CatalogueError
+from crosstie.io.catalog.query import Moment, SceneQuery
+from crosstie.io.storage.address import Reach
+from crosstie.io.storage.href import public_href
+from crosstie.io.storage.href_policy import is_url
+from crosstie.io.storage.s3 import FROM_ENVIRONMENT, Storage
+
+if TYPE_CHECKING:
+    from crosstie.io.catalog.items import Rows
+    from crosstie.io.catalog.presets import Preset
+    from crosstie.io.scenes.table import Scenes
+    from crosstie.types import SceneRef
+
+__all__ = ["Moment", "SceneQuery", "find_scene", "find_scenes"]
+
+LOG = logging.getLogger(__name__)
+
+MOST_WARNINGS = 20
+"""Items that cannot be used and are named one by one."""
+
+
+def find_scenes(
+    catalogue: str | Path,
+    query: SceneQuery | None = None,
+    *,
+    storage: Storage = FROM_ENVIRONMENT,
+    allow: Sequence[Path] = (),
+    explain: bool = True,
+) -> Scenes:
+    """List the scenes of a STAC catalogue that a query wants, oldest first.
+
+    A STAC API is known by its landing page (`conformsTo`, or a `search` link), stac-geoparquet by its name
+    (`.parquet`, `.geoparquet`) or its first bytes; anything else is walked link by link. All give the same.
+    An item that cannot be used (no known asset, no outline, no time, an href that is not allowed) is left out
+    with a reason.
+
+    Parameters
+    ----------
+    catalogue : path or URL (https, s3) of a catalogue, a collection, a file of search results, a
+        stac-geoparquet file or folder, or an API's landing page
+    query : None wants everything in the default collections
+    storage : how `s3://` is reached
+    allow : folders outside a local catalogue's own whose files it may name
+    explain : also list, in `left_out`, every scene that a rule of the query refuses. Without, an API is asked
+        for less where it can filter, and items that cannot be used are warned of
+
+    Raises
+    ------
+    CatalogueError : the catalogue, or a file that it links to, is missing, not JSON or not STAC; an API fails
+    """
+    return _found(catalogue, query or SceneQuery(), (), storage, allow, explain=explain)
+
+
+def find_scene(
+    catalogue: str | Path,
+    scene_id: str,
+    query: SceneQuery | None = None,
+    *,
+    storage: Storage = FROM_ENVIRONMENT,
+    allow: Sequence[Path] = (),
+) -> SceneRef | None:
+    """Look one scene up by its id, whenever and wherever it was taken; None where there is none.
+
+    Of a query only collections and preset count.
+
+    Raises
+    ------
+    CatalogueError : as `find_scenes`; also where the scene is there but cannot be used
+    """
+    query = query or SceneQuery()
+    anywhere = replace(
+        SceneQuery(),
+        sar_collections=query.sar_collections,
+        optical_collections=query.optical_collections,
+        preset=query.preset,
+        allow_hosts=query.allow_hosts,
+        allow_buckets=query.allow_buckets,
+    )
+    scenes = _found(catalogue, anywhere, (scene_id,), storage, allow, explain=True)
+    if len(scenes):
+        return scenes[-1]
+    for out in scenes.left_out:
+        raise CatalogueError(f"{public_href(str(catalogue))}: {out.scene}: {out.why}")
+    return None
+
+
+def _found(
+    catalogue: str | Path,
+    query: SceneQuery,
+    ids: Sequence[str],
+    storage: Storage,
+    allow: Sequence[Path],
+    *,
+    explain: bool,
+) -> Scenes:
+    from crosstie.io.catalog.presets import preset_of
+    from crosstie.io.catalog.scenes_of_items import UNUSABLE, scenes_of
+
+    text = str(catalogue)
+    root = text if is_url(text) else str(Path(text).resolve())
+    reach = Reach.of(root, query.allow_hosts, query.allow_buckets)
+    preset = preset_of(query, root)
+    rows = _rows(root, query, preset, ids, storage, allow, reach, narrow=not explain)
+    # a folder of tables is itself the home of what they name
+    href = str(Path(root) / "table") if not is_url(root) and Path(root).is_dir() else root
+    scenes = scenes_of(rows, query, preset, catalogue_href=href, allow=allow, reach=reach, explain=explain)
+    if not explain:
+        broken = [out for out in scenes.left_out if out.rule == UNUSABLE]
+        for out in broken[:MOST_WARNINGS]:
+            LOG.warning("left out %s: %s", out.scene, out.why)
+        if len(broken) > MOST_WARNINGS:
+            LOG.warning("left out %d more that cannot be used", len(broken) - MOST_WARNINGS)
+    return scenes
+
+
+def _rows(
+    root: str,
+    query: SceneQuery,
+    preset: Preset,
+    ids: Sequence[str],
+    storage: Storage,
+    allow: Sequence[Path],
+    reach: Reach,
+    *,
+    narrow: bool,
+) -> Rows:
+    if _is_table(root):
+        from crosstie.io.catalog.stac_geoparquet import read_table
+
+        return read_table(root, query, preset, ids=ids, storage=storage, reach=reach)
+    from crosstie.io.catalog.items import rows_of
+    from crosstie.io.catalog.stac_static import read_json, walk
+
+    landing = read_json(root, storage, reach)
+    if is_url(root) and ("conformsTo" in landing or _has_search(landing)):
+        from crosstie.io.catalog.stac_api import search
+
+        items = search(root, landing, query, preset, reach, ids=ids, narrow=narrow)
+    else:
+        items = walk(landing, root, query, reach, allow, storage)
+    return rows_of([(item, base) for item, base in items if not ids or item.get("id") in ids], preset)
+
+
+def _is_table(root: str) -> bool:
+    if urlsplit(root).path.lower().rstrip("/").endswith((".parquet", ".geoparquet")):
+        return True
+    if is_url(root):
+        return False
+    path = Path(root)
+    if path.is_dir():
+        return any(path.rglob("*.parquet"))
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"PAR1"
+    except OSError:
+        return False  # said where it is read
+
+
+def _has_search(landing: dict[str, object]) -> bool:
+    from crosstie.io.catalog.stac_static import links
+
+    return any(rel == "search" for rel, _ in links(landing))

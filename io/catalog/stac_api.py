@@ -1,0 +1,198 @@
+"""STAC APIs: searched page by page, with as much of the query as the API says it understands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil, cos, radians
+from typing import TYPE_CHECKING, Any
+
+import pystac
+import pystac_client
+import requests
+import shapely
+from pystac_client.exceptions import APIError
+from pystac_client.stac_api_io import StacApiIO
+
+from crosstie.errors import CatalogueError
+from crosstie.io.catalog.stac_static import first_line, links
+from crosstie.io.storage.address import short
+from crosstie.io.storage.href import public_href
+from crosstie.io.storage.href_policy import is_url
+from crosstie.io.storage.http import TIMEOUT_S, guard, patience
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from pystac_client import Client
+
+    from crosstie.io.catalog.presets import Preset
+    from crosstie.io.catalog.query import Box, SceneQuery
+    from crosstie.io.storage.address import Reach
+
+Json = dict[str, Any]
+
+SCENE_DEG = 4.0
+"""No scene is wider at the equator, degrees."""
+
+
+def search(
+    root: str,
+    landing: Json,
+    query: SceneQuery,
+    preset: Preset,
+    reach: Reach,
+    *,
+    ids: Sequence[str] = (),
+    narrow: bool = False,
+) -> Iterator[tuple[Json, str]]:
+    """Items of the query's time and place, once each, and the address that each is known by.
+
+    Parameters
+    ----------
+    ids : only these, whenever and wherever they are; empty: all
+    narrow : let the API keep back what the query's rules would refuse (CQL2), where it can
+
+    Raises
+    ------
+    CatalogueError : the API fails
+    """
+    try:
+        io = _OnlyHttp(timeout=TIMEOUT_S)
+        guard(io.session, reach, patience())
+        client = pystac_client.Client.open(root, stac_io=io)
+        seen: set[tuple[str | None, str]] = set()
+        filtered = narrow and _understands_cql2(landing)
+        for asked in _searches(query, preset, ids, filtered):
+            for item in _items(client, asked):
+                known = (item.get("collection"), str(item.get("id")))
+                if known not in seen:
+                    seen.add(known)
+                    yield item, next((href for rel, href in links(item) if rel == "self"), root)
+    except (APIError, pystac.STACError, requests.RequestException, KeyError, ValueError, TypeError) as error:
+        raise CatalogueError(
+            f"the STAC API {public_href(root)} failed: {first_line(error)}; check its address and that it"
+            f" knows the collections {', '.join(preset.asked(query.collections))}"
+        ) from None
+
+
+class _OnlyHttp(StacApiIO):
+    """Reads no files: what an API links to is no path of this machine, whatever it looks like."""
+
+    def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
+        if not isinstance(source, pystac.Link) and not is_url(str(source)):
+            raise CatalogueError(
+                f"href {short(str(source))!r} is a file of this machine, named by an API; refused"
+            )
+        return super().read_text(source, *args, **kwargs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """One search, less its filter."""
+
+    parameters: Json
+    filter: Json | None
+
+
+def _searches(query: SceneQuery, preset: Preset, ids: Sequence[str], filtered: bool) -> Iterator[_Search]:
+    """SAR and optical apart, for they are filtered by other rules; a box over the antimeridian in halves."""
+    start, end = query.interval_utc
+    when = None if start is None and end is None else "/".join(_rfc3339(bound) for bound in (start, end))
+    places = _places(query)
+    for is_sar, wanted in ((True, query.sar_collections), (False, query.optical_collections)):
+        collections = list(preset.asked(wanted))
+        if not collections:
+            continue
+        base: Json = {"collections": collections, "limit": preset.page_items}
+        if ids:
+            yield _Search(base | {"ids": list(ids)}, None)
+            continue
+        rules = _filter(query, is_sar) if filtered else None
+        for place in places:
+            yield _Search(base | {"datetime": when} | place, rules)
+
+
+def _places(query: SceneQuery) -> list[Json]:
+    """Where to search: never less than is wanted. Of box and area, which exclude each other, the area."""
+    if query.area is None:
+        return [{"bbox": _widened(box)} for box in query.boxes] or [{}]
+    bounds = query.area.bounds
+    if _widened(bounds) == bounds:
+        return [{"intersects": shapely.geometry.mapping(query.area)}]
+    return [{"bbox": _widened(bounds)}]
+
+
+def _widened(box: Box) -> Box:
+    """Widen a box at the antimeridian, so that it also meets outlines that cross it and are not cut there.
+
+    To a planar search such an outline runs round the Earth the other way, and ends short of the antimeridian.
+    """
+    west, south, east, north = box
+    margin = min(SCENE_DEG / max(cos(radians(max(abs(south), abs(north)))), 0.01), 90.0)
+    if east > 180 - margin:
+        west = min(west, 180 - margin)
+    if west < margin - 180:
+        east = max(east, margin - 180)
+    return west, south, east, north
+
+
+def _items(client: Client, asked: _Search) -> Iterator[Json]:
+    if asked.filter is None:
+        yield from client.search(**asked.parameters).items_as_dicts()
+        return
+    pages = client.search(**asked.parameters, filter=asked.filter, filter_lang="cql2-json").pages_as_dicts()
+    try:
+        first = next(pages, None)
+    except APIError as error:
+        if error.status_code != 400:
+            raise
+        # it has the filter, but not for these properties: they are filtered here anyway
+        yield from client.search(**asked.parameters).items_as_dicts()
+        return
+    if first is not None:
+        yield from first["features"]
+        for page in pages:
+            yield from page["features"]
+
+
+def _understands_cql2(landing: Json) -> bool:
+    classes = [text for text in landing.get("conformsTo") or [] if isinstance(text, str)]
+    return any(text.endswith("item-search#filter") for text in classes) and any(
+        text.endswith("/cql2-json") for text in classes
+    )
+
+
+def _filter(query: SceneQuery, is_sar: bool) -> Json | None:
+    """Rules that mean the same in every API, as CQL2; what does not say passes and is judged here.
+
+    Only numbers and the words of the satellite extension: names of platforms and products differ in case and
+    form from one catalogue to the next.
+    """
+    terms = []
+    if not is_sar and query.max_cloud_pct is not None:
+        # rounded up: some compare whole per cents
+        terms.append(_or_unsaid({"op": "<=", "args": [_of("eo:cloud_cover"), ceil(query.max_cloud_pct)]}))
+    if is_sar and query.orbit != "any":
+        terms.append(_or_unsaid({"op": "=", "args": [_of("sat:orbit_state"), query.orbit]}))
+    if is_sar and query.tracks:
+        track = _of("sat:relative_orbit")
+        one_of = [{"op": "=", "args": [track, number]} for number in query.tracks]
+        terms.append(_or_unsaid(*one_of))
+    if not terms:
+        return None
+    return terms[0] if len(terms) == 1 else {"op": "and", "args": terms}
+
+
+def _or_unsaid(*terms: Json) -> Json:
+    return {"op": "or", "args": [*terms, {"op": "isNull", "args": [terms[0]["args"][0]]}]}
+
+
+def _of(name: str) -> Json:
+    return {"property": name}
+
+
+def _rfc3339(bound: datetime | None) -> str:
+    from datetime import UTC
+
+    return ".." if bound is None else bound.astimezone(UTC).isoformat().replace("+00:00", "Z")

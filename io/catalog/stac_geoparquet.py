@@ -1,0 +1,278 @@
+"""stac-geoparquet: a catalogue as one table, of which only the wanted rows and columns are read.
+
+Read by pyarrow and not into a GeoDataFrame: the assets of an item are nested, and of them one address is
+wanted, not a dictionary of Python objects a row.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import shapely
+
+from crosstie.errors import CatalogueError
+from crosstie.io.catalog.items import KIND_PROPERTIES, OTHER_PROPERTIES, TIMES, Rows, time_us
+from crosstie.io.catalog.stac_static import first_line
+from crosstie.io.scenes.table import objects
+from crosstie.io.storage.address import Reach
+from crosstie.io.storage.href import public_href
+from crosstie.io.storage.href_policy import is_url
+from crosstie.io.storage.s3 import FROM_ENVIRONMENT, Storage, s3fs_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
+
+    from numpy.typing import NDArray
+
+    from crosstie.io.catalog.presets import Preset
+    from crosstie.io.catalog.query import SceneQuery
+
+    Objects = NDArray[np.object_]
+    IntArray = NDArray[np.int64]
+
+SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+
+def read_table(
+    root: str,
+    query: SceneQuery,
+    preset: Preset,
+    *,
+    ids: Sequence[str] = (),
+    storage: Storage = FROM_ENVIRONMENT,
+    reach: Reach | None = None,
+) -> Rows:
+    """Rows of the query's collections and about its time and place.
+
+    Parameters
+    ----------
+    root : path, https or s3 address of a file, or of a folder of files of one schema
+    ids : only these, whenever and wherever they are; empty: all
+
+    Raises
+    ------
+    CatalogueError : it cannot be read, or is no stac-geoparquet
+    """
+    with _told(root):
+        table = _open(root, storage, reach or Reach.of(root))
+        columns = _Columns(table.schema, preset)
+        if missing := [name for name in ("id", "geometry", "assets") if name not in table.schema.names]:
+            raise CatalogueError(
+                f"{public_href(root)} is Parquet but not stac-geoparquet: it has no column"
+                f" {', '.join(missing)}"
+            )
+        condition = _ids(ids) if ids else _condition(table.schema, query)
+        # Arrow's threads may let go of a file that Python opened after the interpreter is gone: an abort.
+        found = table.to_table(columns=columns.wanted(), filter=condition, use_threads=not is_url(root))
+    return columns.rows(found, lambda *item: _asset_names(table, *item))
+
+
+def _open(root: str, storage: Storage, reach: Reach) -> ds.Dataset:
+    if not is_url(root):
+        return ds.dataset(root, format="parquet")
+    import fsspec  # only for what is not on this machine
+
+    scheme = root.split(":", 1)[0].lower()
+    options = s3fs_options(storage) if scheme == "s3" else {"get_client": _client(reach)}
+    files = fsspec.filesystem(scheme, **options)
+    return ds.dataset(files._strip_protocol(root), filesystem=files, format="parquet")
+
+
+def _client(reach: Reach) -> Callable[..., Any]:
+    """Maker of fsspec's HTTP client: it connects, redirected or not, where the catalogue may lead."""
+
+    def agreed(info: Any) -> socket.socket:
+        family, kind, protocol, _, place = info
+        reach.check_number(str(place[0]))
+        return socket.socket(family, kind, protocol)
+
+    async def make(**options: Any) -> Any:
+        import aiohttp  # only for what is not on this machine
+
+        return aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=agreed), **options)
+
+    return make
+
+
+@contextmanager
+def _told(root: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise CatalogueError(f"cannot read the catalogue {public_href(root)}: {first_line(error)}") from None
+
+
+def _condition(schema: pa.Schema, query: SceneQuery) -> ds.Expression | None:
+    """What the file itself can tell apart; a little more than is wanted passes, never less."""
+    terms: list[ds.Expression] = []
+    if "collection" in schema.names:
+        collection = ds.field("collection")
+        terms.append(collection.isin(list(query.collections)) | collection.is_null())
+    start, end = query.interval_utc
+    if "datetime" in schema.names and pa.types.is_timestamp(kind := schema.field("datetime").type):
+        moment = ds.field("datetime")
+        if start is not None:
+            terms.append(moment.is_null() | (moment >= _scalar(start, kind)))
+        if end is not None:
+            terms.append(moment.is_null() | (moment <= _scalar(end, kind)))
+    boxes = [*query.boxes] or ([query.area.bounds] if query.area is not None else [])
+    if boxes and "bbox" in schema.names and pa.types.is_struct(schema.field("bbox").type):
+        terms.append(_any([_meets(box) for box in boxes]) | ds.field("bbox").is_null())
+    return None if not terms else _all(terms)
+
+
+def _meets(box: Sequence[float]) -> ds.Expression:
+    west, south, east, north = box
+    xmin, ymin, xmax, ymax = (ds.field("bbox", side) for side in SIDES)
+    # some write west > east over the antimeridian, some write outlines beyond 180
+    over = (xmin > xmax) | (xmax > 180) | (xmin < -180) | (xmax - xmin > 180)
+    return (ymin <= north) & (ymax >= south) & (over | ((xmin <= east) & (xmax >= west)))
+
+
+def _scalar(bound: datetime, kind: pa.DataType) -> pa.Scalar:
+    return pa.scalar(bound if kind.tz else bound.replace(tzinfo=None), pa.timestamp("us", kind.tz))
+
+
+def _ids(ids: Sequence[str]) -> ds.Expression:
+    return ds.field("id").isin(list(ids))
+
+
+def _any(terms: list[ds.Expression]) -> ds.Expression:
+    result = terms[0]
+    for term in terms[1:]:
+        result = result | term
+    return result
+
+
+def _all(terms: list[ds.Expression]) -> ds.Expression:
+    result = terms[0]
+    for term in terms[1:]:
+        result = result & term
+    return result
+
+
+def _asset_names(table: ds.Dataset, item: str, collection: str | None) -> list[str]:
+    one = _ids([item])
+    if collection is not None:
+        one &= ds.field("collection") == collection
+    found = table.to_table(columns=["assets"], filter=one, use_threads=False).column("assets").to_pylist()
+    return sorted({name for assets in found for name, asset in _as_dict(assets).items() if asset is not None})
+
+
+class _Columns:
+    """Where in a schema the things lie that are wanted of an item."""
+
+    def __init__(self, schema: pa.Schema, preset: Preset) -> None:
+        self._schema = schema
+        self._assets = tuple(dict.fromkeys((*preset.sar_assets, *preset.optical_assets)))
+        self._properties = (*KIND_PROPERTIES, *OTHER_PROPERTIES, *preset.properties)
+        kind = schema.field("assets").type if "assets" in schema.names else pa.null()
+        self._nested = pa.types.is_struct(kind)
+
+    def wanted(self) -> dict[str, ds.Expression]:
+        """Columns to read, by the name that `rows` looks for."""
+        names = ("id", "collection", "geometry", "bbox", *TIMES, *self._properties)
+        found = {name: place for name in names if (place := self._place(name)) is not None}
+        if not self._nested:
+            return found | {"assets": ds.field("assets")}
+        for name in self._assets:
+            asset = self._child(self._schema.field("assets").type, name)
+            if asset is not None and self._child(asset, "href") is not None:
+                found[f"href {name}"] = ds.field("assets", name, "href")
+        return found
+
+    def rows(self, table: pa.Table, asset_names: Any) -> Rows:
+        """Columns as everything else wants them."""
+        count = len(table)
+        ids, collections = _values(table, "id"), _values(table, "collection")
+        return Rows(
+            id=ids,
+            collection=collections,
+            times_us={name: _times(table, name) for name in TIMES},
+            geometry=_geometry(table),
+            bbox=_bbox(table),
+            properties={name: _values(table, name) for name in self._properties},
+            hrefs=self._hrefs(table),
+            base=objects([None] * count),
+            asset_names=lambda row: asset_names(ids[row], collections[row]),
+        )
+
+    def _hrefs(self, table: pa.Table) -> dict[str, Objects]:
+        if self._nested:
+            return {name: _values(table, f"href {name}") for name in self._assets}
+        assets = [_as_dict(value) for value in table.column("assets").to_pylist()]
+        found = {}
+        for name in self._assets:
+            offered = [of.get(name) for of in assets]
+            found[name] = objects([one.get("href") if isinstance(one, dict) else None for one in offered])
+        return found
+
+    def _place(self, name: str) -> ds.Expression | None:
+        if name in self._schema.names:
+            return ds.field(name)
+        if "properties" not in self._schema.names:
+            return None
+        # as the first writers had it
+        inside = self._child(self._schema.field("properties").type, name)
+        return None if inside is None else ds.field("properties", name)
+
+    @staticmethod
+    def _child(kind: pa.DataType, name: str) -> pa.DataType | None:
+        if not pa.types.is_struct(kind) or kind.get_field_index(name) < 0:
+            return None
+        return kind.field(name).type
+
+
+def _as_dict(value: object) -> dict[str, Any]:
+    """Assets as a struct, a map or JSON text."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return {}
+    if isinstance(value, list):
+        value = dict(value)
+    return value if isinstance(value, dict) else {}
+
+
+def _values(table: pa.Table, name: str) -> Objects:
+    """Python values, None where there is none; times as whole microseconds."""
+    if name not in table.column_names:
+        return objects([None] * len(table))
+    column = table.column(name)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64())
+    return objects(column.to_pylist())
+
+
+def _times(table: pa.Table, name: str) -> IntArray:
+    values = _values(table, name)
+    return np.array([value if isinstance(value, int) else time_us(value) for value in values], np.int64)
+
+
+def _geometry(table: pa.Table) -> Objects:
+    values = _values(table, "geometry")
+    if len(values) and not any(isinstance(value, bytes | None) for value in values[:1]):
+        raise CatalogueError("its geometry is not WKB: write it as GeoParquet with encoding WKB")
+    found: Objects = shapely.from_wkb(values, on_invalid="ignore")
+    return found
+
+
+def _bbox(table: pa.Table) -> Objects:
+    found = []
+    for value in _values(table, "bbox"):
+        if isinstance(value, dict):
+            value = [value.get(side) for side in SIDES]
+        whole = value is not None and len(value) in (4, 6) and all(v is not None for v in value)
+        found.append(tuple(map(float, value)) if whole else None)
+    return objects(found)

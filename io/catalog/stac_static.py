@@ -1,0 +1,107 @@
+"""Static STAC catalogues: files of a folder, a site or a bucket that lead from one to the next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from crosstie.errors import CatalogueError, StoreError
+from crosstie.io.catalog.query import SceneQuery
+from crosstie.io.storage.address import Reach
+from crosstie.io.storage.href import public_href
+from crosstie.io.storage.href_policy import is_url, resolve_href
+from crosstie.io.storage.s3 import FROM_ENVIRONMENT, Storage, without_secrets
+
+Json = dict[str, Any]
+
+
+def walk(
+    landing: Json,
+    root: str,
+    query: SceneQuery,
+    reach: Reach,
+    allow: Sequence[Path] = (),
+    storage: Storage = FROM_ENVIRONMENT,
+) -> Iterator[tuple[Json, str]]:
+    """Items and the files that they stand in, following the links; one file is held at a time.
+
+    Raises
+    ------
+    CatalogueError : a file is missing, not JSON or not STAC, or a link leads where it may not
+    """
+    seen = {root}
+    ahead = [(landing, root)]
+    # what the user named by http may lead on by http, within its own host
+    own_host = None if reach.home is None else reach.home.host
+    while ahead:
+        node, href = ahead.pop()
+        if node.get("type") == "FeatureCollection":
+            yield from ((feature, href) for feature in node.get("features", []))
+        elif node.get("type") == "Feature":
+            yield node, href
+        elif node.get("type") in ("Catalog", "Collection") or "stac_version" in node:
+            # a collection that is not wanted may still hold some that are
+            wanted = node.get("type") != "Collection" or node.get("id") in query.collections
+            follow = ("child", "item") if wanted else ("child",)
+            for rel, link in reversed(links(node)):
+                if rel in follow:
+                    target = resolve_href(
+                        link, catalogue_href=root, base_href=href, allow=allow, http_host=own_host
+                    )
+                    if target not in seen:
+                        seen.add(target)
+                        ahead.append((read_json(target, storage, reach, named_by=href), target))
+        else:
+            raise CatalogueError(
+                f"{public_href(href)} is JSON but not STAC: its type is {node.get('type')!r}"
+            )
+
+
+def links(node: Json) -> list[tuple[str, str]]:
+    """(rel, href) of each link that has both."""
+    found = [link for link in node.get("links") or [] if isinstance(link, dict)]
+    pairs = [(link.get("rel"), link.get("href")) for link in found]
+    return [(rel, href) for rel, href in pairs if isinstance(rel, str) and isinstance(href, str)]
+
+
+def read_json(href: str, storage: Storage, reach: Reach, *, named_by: str | None = None) -> Json:
+    """Read one file of a catalogue.
+
+    Raises
+    ------
+    CatalogueError : missing, not JSON, or not an object
+    """
+    shown = public_href(href) + (f" (named by {public_href(named_by)})" if named_by else "")
+    try:
+        node = json.loads(_read(href, storage, reach))
+    except (OSError, StoreError) as error:  # requests' own errors are OSErrors
+        raise CatalogueError(f"cannot read the catalogue {shown}: {first_line(error)}") from None
+    except ValueError as error:
+        raise CatalogueError(f"{shown} is not JSON: {first_line(error)}") from None
+    if not isinstance(node, dict):
+        raise CatalogueError(f"{shown} is JSON but not STAC: it is a {type(node).__name__}")
+    return node
+
+
+def first_line(error: BaseException) -> str:
+    """What went wrong in one line, without what the environment holds of secrets."""
+    text = (str(error).splitlines() or [""])[0] or type(error).__name__
+    return public_href(without_secrets(text))
+
+
+def _read(href: str, storage: Storage, reach: Reach) -> bytes:
+    if href.lower().startswith("s3:"):
+        from crosstie.io.storage.store import open_store  # obstore is slow to import
+
+        folder, _, name = href.rpartition("/")
+        data = open_store(folder, storage).get(name)
+        if data is None:
+            raise FileNotFoundError(f"there is no object {name} in {folder}")
+        return data
+    if is_url(href):
+        from crosstie.io.storage.http import get  # slow to import, and not needed for files on a disk
+
+        return get(href, reach)
+    return Path(href).read_bytes()

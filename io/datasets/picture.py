@@ -1,0 +1,143 @@
+"""A raster or picture as pixels only: wherever it lies on the ground, and where it lies nowhere."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import NotGeoreferencedWarning
+
+from crosstie.io.raster import sensor as kinds
+from crosstie.io.raster.gdal import IMAGE_DRIVERS, check_href, opened, reading
+from crosstie.io.raster.read import read_plane
+from crosstie.io.raster.source import RasterSource
+from crosstie.types import Kind
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from rasterio.io import DatasetReader
+
+PIXEL_CRS = "EPSG:3857"
+"""Stands for no place at all: the grid is that of the pixels, x to the right, y down, one unit a pixel."""
+
+NO_NODATA = ("PNG", "JPEG")
+"""Formats that cannot say which value is no data: their black is the dark end of a stretch."""
+
+BLACK_GREY = 0.5
+"""Where black is dark and not missing, SAR of 0 counts as half a step of its 8 bits. Left out as invalid,
+which takes the water out of a shore, 92 % of 89 templates (sih1733, 192 px) came within 1 px; so, 99 %."""
+
+SAMPLE_PX = 256
+"""Rows and columns, at most, of the decimated sample that tells dB and reflectance."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureHeader:
+    """What one file tells before its pixels are read."""
+
+    shape: tuple[int, int]
+    """(rows, cols), px."""
+    kind: Kind | None
+    """What formed it, told from its name, its bands and its values; None where nothing tells."""
+
+
+def picture_header(path: Path) -> PictureHeader:
+    """Read the size of a picture and what formed it; where its own name says nothing, its folder's may.
+
+    Raises
+    ------
+    UnreadableRasterError : missing, or no raster
+    """
+    with _opened(path) as raster:
+        bands = _bands(raster)
+        descriptions = [raster.descriptions[n - 1] or "" for n in bands]
+        values = _sample(raster, bands) if np.dtype(raster.dtypes[0]).kind == "f" else None
+        found = None
+        for name in (path.name, path.resolve().parent.name):
+            found = found or kinds.find_kind(
+                names=[name], descriptions=descriptions, count=len(bands), sample=values
+            )
+        return PictureHeader((raster.height, raster.width), found)
+
+
+def read_picture(
+    path: Path, kind: Kind, *, row: int, col: int, shape: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Read a window of `shape` (rows, cols) that begins at pixel (row, col); it may stick out of the picture.
+
+    Returns
+    -------
+    One plane as `pixels.read_plane` gives it, NaN where invalid and outside the picture. SAR of 0 is invalid
+    in a raster, and dark in a PNG or JPEG of 8 bits without a mask.
+
+    Raises
+    ------
+    UnreadableRasterError : missing, no raster, or cut short
+    """
+    with _opened(path) as raster:
+        source = _source(path, raster, kind)
+        black_is_dark = kind is Kind.SAR and _cannot_miss(raster)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # it is not asked where it lies
+        plane = read_plane(source, GeoBox(shape, Affine.translation(col, row), PIXEL_CRS))
+    if black_is_dark:
+        rows, cols = source.shape
+        inside = plane[max(-row, 0) : max(rows - row, 0), max(-col, 0) : max(cols - col, 0)]
+        inside[np.isnan(inside)] = 10 * np.log10(BLACK_GREY)
+    return plane
+
+
+def _cannot_miss(raster: DatasetReader) -> bool:
+    whole = all(flags == [MaskFlags.all_valid] for flags in raster.mask_flag_enums)
+    return raster.driver in NO_NODATA and raster.dtypes[0] == "uint8" and whole
+
+
+def _source(path: Path, raster: DatasetReader, kind: Kind) -> RasterSource:
+    bands = _bands(raster)
+    labels = [raster.descriptions[n - 1] or "" for n in bands]
+    colours = [raster.colorinterp[n - 1].name for n in bands]
+    chosen = kinds.sar_bands(labels) if kind is Kind.SAR else kinds.optical_bands(labels, colours)
+    dtype = raster.dtypes[bands[0] - 1]
+    values = None if np.dtype(dtype).kind == "u" else _sample(raster, bands)
+    return RasterSource(
+        hrefs=(str(path),),
+        kind=kind,
+        bands=tuple(bands[n] for n in chosen),
+        is_db=kind is Kind.SAR and values is not None and kinds.are_db(values),
+        scale=kinds.reflectance_scale(dtype, values) if kind is Kind.OPTICAL else 1.0,
+        shape=(raster.height, raster.width),
+        crs=PIXEL_CRS,
+        transform=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+        nodata=None if raster.nodata is None else float(raster.nodata),
+        drivers=IMAGE_DRIVERS,
+    )
+
+
+def _bands(raster: DatasetReader) -> list[int]:
+    """Numbers, from 1, of all bands that are not alpha."""
+    return [n for n, colour in enumerate(raster.colorinterp, start=1) if colour is not ColorInterp.alpha]
+
+
+def _sample(raster: DatasetReader, bands: list[int]) -> NDArray[np.float64]:
+    shape = (min(SAMPLE_PX, raster.height), min(SAMPLE_PX, raster.width))
+    ask = {"indexes": bands[:2], "out_shape": (len(bands[:2]), *shape)}
+    with reading(raster):
+        values = raster.read(**ask)[raster.read_masks(**ask) > 0]
+    kept: NDArray[np.float64] = values[np.isfinite(values)].astype(np.float64)
+    return kept
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[DatasetReader]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with opened(check_href(path), drivers=IMAGE_DRIVERS) as raster:
+            yield raster

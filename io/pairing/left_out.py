@@ -1,0 +1,97 @@
+"""Why a scene is in no pair: the rule that left it out, with the value that did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from crosstie.io.pairing.neighbours import FOREVER_US, Field, Near, rank_within
+from crosstie.io.scenes.table import LeftOut, Scenes
+from crosstie.types import Kind
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from crosstie.io.pairing.rules import PairingRules
+    from crosstie.types import FloatArray
+
+    IntArray = NDArray[np.int64]
+
+DAY_US = 86_400_000_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Nearest:
+    """Of each row the nearest in time that overlaps enough, as columns over all scenes."""
+
+    partner: IntArray
+    """-1 where there is none."""
+    gap_us: IntArray
+    share: FloatArray
+    """Largest overlap that was seen, 0..1."""
+
+
+def reasons(
+    scenes: Scenes, field: Field, rows: IntArray, others: IntArray, rules: PairingRules, *, partner: Kind
+) -> list[LeftOut]:
+    """Say for each of `rows`, none of which is in a pair, what kept it from those of `others`."""
+    if not len(rows):
+        return []
+    kind = "SAR" if partner is Kind.SAR else "optical"
+    if not len(others):
+        why = f"the catalogue gave no {kind} scene at all"
+        return [LeftOut(scenes.id[n], "no partner", why) for n in rows]
+    reach_us = round(rules.max_days * DAY_US)
+    close = _nearest(field, rows, others, reach_us, rules.min_overlap)
+    far = rows[close.partner[rows] < 0]
+    ever = _nearest(field, far, others, FOREVER_US, rules.min_overlap)
+    found = []
+    for n in rows.tolist():
+        if close.partner[n] >= 0:
+            found.append(_outdone(scenes, n, int(close.partner[n]), rules))
+        elif ever.partner[n] >= 0:
+            days = ever.gap_us[n] / DAY_US
+            why = f"nearest {kind} scene is {days:.2f} days away (max_days is {rules.max_days:g})"
+            found.append(LeftOut(scenes.id[n], "time gap", why))
+        elif ever.share[n] > 0:
+            why = f"largest overlap is {ever.share[n]:.1%} (min_overlap is {rules.min_overlap:.0%})"
+            found.append(LeftOut(scenes.id[n], "overlap", why))
+        else:
+            found.append(LeftOut(scenes.id[n], "no partner", f"no {kind} scene overlaps it"))
+    return found
+
+
+def _outdone(scenes: Scenes, n: int, partner: int, rules: PairingRules) -> LeftOut:
+    why = f"{scenes.id[partner]}, its nearest, has a better partner (best_n is {rules.best_n})"
+    if rules.best_n_per_tile is not None:
+        why = (
+            f"{scenes.id[partner]}, its nearest, or its tile has a better pair (best_n is {rules.best_n},"
+            f" best_n_per_tile is {rules.best_n_per_tile})"
+        )
+    return LeftOut(scenes.id[n], "better partner", why)
+
+
+def _nearest(field: Field, rows: IntArray, others: IntArray, reach_us: int, min_overlap: float) -> _Nearest:
+    """Exact overlaps are dear, so each row tries its nearest first, twice as many in each round."""
+    count = len(field.moment_us)
+    best = _Nearest(np.full(count, -1), np.full(count, FOREVER_US), np.zeros(count))
+    for near in field.near(rows, others, reach_us):
+        left, tries = near, 1
+        while len(left):
+            rank = rank_within(left.a)
+            now = left.take(rank < tries)
+            share = field.overlap(now)
+            np.maximum.at(best.share, now.a, share)
+            _note(best, now.take(share >= min_overlap))
+            left = left.take((rank >= tries) & (best.partner[left.a] < 0))
+            tries *= 2
+    return best
+
+
+def _note(best: _Nearest, good: Near) -> None:
+    first = good.take(rank_within(good.a) == 0)  # in order of the gap
+    fresh = first.take(best.partner[first.a] < 0)
+    best.partner[fresh.a] = fresh.b
+    best.gap_us[fresh.a] = fresh.gap_us

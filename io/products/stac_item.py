@@ -1,0 +1,138 @@
+"""The corrected secondary as a STAC item, so that any catalogue can take it in."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pystac
+from pyproj import CRS, Transformer
+from shapely.affinity import translate
+from shapely.geometry import MultiPoint, Polygon, box, mapping
+from shapely.ops import unary_union
+
+from crosstie.io.raster.georeference import outline
+from crosstie.io.storage.href import product_href
+
+if TYPE_CHECKING:
+    from shapely.geometry.base import BaseGeometry
+
+    from crosstie.io.raster.georeference import Georeference
+    from crosstie.types import FloatArray, Registration
+
+PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
+
+FIRST_SENTINEL = datetime(2014, 4, 3, tzinfo=UTC)
+"""Launch of Sentinel-1A: no scene is older, which bounds an acquisition nobody has dated."""
+
+ASSETS = {
+    "corrected": (
+        "corrected.vrt",
+        "application/x-gdal-vrt",
+        "Secondary, coordinates corrected",
+        ["data"],
+    ),
+    "correction": ("correction.json", pystac.MediaType.JSON, "Correction, verdict and errors", ["metadata"]),
+    "tie_points": ("tie_points.parquet", "application/vnd.apache.parquet", "Tie points", ["metadata"]),
+    "overview": ("overview.png", pystac.MediaType.PNG, "Overview", ["overview"]),
+    "report": ("report.html", pystac.MediaType.HTML, "Report", ["metadata"]),
+}
+"""Asset key -> (file beside the item, media type, title, roles)."""
+
+
+def stac_item(
+    registration: Registration, *, place: Georeference, acquired_utc: datetime | None
+) -> dict[str, Any]:
+    """Describe the corrected secondary.
+
+    Parameters
+    ----------
+    place : of the secondary, corrected (`georeference.corrected`)
+    acquired_utc : of the secondary; None where unknown: the item then spans from the launch of Sentinel-1A
+        to the processing, since STAC asks for a time
+
+    Returns
+    -------
+    A STAC 1.1 item; the hrefs of its assets are relative to it.
+    """
+    created = registration.provenance.created_utc
+    geometry = _lon_lat_outline(place)
+    verdict = registration.estimate.verdict
+    item = pystac.Item(
+        id=f"{registration.pair_key}-{registration.run_key}",
+        geometry=None if geometry is None else mapping(geometry),
+        bbox=None if geometry is None else _bbox(geometry),
+        datetime=acquired_utc,
+        start_datetime=None if acquired_utc else min(FIRST_SENTINEL, created),
+        end_datetime=None if acquired_utc else created,
+        properties={
+            "created": _rfc3339(created),
+            "crosstie:verdict": str(verdict.code),
+            "crosstie:reasons": [str(reason) for reason in verdict.reasons],
+            "crosstie:reference": registration.reference_id,
+            "crosstie:secondary": registration.secondary_id,
+            **_projection(place),
+        },
+        stac_extensions=[PROJECTION],
+    )
+    for scene_id, hrefs in (
+        (registration.reference_id, registration.reference_hrefs),
+        (registration.secondary_id, registration.secondary_hrefs),
+    ):
+        for href in hrefs:
+            item.add_link(pystac.Link("derived_from", product_href(href), title=scene_id))
+    for key, (href, media_type, title, roles) in ASSETS.items():
+        item.add_asset(key, pystac.Asset(href, media_type=media_type, title=title, roles=roles))
+    return item.to_dict(include_self_link=False, transform_hrefs=False)
+
+
+def _projection(place: Georeference) -> dict[str, Any]:
+    crs = CRS.from_user_input(place.crs)
+    epsg = crs.to_epsg()
+    properties: dict[str, Any] = {
+        "proj:code": f"EPSG:{epsg}" if epsg else None,
+        "proj:shape": list(place.shape),
+    }
+    if not epsg:
+        properties["proj:wkt2"] = crs.to_wkt("WKT2_2019")
+    if place.transform is not None:
+        properties["proj:transform"] = [float(v) for v in place.transform[:6]]
+    return properties
+
+
+def _lon_lat_outline(place: Georeference) -> BaseGeometry | None:
+    """Outline in EPSG:4326, counter-clockwise, cut at the antimeridian; None where it has no coordinates."""
+    xy = outline(place)
+    to_lon_lat = Transformer.from_crs(place.crs, "EPSG:4326", always_xy=True)
+    lon_lat: FloatArray = np.round(np.column_stack(to_lon_lat.transform(xy[:, 0], xy[:, 1])), 7)
+    lon_lat = lon_lat[np.isfinite(lon_lat).all(axis=1)]
+    if len(lon_lat) < 3:
+        return None
+    if np.ptp(lon_lat[:, 0]) <= 180:
+        return _ring(lon_lat, place)
+    lon_lat[:, 0] %= 360
+    whole = _ring(lon_lat, place)
+    west = translate(whole.intersection(box(180, -90, 360, 90)), xoff=-360)
+    return unary_union([whole.intersection(box(0, -90, 180, 90)), west])
+
+
+def _ring(lon_lat: FloatArray, place: Georeference) -> BaseGeometry:
+    if place.transform is None:
+        return MultiPoint(lon_lat).convex_hull
+    ring = Polygon(lon_lat).simplify(1e-6)  # a tenth of a metre
+    return ring if ring.exterior.is_ccw else ring.reverse()
+
+
+def _bbox(geometry: BaseGeometry) -> list[float]:
+    """West, south, east, north; west is greater than east across the antimeridian (GeoJSON, section 5.2)."""
+    west, south, east, north = geometry.bounds
+    if geometry.geom_type == "MultiPolygon":
+        parts = [part.bounds for part in geometry.geoms]
+        west = min(part[0] for part in parts if part[0] >= 0)
+        east = max(part[2] for part in parts if part[2] <= 0)
+    return [west, south, east, north]
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,267 @@
+"""How GDAL may open a raster: which addresses, which drivers, which settings. The only place that says so."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import rasterio
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
+from rasterio.session import DummySession, Session
+
+from crosstie.errors import CatalogueError, UnreadableRasterError
+from crosstie.io.raster.untrusted import refuse_untrusted
+from crosstie.io.storage.href import public_href
+from crosstie.io.storage.href_policy import is_url, resolve_href
+from crosstie.io.storage.redaction import redacted
+from crosstie.io.storage.s3 import FROM_ENVIRONMENT, Storage, gdal_options
+from crosstie.io.storage.signing import signed
+
+IMAGE_DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "PNG", "JPEG")
+"""Drivers that read pixels. What a file of theirs names in turn is refused once it is open."""
+
+OWN_DRIVERS = (*IMAGE_DRIVERS, "VRT")
+"""A VRT names further files: only for a path that the user gave, never for one that a catalogue gave.
+The same goes for what lies beside a file: overviews, masks, coordinates (`.ovr`, `.msk`, `.tfw`, ...)."""
+
+HEADER_BYTES = 16_384
+"""Asked for at first: the header of a COG of 10,980 px and 512-px blocks, overviews included, fits."""
+
+PIECE_BYTES = 4_096
+"""What is fetched and kept is counted in pieces of this. GDAL doubles what it asks for while it reads on
+without a gap, up to 128 pieces: smaller ones cost requests, larger ones bytes that nobody needs."""
+
+CACHE_BYTES = 128 * 2**20
+"""Of remote files, as stored, that a process keeps: what two windows share, or what planning has read
+already, is not fetched again. Holds a row of windows of the largest scenes many times."""
+
+CACHED = "/vsisubfile/0_0,"
+"""GDAL's name for `the whole file, from byte 0`. Behind it, GDAL reads block by block through that cache;
+of a plain /vsis3/ file it reads many ranges at once, past the cache, and fetches shared blocks each time."""
+
+_SCHEME = re.compile(r"^([A-Za-z0-9_+.-]+):")
+
+
+def check_href(href: str | Path) -> str:
+    """Say what to open for `href`, or refuse it.
+
+    Allowed are local paths and `file://`, `https`, `s3`, and `http` to this machine. GDAL's own syntax
+    (`/vsi...`, `NETCDF:...`, XML) is refused: it reaches whatever GDAL reaches. What a catalogue names has
+    passed the narrower `catalogue_href.resolve_href` before.
+
+    Returns
+    -------
+    A local path or a URL, for `rasterio.open`.
+
+    Raises
+    ------
+    UnreadableRasterError : not allowed; the message says which rule
+    """
+    if isinstance(href, Path):
+        return _local(str(href))
+    if is_url(href):
+        try:
+            return resolve_href(href, catalogue_href=href)
+        except CatalogueError as error:
+            raise UnreadableRasterError(str(error)) from None
+    scheme = _SCHEME.match(href)
+    if scheme and scheme[1].lower() == "file":
+        return _local(unquote(urlsplit(href).path))
+    if scheme:
+        raise UnreadableRasterError(
+            f"{href[:200]!r} begins with {scheme[1]!r}, which is no address of a file; give a path,"
+            " https:// or s3:// (for a file whose name holds a colon: ./name)"
+        )
+    return _local(href)
+
+
+def _local(path: str) -> str:
+    if not path.strip() or any(ord(char) < 32 for char in path) or path.lstrip().startswith(("<", "{", "[")):
+        raise UnreadableRasterError(f"{path[:200]!r} is not a file name; give the path of a raster")
+    if re.match(r"/*vsi", os.path.normpath(path), re.IGNORECASE):
+        raise UnreadableRasterError(
+            f"{path[:200]!r} is GDAL's virtual file system; give a path, https:// or s3://"
+        )
+    return path
+
+
+def gdal_settings(href: str, *, beside: bool) -> dict[str, Any]:
+    """GDAL's settings for reading `href`; `beside`: with what lies beside a file of this machine."""
+    settings: dict[str, Any] = {
+        "GDAL_CACHEMAX": 128,  # MB a process; the default, 5 % of memory, would grow with the machine
+        "GDAL_NUM_THREADS": 1,  # tiles are read side by side already
+        # The file has no siblings: GDAL opens what lies beside it with any driver, and a VRT of the
+        # name `a.tif.ovr` leads anywhere. Over http each sibling costs a request besides.
+        "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE" if beside and not is_url(href) else "EMPTY_DIR",
+    }
+    if not is_url(href):
+        return settings
+    settings |= {
+        # The header and the index of the blocks come with the first request, which also tells the size.
+        "GDAL_INGESTED_BYTES_AT_OPEN": HEADER_BYTES,
+        "CPL_VSIL_CURL_USE_HEAD": "NO",
+        "CPL_VSIL_CURL_CHUNK_SIZE": PIECE_BYTES,
+        "CPL_VSIL_CURL_CACHE_SIZE": CACHE_BYTES,
+        "GDAL_HTTP_CONNECTTIMEOUT": 10,
+        "GDAL_HTTP_TIMEOUT": 60,
+        "GDAL_HTTP_MAX_RETRY": 3,
+        "GDAL_HTTP_RETRY_DELAY": 1,
+    }
+    return settings
+
+
+@contextmanager
+def opened(
+    href: str, *, drivers: tuple[str, ...], storage: Storage = FROM_ENVIRONMENT
+) -> Iterator[DatasetReader]:
+    """Open a checked href under our settings; what GDAL then has open is checked, too.
+
+    Parameters
+    ----------
+    drivers : `IMAGE_DRIVERS`, or `OWN_DRIVERS` for what the user named: then side files count as well
+    storage : how S3 is reached
+
+    Raises
+    ------
+    StoreError : the profile that `storage` names gives no credentials
+    UnreadableRasterError : missing, not a raster of an allowed driver, leading on to other files, or beyond
+        a limit of `untrusted`
+    """
+    if not is_url(href) and not Path(href).is_file():
+        raise UnreadableRasterError(f"{href}: no such file; check the path")
+    _GDAL_LOG.addFilter(_REDACT)  # once: a filter that is there already is not added again
+    with rasterio.Env(session=_Access(href, storage), **gdal_settings(href, beside="VRT" in drivers)):
+        try:
+            raster = _open(_followed(signed(href)), drivers)
+        except RasterioError as error:
+            cause = _cause(error)
+            raise UnreadableRasterError(
+                f"{public_href(href)}: cannot be opened as a raster ({cause}); {_next_step(cause, drivers)}"
+            ) from None
+        with raster:
+            refuse_untrusted(raster, name=public_href(href), drivers=drivers)
+            yield raster
+
+
+def _followed(href: str) -> str:
+    """Where GDAL shall read: the end of all redirects, each agreed to. GDAL would follow without asking.
+
+    Raises
+    ------
+    UnreadableRasterError : one leads where it may not, or the server does not answer
+    """
+    if not href.startswith(("http:", "https:")):
+        return href
+    from crosstie.io.storage.http import (
+        final_address,
+        without_queries,
+    )  # slow to import, and not needed for files on a disk
+
+    try:
+        return final_address(href)
+    except CatalogueError as problem:
+        raise UnreadableRasterError(
+            f"{public_href(href)}: its server redirects or leads astray: {problem}"
+        ) from None
+    except OSError as problem:
+        cause = without_queries(_cause(problem))
+        raise UnreadableRasterError(
+            f"{public_href(href)}: cannot be opened as a raster ({cause}); {_next_step('connect', ())}"
+        ) from None
+
+
+class _Redact(logging.Filter):
+    """GDAL's warnings name the address that failed, signature and all."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redacted(record.getMessage()), ()
+        return True
+
+
+_GDAL_LOG, _REDACT = logging.getLogger("rasterio._env"), _Redact()
+
+
+class _Access(Session):  # type: ignore[misc]  # rasterio has no types
+    """How GDAL reaches S3, where a file lies there. rasterio takes keys from a session only."""
+
+    def __init__(self, href: str, storage: Storage) -> None:
+        self._options = gdal_options(storage) if href.startswith("s3:") else {}
+
+    def get_credential_options(self) -> dict[str, Any]:
+        return self._options
+
+
+def _open(href: str, drivers: tuple[str, ...]) -> DatasetReader:
+    # `rasterio.open` takes one driver only; the class takes an allow-list.
+    if not is_url(href):
+        return DatasetReader(href, driver=list(drivers))
+    path = re.sub(r"^(?=https?:)", "/vsicurl/", re.sub(r"^s3://", "/vsis3/", href))
+    try:
+        return DatasetReader(f"{CACHED}{path}", driver=list(drivers))
+    except RasterioError:
+        _forget(path, drivers)
+        return DatasetReader(f"{CACHED}{path}", driver=list(drivers))
+
+
+def _forget(path: str, drivers: tuple[str, ...]) -> None:
+    """Open a remote file plainly: GDAL then says what is wrong, and does not hold to it at the next attempt.
+
+    Raises
+    ------
+    RasterioError : the server's reason, where there is one
+    """
+    with rasterio.Env(session=DummySession(), CPL_VSIL_CURL_NON_CACHED=path):
+        DatasetReader(path, driver=list(drivers)).close()
+
+
+def _next_step(cause: str, drivers: tuple[str, ...]) -> str:
+    if re.search(r"code: 40[13]|access|signature|forbidden|credential", cause, re.IGNORECASE):
+        return (
+            "check that it may be read with these credentials: the settings `storage`, AWS_ACCESS_KEY_ID and"
+            " AWS_SECRET_ACCESS_KEY, or the signature of the address"
+        )
+    if re.search(r"code: 5\d\d|timed? ?out|resolve|connect", cause, re.IGNORECASE):
+        return "its server does not answer as it should: check the address and storage.endpoint, or try later"
+    if "code: 404" in cause:
+        return "there is no such file: check the address"
+    return f"give a {', '.join(drivers)} file, and check that it has arrived whole"
+
+
+def shown_name(name: str) -> str:
+    """Name of an open raster, or of a file that it names, as it may be shown and as others can open it."""
+    return public_href(name.removeprefix(CACHED))
+
+
+@contextmanager
+def reading(raster: DatasetReader) -> Iterator[None]:
+    """Read pixels inside: what GDAL then raises names the file.
+
+    Raises
+    ------
+    UnreadableRasterError : a block is missing or damaged
+    """
+    try:
+        yield
+    except RasterioError as error:
+        step = "the file is probably cut short: fetch it again"
+        if raster.name.startswith(CACHED):
+            step = "its server failed, or it has changed or is cut short there: try again"
+            with suppress(RasterioError):
+                _forget(raster.name.removeprefix(CACHED), (raster.driver,))
+        raise UnreadableRasterError(
+            f"{shown_name(raster.name)}: pixels cannot be read ({_cause(error)}); {step}"
+        ) from None
+
+
+def _cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error).strip().replace(CACHED, "")
+    return redacted(text.splitlines()[0])[:300]

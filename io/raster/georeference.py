@@ -1,0 +1,160 @@
+"""Where the pixels of a corrected raster lie: the correction carried over to the raster's own terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from affine import Affine
+from pyproj import CRS, Transformer
+from rasterio.control import GroundControlPoint
+
+from crosstie.errors import NoGeoreferenceError
+from crosstie.io.raster.gdal import shown_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rasterio.io import DatasetReader
+
+    from crosstie.types import FloatArray
+
+MAX_ERROR_PX = 0.05
+"""A correction that no affine of the raster's own CRS holds within this is written as control points."""
+
+NODES = 21
+"""Points per side at which a correction is carried over to another CRS."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Georeference:
+    """A raster's place on the ground: either a transform or control points, in one CRS."""
+
+    shape: tuple[int, int]
+    """(rows, cols), px."""
+    crs: str
+    """EPSG code or WKT."""
+    transform: Affine | None
+    """Pixel (x, y) -> map (x, y); None where `gcps` hold the place."""
+    gcps: tuple[GroundControlPoint, ...] = ()
+    worst_error_px: float = 0.0
+    """Largest distance between the exact correction and `transform`, px; 0 where that is exact."""
+
+
+def georeference_of(raster: DatasetReader) -> Georeference:
+    """Read where an open raster lies.
+
+    Raises
+    ------
+    NoGeoreferenceError : neither CRS and transform nor control points
+    """
+    if raster.crs is not None and not raster.transform.is_identity:
+        return Georeference(
+            shape=raster.shape, crs=raster.crs.to_wkt(), transform=Affine(*raster.transform[:6])
+        )
+    gcps, crs = raster.gcps
+    if gcps and crs is not None:
+        return Georeference(shape=raster.shape, crs=crs.to_wkt(), transform=None, gcps=tuple(gcps))
+    raise NoGeoreferenceError(
+        f"{shown_name(raster.name)}: neither a CRS with a transform nor ground control points;"
+        " georeference it first"
+    )
+
+
+def corrected(
+    place: Georeference, *, affine: Sequence[float], grid_crs: str, max_error_px: float = MAX_ERROR_PX
+) -> Georeference:
+    """Move a raster by a correction that is given in the CRS of the common grid.
+
+    In the grid's CRS the new transform is `affine` o old transform, exactly. In another CRS the correction
+    is carried over (there, corrected, and back) at 21 x 21 pixels and an affine fitted to them; where that
+    misses by more than `max_error_px`, the pixels become control points in the grid's CRS instead. Control
+    points are moved one by one and keep their heights.
+
+    Parameters
+    ----------
+    affine : (a, b, c, d, e, f) in rasterio's order, (x, y) in metres of `grid_crs`
+    """
+    move = Affine(*affine)
+    if move.is_identity:
+        return place
+    same = CRS.from_user_input(place.crs) == CRS.from_user_input(grid_crs)
+    if place.transform is None:
+        moved = _moved(_xy_of(place.gcps), move, "" if same else place.crs, grid_crs)
+        gcps = tuple(
+            GroundControlPoint(row=g.row, col=g.col, x=float(x), y=float(y), z=g.z, id=g.id, info=g.info)
+            for g, (x, y) in zip(place.gcps, moved, strict=True)
+            if np.isfinite([x, y]).all()
+        )
+        return replace(place, gcps=gcps)
+    if same:
+        return replace(place, transform=move @ place.transform)
+    return _fitted(place, place.transform, move, grid_crs, max_error_px)
+
+
+def _fitted(
+    place: Georeference, old: Affine, move: Affine, grid_crs: str, max_error_px: float
+) -> Georeference:
+    px = _nodes(place.shape)
+    there = Transformer.from_crs(place.crs, grid_crs, always_xy=True)
+    on_grid = _transform(there, _apply(old, px))
+    seen = np.isfinite(on_grid).all(axis=1)
+    px, target_grid = px[seen], _apply(move, on_grid[seen])
+    target = _transform(there, target_grid, "INVERSE")
+    # Fitted to displacements in pixels: small numbers, so that nothing is lost to large coordinates.
+    shift_px = _apply(~old, target) - px
+    half = np.array([place.shape[1], place.shape[0]]) / 2
+    design = np.column_stack([(px - half) / half, np.ones(len(px))])
+    solution, *_ = np.linalg.lstsq(design, shift_px, rcond=None)
+    worst_px = float(np.hypot(*(design @ solution - shift_px).T).max())
+    if not worst_px <= max_error_px:
+        gcps = tuple(
+            GroundControlPoint(row=float(row), col=float(col), x=float(x), y=float(y), z=0.0, id=str(n))
+            for n, ((col, row), (x, y)) in enumerate(zip(px, target_grid, strict=True), start=1)
+        )
+        return Georeference(shape=place.shape, crs=grid_crs, transform=None, gcps=gcps)
+    (ax, ay), (bx, by), (cx, cy) = solution
+    ax, ay, bx, by = ax / half[0], ay / half[0], bx / half[1], by / half[1]
+    in_px = Affine(1 + ax, bx, cx - ax * half[0] - bx * half[1], ay, 1 + by, cy - ay * half[0] - by * half[1])
+    return replace(place, transform=old @ in_px, worst_error_px=worst_px)
+
+
+def outline(place: Georeference) -> FloatArray:
+    """Ring around the raster, (N, 2) in `place.crs`; the control points, unordered, where it has those."""
+    if place.transform is None:
+        return _xy_of(place.gcps)
+    rows, cols = place.shape
+    steps = np.linspace(0, 1, NODES)
+    top = np.column_stack([steps * cols, np.zeros(NODES)])
+    right = np.column_stack([np.full(NODES, cols), steps * rows])
+    bottom = np.column_stack([(1 - steps) * cols, np.full(NODES, rows)])
+    left = np.column_stack([np.zeros(NODES), (1 - steps) * rows])
+    return _apply(place.transform, np.concatenate([top, right[1:], bottom[1:], left[1:-1]]))
+
+
+def _moved(xy: FloatArray, move: Affine, crs: str, grid_crs: str) -> FloatArray:
+    if not crs:
+        return _apply(move, xy)
+    there = Transformer.from_crs(crs, grid_crs, always_xy=True)
+    on_grid = _transform(there, xy)
+    return _transform(there, _apply(move, on_grid), "INVERSE")
+
+
+def _transform(there: Transformer, xy: FloatArray, direction: str = "FORWARD") -> FloatArray:
+    return np.column_stack(there.transform(xy[:, 0], xy[:, 1], direction=direction))
+
+
+def _nodes(shape: tuple[int, int]) -> FloatArray:
+    x, y = np.meshgrid(np.linspace(0, shape[1], NODES), np.linspace(0, shape[0], NODES))
+    return np.column_stack([x.ravel(), y.ravel()])
+
+
+def _apply(transform: Affine, xy: FloatArray) -> FloatArray:
+    matrix = np.array([[transform.a, transform.b], [transform.d, transform.e]])
+    moved: FloatArray = xy @ matrix.T + np.array([transform.c, transform.f])
+    return moved
+
+
+def _xy_of(gcps: Sequence[GroundControlPoint]) -> FloatArray:
+    return np.array([(g.x, g.y) for g in gcps], np.float64).reshape(-1, 2)

@@ -1,0 +1,308 @@
+"""What a raster file is: its place, its kind, its bands and units, told from the header and few values."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import rasterio.crs
+from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.windows import Window
+
+from crosstie.errors import BadInputError, NoGeoreferenceError, UnreadableRasterError
+from crosstie.io.raster import sensor as kinds
+from crosstie.io.raster.gdal import IMAGE_DRIVERS, OWN_DRIVERS, check_href, opened, reading
+from crosstie.io.raster.georeference import Georeference, georeference_of
+from crosstie.io.raster.source import RasterSource
+from crosstie.io.storage.href import public_href
+from crosstie.io.storage.s3 import FROM_ENVIRONMENT, Storage
+from crosstie.types import Kind
+
+if TYPE_CHECKING:
+    from affine import Affine
+    from rasterio.io import DatasetReader
+
+    from crosstie.types import FloatArray
+
+SAMPLE_PX = 256
+"""Rows and columns, at most, of the decimated sample that tells dB and reflectance."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """All that opening one file tells, before the kind is settled."""
+
+    href: str
+    labels: tuple[str, ...]
+    colours: tuple[str, ...]
+    bands: tuple[int, ...]
+    """Numbers, from 1, of all bands that are not alpha."""
+    dtype: str
+    values: bytes | None
+    """float64 sample of valid values, where they can decide something."""
+    shape: tuple[int, int]
+    crs: str
+    transform: tuple[float, float, float, float, float, float] | None
+    gcps: tuple[tuple[float, float, float, float], ...] | None
+    nodata: float | None
+    drivers: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return Path(self.href.split("?", 1)[0]).name
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        return self.shape, self.crs, self.transform, self.gcps
+
+    @property
+    def sample(self) -> FloatArray | None:
+        return None if self.values is None else np.frombuffer(self.values, np.float64)
+
+
+def open_source(
+    hrefs: str | Path | Sequence[str | Path],
+    *,
+    kind: Kind | None = None,
+    other_kind: Kind | None = None,
+    from_catalogue: bool = False,
+    storage: Storage = FROM_ENVIRONMENT,
+) -> RasterSource:
+    """Read what a raster is: header, and a small sample of values where only they tell.
+
+    Parameters
+    ----------
+    hrefs : one file, or several of one band each
+    kind : what formed the image; found from names, bands and values where None
+    other_kind : kind of the image it is paired with: where nothing tells, this one is the other kind
+    from_catalogue : a catalogue named the files, not the user: they are then never opened as VRT, which could
+        lead on to any other file
+    storage : how S3 is reached
+
+    Raises
+    ------
+    UnreadableRasterError : missing, no raster, cut short, or an address that is not allowed
+    NoGeoreferenceError : neither CRS and transform nor at least three GCPs
+    BadInputError : the kind cannot be told, or several files do not fit together
+    """
+    files, found = _read_headers(hrefs, kind=kind, from_catalogue=from_catalogue, storage=storage)
+    found = found or (other_kind.other if other_kind else None)
+    if found is None:
+        raise BadInputError(
+            f"{public_href(files[0].href)}: nothing in it tells optical from SAR;"
+            " say which (kind='optical' or 'sar')"
+        )
+    return _settle(files, found, storage)
+
+
+def open_pair(
+    reference: str | Path | Sequence[str | Path],
+    secondary: str | Path | Sequence[str | Path],
+    *,
+    reference_kind: Kind | None = None,
+    secondary_kind: Kind | None = None,
+    from_catalogue: bool = False,
+    storage: Storage = FROM_ENVIRONMENT,
+) -> tuple[RasterSource, RasterSource]:
+    """Open both rasters of a pair; a kind that cannot be told is the complement of the other.
+
+    Where neither tells, the reference is optical and the secondary SAR. Two of one kind are allowed.
+    Errors as `open_source`.
+    """
+    first, first_kind = _read_headers(
+        reference, kind=reference_kind, from_catalogue=from_catalogue, storage=storage
+    )
+    second, second_kind = _read_headers(
+        secondary, kind=secondary_kind, from_catalogue=from_catalogue, storage=storage
+    )
+    kind = first_kind or (second_kind.other if second_kind else Kind.OPTICAL)
+    return _settle(first, kind, storage), _settle(second, second_kind or kind.other, storage)
+
+
+def _read_headers(
+    hrefs: str | Path | Sequence[str | Path], *, kind: Kind | None, from_catalogue: bool, storage: Storage
+) -> tuple[list[_Header], Kind | None]:
+    """Read each file, and tell what formed them: what they agree on, else what they are together."""
+    given = [hrefs] if isinstance(hrefs, str | Path) else list(hrefs)
+    if not given:
+        raise BadInputError("a raster needs at least one file; give its path or URL")
+    checked = [check_href(href) for href in given]
+    drivers = IMAGE_DRIVERS if from_catalogue else OWN_DRIVERS
+    files = [_read_one(href, drivers, storage) for href in checked]
+    if kind is not None:
+        return files, kind
+    if len(files) == 1:
+        return files, _find_kind(files)
+    said = {_find_kind([file]) for file in files} - {None}
+    if len(said) > 1:
+        names = ", ".join(file.name for file in files)
+        raise BadInputError(
+            f"{names}: some look optical, some SAR; give the files of one image, or say its kind"
+        )
+    return files, said.pop() if said else _find_kind(files)
+
+
+def _find_kind(files: list[_Header]) -> Kind | None:
+    return kinds.find_kind(
+        names=[file.name for file in files],
+        descriptions=[label for file in files for label in file.labels],
+        count=sum(len(file.bands) for file in files),
+        sample=files[0].sample if np.dtype(files[0].dtype).kind == "f" else None,
+    )
+
+
+def _read_one(href: str, drivers: tuple[str, ...], storage: Storage) -> _Header:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # becomes an error of ours
+        with opened(href, drivers=drivers, storage=storage) as raster:
+            place = georeference_of(raster)
+            _refuse_unusable(href, raster, place)
+            _refuse_truncated(href, raster)
+            bands = tuple(
+                n for n, colour in enumerate(raster.colorinterp, start=1) if colour is not ColorInterp.alpha
+            )
+            labels = tuple(raster.descriptions[n - 1] or "" for n in bands)
+            dtype = raster.dtypes[bands[0] - 1]
+            values = None if np.dtype(dtype).kind == "u" else _sample(raster, bands[:2])
+            return _Header(
+                href=href,
+                labels=labels,
+                colours=tuple(raster.colorinterp[n - 1].name for n in bands),
+                bands=bands,
+                dtype=dtype,
+                values=None if values is None else values.tobytes(),
+                shape=place.shape,
+                crs=_crs_text(place.crs),
+                transform=None if place.transform is None else _six(place.transform),
+                gcps=tuple((float(g.row), float(g.col), float(g.x), float(g.y)) for g in place.gcps) or None,
+                nodata=None if raster.nodata is None else float(raster.nodata),
+                drivers=drivers,
+            )
+
+
+def _settle(files: list[_Header], kind: Kind, storage: Storage) -> RasterSource:
+    """Choose files, bands and units, now that the kind is known."""
+    several = len(files) > 1
+    if several:
+        names = [file.name for file in files]
+        chosen = kinds.sar_bands(names) if kind is Kind.SAR else kinds.optical_files(names)
+        # Only those chosen: the 20 m and 60 m bands of Sentinel-2 lie on grids of their own.
+        files = [files[n] for n in chosen]
+        _refuse_unlike(files)
+        bands = tuple(file.bands[0] for file in files)
+    else:
+        labels, colours = files[0].labels, files[0].colours
+        chosen = kinds.sar_bands(labels) if kind is Kind.SAR else kinds.optical_bands(labels, colours)
+        bands = tuple(files[0].bands[n] for n in chosen)
+    first = files[0]
+    values = first.sample
+    return RasterSource(
+        hrefs=tuple(file.href for file in files),
+        kind=kind,
+        bands=bands,
+        is_db=kind is Kind.SAR and values is not None and kinds.are_db(values),
+        scale=kinds.reflectance_scale(first.dtype, values) if kind is Kind.OPTICAL else 1.0,
+        shape=first.shape,
+        crs=first.crs,
+        transform=first.transform,
+        gcps=first.gcps,
+        nodata=first.nodata,
+        drivers=first.drivers,
+        storage=storage,
+    )
+
+
+def _refuse_unlike(files: list[_Header]) -> None:
+    first = files[0]
+    for file in files:
+        if len(file.bands) != 1:
+            raise BadInputError(
+                f"{public_href(file.href)}: has {len(file.bands)} bands, but of several files each must"
+                " have one; give it alone or leave it out"
+            )
+        if file.place != first.place:
+            raise BadInputError(
+                f"{public_href(file.href)}: its {file.shape} pixels do not lie on the grid of"
+                f" {public_href(first.href)}, {first.shape}; give files of one pixel grid"
+            )
+
+
+def _refuse_unusable(href: str, raster: DatasetReader, place: Georeference) -> None:
+    if place.transform is None and len(place.gcps) < 3:
+        raise NoGeoreferenceError(
+            f"{public_href(href)}: {len(place.gcps)} ground control points do not fix its place;"
+            " at least three do"
+        )
+    if any(dtype.startswith("complex") for dtype in raster.dtypes):
+        raise UnreadableRasterError(
+            f"{public_href(href)}: holds complex values (SLC); give detected amplitude or backscatter"
+        )
+    if all(colour is ColorInterp.alpha for colour in raster.colorinterp):
+        raise UnreadableRasterError(
+            f"{public_href(href)}: has an alpha band only; give a raster with image bands"
+        )
+
+
+def _refuse_truncated(href: str, raster: DatasetReader) -> None:
+    """Compare where the TIFF's blocks end with the size of a local file, before any work is done.
+
+    Sparse blocks have no offset: legal, they read as nodata. Looks at no more than about 2,000 blocks.
+    """
+    if raster.driver != "GTiff" or not Path(href).is_file():
+        return
+    size = Path(href).stat().st_size
+    block_rows, block_cols = raster.block_shapes[0]
+    across, down = -(-raster.width // block_cols), -(-raster.height // block_rows)
+    every = max(1, across * down // 2000)
+    for number in [*range(0, across * down, every), across * down - 1]:
+        name = f"{number % across}_{number // across}"
+        offset = raster.get_tag_item(f"BLOCK_OFFSET_{name}", "TIFF", bidx=raster.count)
+        length = raster.get_tag_item(f"BLOCK_SIZE_{name}", "TIFF", bidx=raster.count)
+        if offset and length and int(offset) + int(length) > size:
+            raise UnreadableRasterError(
+                f"{href}: cut short: {size} bytes, but block {name} ends at {int(offset) + int(length)};"
+                " fetch the file again"
+            )
+
+
+def _sample(raster: DatasetReader, bands: tuple[int, ...]) -> FloatArray:
+    """Read valid values spread over the raster: from an overview or, without one, a few windows."""
+    rows, cols = raster.shape
+    if max(rows, cols) <= 4 * SAMPLE_PX or raster.overviews(bands[0]):
+        values = _valid_values(raster, bands, Window(0, 0, cols, rows))
+    else:
+        corners = [
+            (int(r), int(c))
+            for r in np.linspace(0, rows - min(64, rows), 5)
+            for c in np.linspace(0, cols - min(64, cols), 5)
+        ]
+        parts = [_valid_values(raster, bands, Window(c, r, min(64, cols), min(64, rows))) for r, c in corners]
+        values = np.concatenate(parts)
+        if not values.size:  # sparse: the windows missed what there is
+            values = _valid_values(raster, bands, Window(0, 0, cols, rows))
+    return values[np.isfinite(values)]
+
+
+def _valid_values(raster: DatasetReader, bands: tuple[int, ...], part: Window) -> FloatArray:
+    shape = (min(SAMPLE_PX, part.height), min(SAMPLE_PX, part.width))
+    with reading(raster):
+        values = raster.read(bands, window=part, out_shape=(len(bands), *shape))
+        valid = raster.read_masks(bands, window=part, out_shape=(len(bands), *shape)) > 0
+    flat: FloatArray = values[valid].astype(np.float64)
+    return flat
+
+
+def _six(affine: Affine) -> tuple[float, float, float, float, float, float]:
+    return affine.a, affine.b, affine.c, affine.d, affine.e, affine.f
+
+
+def _crs_text(wkt: str) -> str:
+    """Name a CRS by EPSG code where that is the same CRS, else by its WKT."""
+    crs = rasterio.crs.CRS.from_wkt(wkt)
+    code = crs.to_epsg(confidence_threshold=100)
+    return f"EPSG:{code}" if code is not None else wkt

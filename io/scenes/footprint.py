@@ -1,0 +1,123 @@
+"""Outlines of scenes in degrees, made right: cut at the antimeridian, closed round a pole, valid.
+
+A catalogue may write an outline that crosses the antimeridian as GeoJSON asks, in two parts; or in one, from
+179 to -179 degrees, which in the plane of degrees runs round the whole Earth the other way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+
+from crosstie.io.scenes.sphere import refined_ring
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from shapely.geometry.base import BaseGeometry
+
+    from crosstie.types import FloatArray
+
+    Geometries = NDArray[np.object_]
+
+DECIMALS = 9
+"""Of a degree that are kept: a tenth of a millimetre, and what WKT carries."""
+
+
+STEP_RAD = 0.001
+"""Outlines that are cut follow their sides in steps of at most this, 6 km: near a pole degrees bend them."""
+
+
+def lonlat_outlines(geometries: Sequence[BaseGeometry | None] | Geometries) -> Geometries:
+    """Outlines (N,) that mean in the plane of degrees what they mean on the ground; None stays None.
+
+    Rings that jump over the antimeridian are cut there, rings round a pole are closed along it, bow ties are
+    mended. All longitudes come to lie in -180..180.
+    """
+    given: Geometries = np.array(geometries, dtype=object)
+    if not len(given):
+        return given
+    flat: Geometries = shapely.force_2d(given)
+    coordinates, owner = shapely.get_coordinates(flat, return_index=True)
+    flat = shapely.set_coordinates(flat.copy(), np.round(coordinates, DECIMALS))
+    for n in _suspicious(coordinates, owner):
+        flat[n] = _mended(flat[n])
+    valid = shapely.is_valid(flat)
+    wrong = np.flatnonzero(~valid & ~shapely.is_missing(flat))
+    flat[wrong] = shapely.make_valid(flat[wrong])
+    return flat
+
+
+def box_outline(bbox: Sequence[float]) -> BaseGeometry:
+    """Outline of a STAC bbox of four or six numbers, degrees; west > east crosses the antimeridian."""
+    half = len(bbox) // 2  # six numbers where the box has heights
+    west, south, east, north = *bbox[:2], *bbox[half : half + 2]
+    if west <= east:
+        return shapely.box(west, south, east, north)
+    return shapely.MultiPolygon([shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)])
+
+
+def _suspicious(coordinates: FloatArray, owner: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Geometries in which a longitude jumps by more than half the Earth, or leaves -180..180."""
+    lon = coordinates[:, 0]
+    jump = (np.abs(np.diff(lon)) > 180) & (np.diff(owner) == 0)
+    far = np.abs(lon) > 180
+    return np.unique(np.concatenate([owner[1:][jump], owner[far]]))
+
+
+def _mended(geometry: BaseGeometry) -> BaseGeometry:
+    parts = shapely.get_parts(shapely.get_parts(geometry))
+    cut = [_cut(part) for part in parts]
+    if all(new is old for new, old in zip(cut, parts, strict=True)):
+        return geometry
+    return shapely.union_all(cut)
+
+
+def _cut(part: BaseGeometry) -> BaseGeometry:
+    """Cut one polygon; anything else, and a polygon that is as GeoJSON asks, stays."""
+    if not isinstance(part, shapely.Polygon) or part.is_empty:
+        return part
+    shell = _unrolled(part.exterior)
+    if shell is None:
+        return part
+    outline = _wrapped(shell)
+    holes = [_wrapped(ring) for hole in part.interiors if (ring := _unrolled(hole)) is not None]
+    holes += [shapely.Polygon(hole) for hole in part.interiors if _unrolled(hole) is None]
+    return shapely.difference(outline, shapely.union_all(holes)) if holes else outline
+
+
+def _unrolled(ring: Any) -> FloatArray | None:
+    """Vertices (N, 2) of a closed ring whose longitude runs on without a jump; None where none jumps."""
+    points: FloatArray = np.asarray(ring.coords, np.float64)[:, :2]
+    lon = points[:, 0]
+    step = np.diff(lon)
+    # from exactly -180 to exactly 180 is no jump but the way along a parallel: a box round the Earth has it
+    jump = (np.abs(step) > 180) & ~((np.abs(lon[1:]) == 180) & (np.abs(lon[:-1]) == 180))
+    if not jump.any() and np.abs(lon).max() <= 180:
+        return None
+    step = np.where(jump, step - 360 * np.round(step / 360), step)
+    return np.column_stack([lon[0] + np.concatenate([[0], np.cumsum(step)]), points[:, 1]])
+
+
+def _wrapped(ring: FloatArray) -> BaseGeometry:
+    """Polygon in -180..180 of a ring whose longitude runs on; one that goes round a pole contains it."""
+    round_pole = abs(ring[-1, 0] - ring[0, 0]) > 180
+    if round_pole or (np.abs(np.diff(ring, axis=0)) > 1e-9).all(axis=1).any():
+        # no box in degrees: its sides are shortest ways on the ground, which in degrees are bent
+        ring = refined_ring(ring, step_rad=STEP_RAD)
+    if round_pole:
+        pole = 90.0 if ring[:, 1].mean() > 0 else -90.0
+        first, last = ring[0], ring[-1]
+        ring = np.vstack([ring, [last[0], pole], [first[0], pole], first])
+    polygon = shapely.make_valid(shapely.Polygon(ring))
+    west, _, east, _ = polygon.bounds
+    turns = range(int(np.floor((west + 180) / 360)), int(np.floor((east + 180) / 360)) + 1)
+    slices = []
+    for turn in turns:
+        window = shapely.box(360 * turn - 180, -91, 360 * turn + 180, 91)
+        piece = shapely.intersection(polygon, window)
+        pieces = [part for part in shapely.get_parts(piece) if part.area > 0]
+        slices += [shapely.transform(part, lambda xy, t=turn: xy - [360 * t, 0]) for part in pieces]
+    return shapely.union_all(slices) if slices else polygon

@@ -1,0 +1,168 @@
+"""Areas and overlaps of scenes on the ground, right everywhere: over the antimeridian and at the poles too.
+
+Every overlap is computed in an equal-area plane of its own that touches the Earth at one of the two outlines,
+so that no projection of the world has to do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import shapely
+
+from crosstie.io.scenes.convex import area_of, common_area
+from crosstie.io.scenes.sphere import LONG_SIDE_RAD, equal_area, on_sphere, refined, unit_vectors
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from crosstie.types import BoolArray, FloatArray
+
+    Geometries = NDArray[np.object_]
+    IntArray = NDArray[np.int64]
+
+CHUNK = 4096
+"""Overlaps computed at once, as many as a cache holds; changes no result."""
+
+CORNERS = (4, 8)
+"""Convex outlines of up to so many corners are compared by arithmetic, all others as geometries."""
+
+STRAIGHT, ALIKE = 2e-4, 1e-3
+"""Corners that leave the line between their neighbours by a smaller share of the outline's size are none,
+where that changes its area by a smaller share."""
+
+SNAP_M = 0.001
+"""Grid on which halves of an outline that was cut at the antimeridian grow together again."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ground:
+    """Outlines on the ground, as columns."""
+
+    outlines: Geometries
+    """(N,) in degrees, with vertices enough."""
+    vectors: FloatArray
+    """(M, 3) their vertices on the unit sphere, outline after outline."""
+    first: IntArray
+    """(N + 1,) where the vertices of each outline begin."""
+    centre: FloatArray
+    """(N, 3) a point amid each outline, on the unit sphere."""
+    several: BoolArray
+    """(N,) it has more than one part: in the plane they may touch."""
+    corners: FloatArray
+    """(N, 8, 3) corners of a convex outline, anticlockwise, the last repeated."""
+    corner_count: IntArray
+    """(N,) how many; 0 where the outline is not convex, or has more."""
+    area_m2: FloatArray
+    """(N,) square metres."""
+
+    def __len__(self) -> int:
+        return len(self.outlines)
+
+    @classmethod
+    def of(cls, outlines: Geometries) -> Self:
+        """Take polygons as `footprint.lonlat_outlines` makes them; none may be empty.
+
+        An outline whose every side follows a meridian or a parallel is a box in degrees and stays one; the
+        sides of any other are the shortest ways on the ground, as those of scenes are.
+        """
+        fine = refined(outlines)
+        vectors = unit_vectors(shapely.get_coordinates(fine))
+        counts = shapely.get_num_coordinates(fine)
+        first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        amid = np.add.reduceat(vectors, first[:-1], axis=0) if len(fine) else np.zeros((0, 3))
+        length = np.linalg.norm(amid, axis=1, keepdims=True)
+        centre = np.where(length > 1e-9, amid / np.maximum(length, 1e-9), [0.0, 0.0, 1.0])
+        several = shapely.get_num_geometries(fine) > 1
+        count, most = len(fine), CORNERS[-1]
+        corners, number, area_m2 = np.zeros((count, most, 3)), np.zeros(count, np.int64), np.zeros(count)
+        found = cls(fine, vectors, first, centre, several, corners, number, area_m2)
+        for rows in _chunks(np.arange(count)):
+            found._fill(rows)
+        return found
+
+    def _fill(self, rows: IntArray) -> None:
+        """Measure outlines in planes of their own, and note the corners of those that are convex."""
+        centre = self.centre[rows]
+        plane = self.flat(rows, centre)
+        self.area_m2[rows] = shapely.area(plane)
+        hull = shapely.convex_hull(plane)
+        plain = shapely.simplify(hull, STRAIGHT * np.sqrt(self.area_m2[rows]))
+        size = shapely.get_num_coordinates(plain) - 1
+        like = np.abs(shapely.area(plain) - self.area_m2[rows]) <= ALIKE * self.area_m2[rows]
+        good = np.flatnonzero(like & (size <= CORNERS[-1]) & (self.area_m2[rows] > 0))
+        ring = shapely.get_exterior_ring(shapely.orient_polygons(plain[good]))
+        first = np.concatenate([[0], np.cumsum(size[good] + 1)])[:-1]
+        places = first[:, None] + np.minimum(np.arange(CORNERS[-1]), size[good, None] - 1)
+        xy = shapely.get_coordinates(ring)[places] if len(good) else np.zeros((0, CORNERS[-1], 2))
+        self.corners[rows[good]] = on_sphere(xy, centre[good])
+        self.corner_count[rows[good]] = size[good]
+        self.area_m2[rows[good]] = area_of(xy)
+
+    def take(self, rows: IntArray) -> Self:
+        """Only these rows, in this order."""
+        counts = self.first[rows + 1] - self.first[rows]
+        return type(self)(
+            self.outlines[rows],
+            self.vectors[self._places(rows)],
+            np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            self.centre[rows],
+            self.several[rows],
+            self.corners[rows],
+            self.corner_count[rows],
+            self.area_m2[rows],
+        )
+
+    def flat(self, rows: IntArray, centre: FloatArray) -> Geometries:
+        """Outlines of `rows` (K,) in equal-area planes that touch the sphere at `centre` (K, 3), metres."""
+        counts = self.first[rows + 1] - self.first[rows]
+        whose = np.repeat(np.arange(len(rows)), counts)
+        xy = equal_area(self.vectors[self._places(rows)][:, None], centre[whose])[:, 0]
+        plane: Geometries = shapely.set_coordinates(self.outlines[rows], xy)
+        apart = np.flatnonzero(self.several[rows] | ~shapely.is_valid(plane))
+        if len(apart):
+            whole = shapely.make_valid(plane[apart])
+            plane[apart] = shapely.union_all(whole[:, None], axis=1, grid_size=SNAP_M)
+        return plane
+
+    def _places(self, rows: IntArray) -> IntArray:
+        """Where in `vectors` the vertices of `rows` are."""
+        counts = self.first[rows + 1] - self.first[rows]
+        places: IntArray = np.repeat(self.first[rows] - np.cumsum(counts) + counts, counts)
+        return places + np.arange(counts.sum())
+
+
+def overlaps(a: Ground, b: Ground, i: IntArray, j: IntArray) -> FloatArray:
+    """Common area of a[i] and b[j] (K,), as a share of the smaller of the two, 0..1."""
+    common = np.zeros(len(i))
+    counts = np.maximum(a.corner_count[i], b.corner_count[j])
+    counts[(a.corner_count[i] == 0) | (b.corner_count[j] == 0)] = CORNERS[-1] + 1
+    done = 0
+    for most in CORNERS:
+        for part in _chunks(np.flatnonzero((counts > done) & (counts <= most))):
+            centre = a.centre[i[part]]
+            ours = equal_area(a.corners[i[part], :most], centre)
+            theirs = equal_area(b.corners[j[part], :most], centre)
+            common[part] = common_area(ours, theirs)
+        done = most
+    for part in _chunks(np.flatnonzero(counts > done)):
+        centre = a.centre[i[part]]
+        common[part] = shapely.area(shapely.intersection(a.flat(i[part], centre), b.flat(j[part], centre)))
+    share: FloatArray = np.minimum(common / np.minimum(a.area_m2[i], b.area_m2[j]), 1.0)
+    return share
+
+
+def search_boxes(outlines: Geometries) -> tuple[Geometries, IntArray]:
+    """Boxes in degrees (K,) round the parts of outlines, bulging sides too, and whose each is (K,)."""
+    parts, owner = shapely.get_parts(outlines, return_index=True)
+    west, south, east, north = shapely.bounds(parts).T
+    # a great circle rises above the parallel of its ends by about its longitude squared over 16, and never by
+    # more than half its own length
+    bulge = np.degrees(np.minimum(np.radians(east - west) ** 2 / 12, LONG_SIDE_RAD / 2))
+    return shapely.box(west, south - bulge, east, north + bulge), owner.astype(np.int64)
+
+
+def _chunks(rows: IntArray) -> list[IntArray]:
+    return [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]

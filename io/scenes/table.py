@@ -1,0 +1,160 @@
+"""Scenes by the hundred thousand: columns, of which single scenes are made only where one is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Self, overload
+
+import numpy as np
+import shapely
+
+from crosstie.io.scenes.footprint import DECIMALS, lonlat_outlines
+from crosstie.types import Kind, SceneRef
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from crosstie.types import BoolArray, FloatArray
+
+    Objects = NDArray[np.object_]
+    IntArray = NDArray[np.int64]
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+UNKNOWN = np.iinfo(np.int64).min
+"""A moment or a number that the catalogue does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A scene that is in no pair, and why."""
+
+    scene: str
+    """Its id."""
+    rule: str
+    """What left it out, in the same words for all: a heading."""
+    why: str
+    """The same in one sentence, with the values."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scenes(Sequence[SceneRef]):
+    """Scenes as columns (N,), and as a sequence of `SceneRef`."""
+
+    id: Objects
+    is_sar: BoolArray
+    acquired_us: IntArray
+    """Acquisition, whole microseconds since 1970: gaps are exact."""
+    outline: Objects
+    """Polygons in degrees, as `footprint.lonlat_outlines` makes them."""
+    href: Objects
+    """Tuples of addresses."""
+    platform: Objects
+    cloud_cover_pct: FloatArray
+    """NaN where the catalogue does not say."""
+    collection: Objects
+    product_type: Objects
+    orbit_state: Objects
+    relative_orbit: IntArray
+    """`UNKNOWN` where the catalogue does not say."""
+    mgrs_tile: Objects
+    processing_baseline: Objects
+    created_us: IntArray
+    """`UNKNOWN` where the catalogue does not say."""
+    left_out: tuple[LeftOut, ...] = ()
+    """Scenes that were found and are not among these."""
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    @overload
+    def __getitem__(self, index: int) -> SceneRef: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[SceneRef]: ...
+    def __getitem__(self, index: int | slice) -> SceneRef | list[SceneRef]:
+        if isinstance(index, slice):
+            return self.refs(np.arange(len(self))[index])
+        return self.refs(np.array([range(len(self))[index]]))[0]
+
+    def __iter__(self) -> Iterator[SceneRef]:
+        return iter(self.refs(np.arange(len(self))))
+
+    def __repr__(self) -> str:
+        return f"Scenes({len(self)} scenes, {len(self.left_out)} left out)"
+
+    def take(self, rows: IntArray | BoolArray) -> Self:
+        """Only these rows, in this order; `left_out` stays."""
+        columns = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "left_out"}
+        return replace(self, **columns)
+
+    def refs(self, rows: IntArray) -> list[SceneRef]:
+        """Single scenes."""
+        wkt = shapely.to_wkt(self.outline[rows], rounding_precision=DECIMALS)
+        return [
+            SceneRef(
+                id=self.id[n],
+                kind=Kind.SAR if self.is_sar[n] else Kind.OPTICAL,
+                acquired_utc=moment(int(self.acquired_us[n])),
+                footprint_wkt=text,
+                hrefs=self.href[n],
+                platform=self.platform[n],
+                cloud_cover_pct=None if np.isnan(self.cloud_cover_pct[n]) else float(self.cloud_cover_pct[n]),
+                collection=self.collection[n],
+                product_type=self.product_type[n],
+                orbit_state=self.orbit_state[n],
+                relative_orbit=None if self.relative_orbit[n] == UNKNOWN else int(self.relative_orbit[n]),
+                mgrs_tile=self.mgrs_tile[n],
+                processing_baseline=self.processing_baseline[n],
+                created_utc=None if self.created_us[n] == UNKNOWN else moment(int(self.created_us[n])),
+            )
+            for n, text in zip(rows.tolist(), wkt, strict=True)
+        ]
+
+    @classmethod
+    def of(cls, scenes: Sequence[SceneRef]) -> Scenes:
+        """Columns of single scenes; an outline that is no WKT becomes None."""
+        if isinstance(scenes, Scenes):
+            return scenes
+        wkt = [scene.footprint_wkt for scene in scenes]
+        return Scenes(
+            id=objects([scene.id for scene in scenes]),
+            is_sar=np.array([scene.kind is Kind.SAR for scene in scenes], bool),
+            acquired_us=np.array([microseconds(scene.acquired_utc) for scene in scenes], np.int64),
+            outline=lonlat_outlines(shapely.from_wkt(wkt, on_invalid="ignore")),
+            href=objects([scene.hrefs for scene in scenes]),
+            platform=objects([scene.platform for scene in scenes]),
+            cloud_cover_pct=np.array([scene.cloud_cover_pct for scene in scenes], np.float64),
+            collection=objects([scene.collection for scene in scenes]),
+            product_type=objects([scene.product_type for scene in scenes]),
+            orbit_state=objects([scene.orbit_state for scene in scenes]),
+            relative_orbit=np.array([_or_unknown(scene.relative_orbit) for scene in scenes], np.int64),
+            mgrs_tile=objects([scene.mgrs_tile for scene in scenes]),
+            processing_baseline=objects([scene.processing_baseline for scene in scenes]),
+            created_us=np.array(
+                [UNKNOWN if s.created_utc is None else microseconds(s.created_utc) for s in scenes], np.int64
+            ),
+        )
+
+
+def objects(values: Sequence[object]) -> Objects:
+    """Array (N,) of Python objects, tuples too."""
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    return column
+
+
+def moment(us: int) -> datetime:
+    """Time of whole microseconds since 1970, UTC."""
+    return EPOCH + us * MICROSECOND
+
+
+def microseconds(when: datetime) -> int:
+    """Whole microseconds since 1970."""
+    return (when - EPOCH) // MICROSECOND
+
+
+def _or_unknown(number: int | None) -> int:
+    return int(UNKNOWN) if number is None else number

@@ -1,0 +1,121 @@
+"""Which addresses a catalogue may send us to. A catalogue is written by others: its hrefs are not trusted."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
+
+from crosstie.errors import CatalogueError
+from crosstie.io.storage.address import REMOTE, Reach, is_loopback, parse_address, refuse_tricks, short
+
+__all__ = ["is_loopback", "is_url", "resolve_href"]
+
+SCHEME = re.compile(r"^([A-Za-z0-9_+.-]+):")
+"""What stands before the first colon: a URL scheme, or a GDAL driver's prefix (`NETCDF:`, `GTIFF_RAW:`)."""
+
+
+def resolve_href(
+    href: str,
+    *,
+    catalogue_href: str,
+    base_href: str | None = None,
+    allow: Sequence[Path] = (),
+    http_host: str | None = None,
+    reach: Reach | None = None,
+) -> str:
+    """Make an href of a catalogue absolute, or refuse it.
+
+    Allowed are `https` and `s3`, to the open internet, the catalogue's own host and what `reach` allows
+    beside; `http` to this machine, from a catalogue that lies on it; and local files under the catalogue's
+    own folder (links followed) or under a folder of `allow`, from a local catalogue.
+    Everything else could make the reader open what its user never meant to: other files, other services of
+    this machine, or a GDAL driver that does so in turn.
+
+    Parameters
+    ----------
+    href : as it stands in the catalogue, relative or absolute
+    catalogue_href : path or URL of the catalogue's root file: what the user trusted by naming it
+    base_href : path or URL of the file that `href` stands in, where that is not the root
+    allow : further folders whose files a local catalogue may name
+    http_host : a host to which plain http is allowed all the same
+    reach : where the catalogue may lead; with it, names of hosts are looked up. None: told by what the
+        address says alone
+
+    Returns
+    -------
+    An absolute path without links or `..`, or a URL.
+
+    Raises
+    ------
+    CatalogueError : says which rule forbids the href
+    """
+    text = href.strip(" ")
+    _refuse_driver_syntax(href, text)
+    base = base_href or catalogue_href
+    is_file = text[:5].lower() == "file:"
+    if is_url(text) or (is_url(base) and not is_file):
+        # the scheme counts after joining: what looked relative may have brought one of its own
+        address = parse_address(_joined(base, text) if is_url(base) else text)
+        home = reach or Reach(parse_address(catalogue_href) if is_url(catalogue_href) else None)
+        home.check(address, shown=href, http_host=http_host)
+        if reach is not None:
+            reach.check_name(address, shown=href)
+        return address.url
+    return _local(href, _path(href, text) if is_file else Path(text), base, catalogue_href, allow)
+
+
+def is_url(href: str) -> bool:
+    """Say whether `href` is https, http or s3; else it is a path."""
+    return urlsplit(href).scheme.lower() in REMOTE and "://" in href
+
+
+def _joined(base: str, text: str) -> str:
+    """Join as browsers do; urllib knows no relative addresses of s3."""
+    if not base.lower().startswith("s3:") or is_url(text):
+        return urljoin(base, text)
+    if text.startswith("//"):
+        return f"s3:{text}"
+    bucket, path = urlsplit(base).netloc, urlsplit(base).path
+    return f"s3://{bucket}{posixpath.normpath(posixpath.join(posixpath.dirname(path) or '/', text))}"
+
+
+def _refuse_driver_syntax(href: str, text: str) -> None:
+    refuse_tricks(text)
+    if text.startswith(("<", "{", "[")):
+        raise CatalogueError(
+            f"href {short(href)!r} is GDAL syntax, not an address; a catalogue may name https, s3 and"
+            " its own files only"
+        )
+    scheme = SCHEME.match(text)
+    if scheme and scheme[1].lower() not in REMOTE | {"file"}:
+        raise CatalogueError(
+            f"href {short(href)!r} begins with {scheme[1]!r}; a catalogue may name https, s3 and its own"
+            " files only"
+        )
+
+
+def _path(href: str, text: str) -> Path:
+    parts = urlsplit(text)
+    if parts.netloc not in ("", "localhost"):
+        raise CatalogueError(f"href {short(href)!r} is a file of another machine; write file:///path")
+    return Path(unquote(parts.path))
+
+
+def _local(href: str, path: Path, base: str, catalogue_href: str, allow: Sequence[Path]) -> str:
+    if is_url(catalogue_href):
+        raise CatalogueError(
+            f"href {short(href)!r} is a file of this machine, named by a catalogue at"
+            f" {urlsplit(catalogue_href).hostname}; refused: a remote catalogue may name https and s3 only"
+        )
+    full = (Path(base).parent / path).resolve()
+    refuse_tricks(str(full))
+    home = Path(catalogue_href).resolve().parent
+    if not any(full.is_relative_to(folder) for folder in (home, *(Path(f).resolve() for f in allow))):
+        raise CatalogueError(
+            f"href {short(href)!r} leads to {full}, outside the catalogue's folder {home};"
+            " move it there or allow its folder explicitly"
+        )
+    return str(full)

@@ -1,0 +1,186 @@
+"""HTTP that waits and asks again where a catalogue is busy for a moment, and goes nowhere unasked.
+
+Every hop of a redirect is judged by its address, and the number that is connected to is the one that was
+judged: a name that answers otherwise a moment later (DNS rebinding) changes nothing. Behind a proxy of the
+environment it is the proxy that looks names up; then addresses are judged by what they say alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import NewConnectionError
+from urllib3.util import Retry
+
+from crosstie.io.storage.address import Address, Reach, parse_address
+
+if TYPE_CHECKING:
+    import socket
+
+    from urllib3 import BaseHTTPResponse
+
+TIMEOUT_S = 60
+"""Longest wait for an answer to one request, seconds."""
+
+TRIES = 5
+"""How often a request is repeated."""
+
+BACKOFF_S = 0.5
+"""Of the waits between: 0, 1, 2, 4, 8 seconds."""
+
+LONGEST_WAIT_S = 120
+"""However long a server asks us to stay away."""
+
+KEPT_S = 300
+"""How long the end of a raster's redirects is taken to stay the same, seconds."""
+
+BUSY = (429, 500, 502, 503, 504)
+
+
+class Patience(Retry):
+    """Repeats every method, searches by POST too: they change nothing."""
+
+    def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
+        """Seconds that the server asks for, within reason."""
+        asked = super().get_retry_after(response)
+        return None if asked is None else min(asked, LONGEST_WAIT_S)
+
+
+def patience() -> Patience:
+    """How a request is repeated: after no answer, 429 and 5xx, ever more slowly."""
+    return Patience(
+        total=TRIES,
+        backoff_factor=BACKOFF_S,
+        status_forcelist=BUSY,
+        allowed_methods=None,
+        raise_on_status=False,
+    )
+
+
+class _NoQuery(logging.Filter):
+    """urllib3 writes down what it asks for, signature and all."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = without_queries(record.getMessage()), ()
+        return True
+
+
+_NO_QUERY = _NoQuery()
+
+
+def without_queries(text: str) -> str:
+    """Text with nothing after the question marks of its addresses, whole or parts: it may be a signature."""
+    return re.sub(r"\?[^\s\"')]+", "?***", text)
+
+
+def guard(session: requests.Session, reach: Reach, retries: Retry) -> None:
+    """Let a session go only where `reach` allows; refusals are `CatalogueError`."""
+    for name in ("urllib3.connectionpool", "urllib3.util.retry"):
+        logging.getLogger(name).addFilter(_NO_QUERY)  # once: one that is there already is not added again
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _Guarded(reach, retries))
+
+
+def get(url: str, reach: Reach) -> bytes:
+    """Fetch a small file.
+
+    Raises
+    ------
+    CatalogueError : the address, or one that it redirects to, leads where it may not
+    OSError : no answer, or an error from the server
+    """
+    with requests.Session() as session:
+        guard(session, reach, patience())
+        answer = session.get(url, timeout=TIMEOUT_S)
+        answer.raise_for_status()
+        return answer.content
+
+
+def final_address(url: str) -> str:
+    """Follow the redirects of a raster: every hop on the open internet, or on the host of `url` itself.
+
+    Raises
+    ------
+    CatalogueError : a hop leads where it may not
+    OSError : no answer
+    """
+    return _final_address(url, int(time.monotonic() // KEPT_S))
+
+
+@lru_cache(maxsize=4096)
+def _final_address(url: str, period: int) -> str:
+    del period  # with it, the answer is asked for anew
+    with requests.Session() as session:
+        guard(
+            session,
+            Reach.of(url),
+            Patience(total=2, connect=0, backoff_factor=BACKOFF_S, allowed_methods=None),
+        )
+        with session.get(url, timeout=TIMEOUT_S, headers={"Range": "bytes=0-0"}, stream=True) as answer:
+            # an error is GDAL's to tell: it asks again, and knows what the codes mean
+            return str(answer.url) if answer.history else url
+
+
+class _Guarded(HTTPAdapter):
+    """Judges each request, and with it each hop of a redirect, before anything is sent."""
+
+    def __init__(self, reach: Reach, retries: Retry) -> None:
+        self._reach = reach
+        super().__init__(max_retries=retries)
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, **options)
+        reach = self._reach
+
+        class Plain(_Judged, HTTPConnection):
+            judge = reach
+
+        class Secure(_Judged, HTTPSConnection):
+            judge = reach
+
+        class PlainPool(HTTPConnectionPool):
+            ConnectionCls = Plain
+
+        class SecurePool(HTTPSConnectionPool):
+            ConnectionCls = Secure
+
+        self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
+        """Send a request if its address may be asked.
+
+        Raises
+        ------
+        CatalogueError : it may not
+        """
+        url, home = request.url or "", self._reach.home
+        address = parse_address(url)
+        self._reach.check(address, shown=url, http_host=None if home is None else home.host)
+        return super().send(request, *args, **options)
+
+
+class _Judged(HTTPConnection):
+    """Looks its host up itself, and connects to the very numbers that it has agreed to."""
+
+    judge: Reach
+
+    def _new_conn(self) -> socket.socket:
+        name, failed = self._dns_host, None
+        address = Address("https", name.strip("[]").rstrip(".").lower(), self.port, "", "")
+        for number in self.judge.numbers(address):
+            self._dns_host = number
+            try:
+                return super()._new_conn()
+            except NewConnectionError as problem:
+                failed = problem
+            finally:
+                self._dns_host = name
+        raise failed or NewConnectionError(self, f"Failed to resolve {name!r}: it has no number")

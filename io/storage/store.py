@@ -1,0 +1,247 @@
+"""Object storage: one folder or bucket prefix, five operations, the same on a disk and on S3."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
+from obstore.store import LocalStore, S3Store
+
+from crosstie.errors import StoreError
+from crosstie.io.storage.href import local_path, public_href
+from crosstie.io.storage.s3 import FROM_ENVIRONMENT, Storage, obstore_options, speaks_http, without_secrets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Seconds, not obstore's three minutes: a wrong endpoint is to be told while its user still looks.
+_PATIENCE = timedelta(seconds=30)
+
+MULTIPART_BYTES = 8 * 2**20
+"""Larger objects go up in parts, each with retries of its own; still whole or not at all."""
+
+PIECE_BYTES = 2**18
+"""Of an object that is read piece by piece."""
+
+_MISSING = (NotFoundError, FileNotFoundError)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """An object that is being read."""
+
+    size_bytes: int
+    etag: str | None
+    """Changes with the object, as the store says; None where it does not say."""
+    pieces: Iterator[bytes] = field(repr=False, compare=False)
+    """The whole object, to be taken once. Raises StoreError where the store fails under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A root under which products live; keys are relative, with `/` between their parts."""
+
+    url: str
+    """The root as it may be shown: absolute, without secrets, without a slash at its end."""
+    storage: Storage
+    """How S3 is reached; means nothing on a disk."""
+    _folder: Path | None = field(repr=False, compare=False)
+    _bucket: S3Store | None = field(repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[object, tuple[str, Storage]]:
+        # Opened anew where it arrives: a client holds keys, and a pickle may be kept.
+        return open_store, (self.url, self.storage)
+
+    def url_of(self, key: str) -> str:
+        """Address of one object or of a prefix."""
+        return f"{self.url}/{key}"
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write an object whole or not at all (a reader never sees half of it); replaces an older one.
+
+        Raises
+        ------
+        StoreError : the root cannot be written
+        """
+        with self._told(f"write {key}"):
+            large = len(data) > MULTIPART_BYTES
+            obstore.put(self._objects(make=True), key, data, use_multipart=large, chunk_size=MULTIPART_BYTES)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object that must not exist yet; of many who try at once exactly one gets True.
+
+        Raises
+        ------
+        StoreError : the root cannot be written
+        """
+        with self._told(f"create {key}"):
+            try:
+                obstore.put(self._objects(make=True), key, data, mode="create")
+            except AlreadyExistsError:
+                return False
+        return True
+
+    def get(self, key: str) -> bytes | None:
+        """Read an object; None where there is none.
+
+        Raises
+        ------
+        StoreError : the root cannot be read
+        """
+        if self._is_unborn():
+            return None
+        with self._told(f"read {key}"):
+            try:
+                return bytes(obstore.get(self._objects(), key).bytes())
+            except _MISSING as error:
+                if "NoSuchBucket" in str(error):
+                    raise
+                return None
+
+    def open(self, key: str) -> Reading | None:
+        """Begin to read an object, piece by piece; None where there is none.
+
+        Raises
+        ------
+        StoreError : the store cannot be read
+        """
+        if self._is_unborn():
+            return None
+        with self._told(f"read {key}"):
+            try:
+                found = obstore.get(self._objects(), key)
+            except _MISSING as error:
+                if "NoSuchBucket" in str(error):
+                    raise
+                return None
+            return Reading(found.meta["size"], found.meta.get("e_tag"), self._pieces(key, found))
+
+    def _pieces(self, key: str, found: obstore.GetResult) -> Iterator[bytes]:
+        with self._told(f"read {key}"):
+            for piece in found.stream(min_chunk_size=PIECE_BYTES):
+                yield bytes(piece)
+
+    def delete(self, key: str) -> None:
+        """Remove an object; nothing happens where there is none.
+
+        Raises
+        ------
+        StoreError : the root cannot be written
+        """
+        if self._is_unborn():
+            return
+        with self._told(f"delete {key}"):
+            try:
+                obstore.delete(self._objects(), key)
+            except _MISSING as error:
+                if "NoSuchBucket" in str(error):
+                    raise
+
+    def exists(self, key: str) -> bool:
+        """Whether there is an object of this key."""
+        if self._is_unborn():
+            return False
+        with self._told(f"look for {key}"):
+            try:
+                obstore.head(self._objects(), key)
+            except _MISSING:
+                return False
+        return True
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """Keys of all objects below `prefix` (whole path parts), sorted; nothing where there are none."""
+        yield from sorted(self.each_key(prefix))
+
+    def each_key(self, prefix: str = "") -> Iterator[str]:
+        """As `list`, in no order, as they come: of a large archive no more than a page is held."""
+        if self._is_unborn():
+            return
+        with self._told(f"list {prefix or 'everything'}"):
+            for page in obstore.list(self._objects(), prefix or None):
+                yield from (entry["path"] for entry in page)
+
+    def _is_unborn(self) -> bool:
+        return self._folder is not None and not self._folder.exists()
+
+    def _objects(self, *, make: bool = False) -> LocalStore | S3Store:
+        if self._bucket is not None:
+            return self._bucket
+        # Opened at use: the folder appears with the first product, not with a dry run.
+        return LocalStore(self._folder, mkdir=make)
+
+    @contextmanager
+    def _told(self, action: str) -> Iterator[None]:
+        try:
+            yield
+        except (BaseError, OSError) as error:
+            raise StoreError(
+                f"cannot {action} in {self.url}: {_first_line(error)}; {self._next_step()}"
+            ) from None
+
+    def _next_step(self) -> str:
+        if self._folder is not None:
+            return "check that this folder may be written, or choose another root"
+        return (
+            "check that the bucket exists and may be written, the settings `storage`, and AWS_ENDPOINT_URL, "
+            "AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+
+
+def open_store(url: str, storage: Storage = FROM_ENVIRONMENT) -> Store:
+    """Open a product root; nothing is read, written or made yet.
+
+    Parameters
+    ----------
+    url : a path, `file://...` or `s3://bucket[/prefix]`
+    storage : how S3 is reached; by default as the environment says (`AWS_ENDPOINT_URL`, `AWS_REGION`,
+        `AWS_ACCESS_KEY_ID`, ...). Plain http is spoken only to an endpoint that says `http://`
+
+    Raises
+    ------
+    StoreError : another scheme, a URL without a bucket, or a profile that is not there
+    """
+    folder = local_path(url)
+    if folder is not None:
+        return Store(url=folder.as_uri(), storage=storage, _folder=folder, _bucket=None)
+    shown = public_href(url).rstrip("/")
+    parts = urlsplit(shown)
+    if parts.scheme != "s3":
+        raise StoreError(f"cannot store products in {shown}: use a path, file://FOLDER or s3://BUCKET/PREFIX")
+    if not parts.netloc:
+        raise StoreError(f"{shown} names no bucket: write s3://BUCKET/PREFIX")
+    with _s3_environment(shown):
+        bucket = S3Store(
+            parts.netloc,
+            prefix=parts.path.strip("/") or None,
+            client_options={
+                "allow_http": speaks_http(storage),
+                "connect_timeout": "10s",
+                "timeout": "120s",
+            },
+            retry_config={"max_retries": 5, "retry_timeout": _PATIENCE},
+            **obstore_options(storage, parts.netloc),
+        )
+    return Store(url=shown, storage=storage, _folder=None, _bucket=bucket)
+
+
+@contextmanager
+def _s3_environment(shown: str) -> Iterator[None]:
+    try:
+        yield
+    except (BaseError, ValueError) as error:
+        raise StoreError(
+            f"cannot open {shown}: {_first_line(error)}; check the settings `storage` and the AWS_..."
+            " variables of the environment"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    """Say what went wrong, without obstore's debug dump and without any secret of the environment."""
+    line = str(error).split("\n", 1)[0].split("<?xml", 1)[0]
+    return without_secrets(line.strip(" :"))[:300]

@@ -1,0 +1,122 @@
+"""The cluster gives what one process gives, and says at once what it cannot do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from distributed import Client, LocalCluster
+
+from crosstie.config import load_settings
+from crosstie.errors import SettingsError, UnreadableRasterError, WeightsError
+from crosstie.flows.cluster.connect import GPU, OnCluster, connected, require_gpu
+from crosstie.flows.cluster.workforce import look
+from crosstie.flows.registration.load_matcher import load_matcher
+from crosstie.flows.registration.pipeline import InProcess, register_plan
+from crosstie.flows.registration.plan import Plan, plan_pair
+from crosstie.io.raster import open_pair
+from crosstie.io.simulation.pairs import write_simulated_catalogue
+
+pytestmark = pytest.mark.server
+
+SETTINGS = load_settings(
+    options={
+        "tiles.stride_px": 64,
+        "tiles.coarse_spots": 4,
+        "tiles.search_px": 16,
+        "compute.threads": 1,
+        "compute.chunk_px": 192,
+        "compute.device": "cpu",
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with connected(SETTINGS.compute, partial(load_matcher, SETTINGS)) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a simulated pair."""
+    folder = tmp_path_factory.mktemp("simulated")
+    return write_simulated_catalogue(folder, scenes=1, size_px=384).parent / "place-000"
+
+
+def planned(place: Path) -> Plan:
+    return plan_pair(*open_pair(place / "s2_tci.tif", place / "s1_vh.tif"), SETTINGS)
+
+
+def test_the_cluster_finds_what_one_process_finds(client: Client, place: Path) -> None:
+    plan = planned(place)
+    alone = register_plan(plan, InProcess(load_matcher(SETTINGS)), SETTINGS)
+    together = register_plan(plan, OnCluster(client), SETTINGS)
+    assert len(plan.tiles) == len(alone.points) > 10
+    assert together.coarse == alone.coarse
+    np.testing.assert_array_equal(together.points.row, alone.points.row)
+    np.testing.assert_allclose(together.points.offset_m, alone.points.offset_m, rtol=0, atol=1e-3)
+    assert together.estimate.verdict == alone.estimate.verdict
+
+
+def test_a_raster_that_vanishes_is_an_error_of_its_pair_and_the_cluster_goes_on(
+    client: Client, place: Path
+) -> None:
+    plan = planned(place)
+    (place / "s1_vh.tif").rename(place / "away.tif")
+    with pytest.raises(UnreadableRasterError, match=r"s1_vh\.tif"):
+        register_plan(plan, OnCluster(client), SETTINGS)
+    (place / "away.tif").rename(place / "s1_vh.tif")
+    assert len(register_plan(plan, OnCluster(client), SETTINGS).points) == len(plan.tiles)
+
+
+def test_the_cluster_listens_on_this_machine_only(client: Client) -> None:
+    me = psutil.Process()
+    listening = [
+        connection.laddr.ip
+        for process in [me, *me.children(recursive=True)]
+        for connection in process.net_connections(kind="tcp")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert set(listening) == {"127.0.0.1"}
+
+
+def test_one_worker_matches_and_another_reads(client: Client) -> None:
+    seen = look(client)
+    assert (seen.workers, seen.with_gpu, len(seen.readers)) == (2, 1, 1)
+
+
+def test_a_scheduler_without_the_resource_is_refused_not_waited_for() -> None:
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster, set_as_default=False) as client,
+        pytest.raises(SettingsError, match=f"none of its 1 workers.*--resources {GPU}=1"),
+    ):
+        require_gpu(client, timeout_s=0.3)
+
+
+def test_a_scheduler_that_is_not_there_is_bad_input() -> None:
+    settings = load_settings(
+        options={"compute.cluster": "tcp://127.0.0.1:9", "compute.worker_timeout_s": 0.5}
+    )
+    with pytest.raises(SettingsError, match=r"tcp://127\.0\.0\.1:9"), connected(settings.compute, int):
+        pass
+
+
+@pytest.mark.parametrize("cluster", ["remote", "http://127.0.0.1:8786", "tcp://127.0.0.1", "tcp://"])
+def test_a_cluster_that_cannot_be_meant_is_bad_input(cluster: str) -> None:
+    with pytest.raises(SettingsError, match=r"compute\.cluster"):
+        load_settings(options={"compute.cluster": cluster})
+
+
+def test_weights_that_are_missing_are_told_when_the_worker_loads_them(tmp_path: Path) -> None:
+    settings = load_settings(options={"weights": tmp_path / "absent.safetensors", "compute.device": "cpu"})
+    with (
+        pytest.raises(WeightsError, match=r"absent\.safetensors"),
+        connected(settings.compute, partial(load_matcher, settings)),
+    ):
+        pass

@@ -1,0 +1,98 @@
+"""Retraining on a schedule: from the weights in use, in a folder of its own, promoted only where better."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+from training_land import write_scene
+from typer.testing import CliRunner
+
+from crosstie.cli import app
+from crosstie.errors import SettingsError
+from crosstie.flows.runs.prefect_env import prepare
+from crosstie.io.simulation.pairs import write_simulated_catalogue
+
+TINY = {
+    "plan": {
+        "steps": 1, "batch": 2, "unlabelled_batch": 2, "burn_in": 0, "crop_px": 96, "unlabelled_crop_px": 96,
+        "search_px": 16, "jitter_px": 8, "unlabelled_jitter_px": 8, "checkpoint_every": 1,
+    },
+    "learner": {"sizes_px": [64, 48]},
+    "mine": {"tile_px": 128, "tiles_per_pair": 4},
+    "calibration_batches": 4,
+    "device": "cpu",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Prefect reads its environment when it is imported, which the first test here does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
+        patch.setenv("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "400")
+        prepare(verbose=False)
+        yield
+
+
+NOW = datetime(2025, 6, 1, 3, 0, tzinfo=UTC)
+
+
+def test_it_starts_from_the_weights_in_use_and_may_replace_them(tmp_path: Path) -> None:
+    from crosstie.flows.retrain import retrain_settings
+
+    weights = tmp_path / "best.safetensors"
+    first = retrain_settings("catalog.json", tmp_path / "run", weights, {"plan": {"steps": 7}})
+    assert (first.start_from, first.promote_to) == ("shipped", weights)  # there are none yet
+    assert (first.plan.steps, first.plan.burn_in, first.mine.catalog) == (7, 0, "catalog.json")
+    weights.write_bytes(b"in use")
+    assert retrain_settings("catalog.json", tmp_path / "run", weights, None).start_from == str(weights)
+    nothing = retrain_settings("catalog.json", tmp_path / "run", None, None)
+    assert (nothing.start_from, nothing.promote_to) == ("shipped", None)
+    with pytest.raises(SettingsError, match=r"parameter settings.*'plan\.stesp'"):
+        retrain_settings("catalog.json", tmp_path / "run", None, {"plan": {"stesp": 1}})
+
+
+def test_a_run_that_was_cut_is_gone_on_with_and_a_finished_one_is_not(tmp_path: Path) -> None:
+    from crosstie.flows.retrain import folder_of
+
+    new = tmp_path / "20250601T030000Z"
+    assert folder_of(tmp_path, NOW, None) == new
+    cut = tmp_path / "20250501T030000Z"
+    cut.mkdir()
+    assert folder_of(tmp_path, NOW, None) == cut
+    (cut / "crosstie.safetensors").write_bytes(b"trained")
+    assert folder_of(tmp_path, NOW, None) == new
+
+
+def test_training_is_not_sent_to_object_storage_nor_told_a_secret(tmp_path: Path) -> None:
+    from crosstie.flows.retrain import retrain, run_retrain
+    from crosstie.train_settings import TrainSettings
+
+    with pytest.raises(SettingsError, match="a folder of the worker"):
+        retrain.fn("catalog.json", "s3://bucket/runs")
+    with pytest.raises(SettingsError, match="withdraw that secret"):
+        run_retrain("https://me:pw@example.org/c.json", tmp_path, None, TrainSettings())
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_weights_that_are_no_better_replace_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalogue = write_simulated_catalogue(tmp_path / "catalogue", scenes=1, size_px=384)
+    east, config, out = tmp_path / "east", tmp_path / "train.yaml", tmp_path / "runs"
+    write_scene(east, west_m=100_000)
+    config.write_text(yaml.safe_dump({**TINY, "labelled": {"hold_out_folders": [str(east)]}}))
+    weights = tmp_path / "best.safetensors"
+    command = ["retrain", "--catalog", catalogue, "--weights", weights, "--config", config, "--out", out]
+    result = CliRunner().invoke(app, [str(part) for part in command])
+    assert result.exit_code == 0, result.output
+    assert "cmr" in result.stdout
+    (run,) = out.iterdir()
+    assert (run / "crosstie.safetensors").is_file()
+    assert len(list((run / "mined").glob("*.npz"))) == 1
+    decision = json.loads((tmp_path / "best.safetensors.comparison.json").read_text())
+    assert weights.exists() is decision["better"]
