@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SERVERS_VENV := .venv-servers
 SERVERS_STAMP := $(SERVERS_VENV)/.installed
-REAL_CATALOGUE := ../shared/data/scenes/catalog.json
-DEMO_CATALOGUE := demo-catalogue/catalog.json
+REAL_CATALOG := ../shared/data/scenes/catalog.json
+DEMO_CATALOG := demo-catalog/catalog.json
 DEMO_PRODUCTS := demo-products
 DOCS := build/docs
 
@@ -43,14 +43,14 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	@set -e; \
-	if [ -f $(REAL_CATALOGUE) ]; then \
-	    catalogue=$(REAL_CATALOGUE); echo "Demo over the real scenes of $$catalogue"; \
+	if [ -f $(REAL_CATALOG) ]; then \
+	    catalog=$(REAL_CATALOG); echo "Demo over the real scenes of $$catalog"; \
 	else \
-	    catalogue=$(DEMO_CATALOGUE); \
-	    echo "Demo over SIMULATED scenes: $(REAL_CATALOGUE) is not there."; \
-	    test -f $$catalogue || $(BIN)/crosstie simulate demo-catalogue; \
+	    catalog=$(DEMO_CATALOG); \
+	    echo "Demo over SIMULATED scenes: $(REAL_CATALOG) is not there."; \
+	    test -f $$catalog || $(BIN)/crosstie simulate demo-catalog; \
 	fi; \
-	$(BIN)/crosstie nightly --catalog $$catalogue --out $(DEMO_PRODUCTS) && code=0 || code=$$?; \
+	$(BIN)/crosstie nightly --catalog $$catalog --out $(DEMO_PRODUCTS) && code=0 || code=$$?; \
 	if [ $$code -ne 0 ] && [ $$code -ne 3 ]; then exit $$code; fi; \
 	echo "Look at the reports named above, and at overview.png beside each."; \
 	echo "Run 'make demo' again: nothing is computed twice."
@@ -108,4 +108,4 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(DEMO_PRODUCTS) demo-catalogue dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache src/*.egg-info
+	rm -rf $(DEMO_PRODUCTS) demo-catalog dist build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache src/*.egg-info

@@ -56,7 +56,7 @@ class Backfill:
 
 
 @dataclass(frozen=True, slots=True)
-class PartPlan:
+class PeriodPlan:
     """What a backfill would do in one period."""
 
     period: Period
@@ -76,10 +76,10 @@ def periods_of(settings: Settings, order: Order) -> list[Period]:
     ------
     SettingsError : the span has no beginning
     """
-    start, end = settings.catalogue.interval_utc
+    start, end = settings.catalog.interval_utc
     if start is None:
         raise SettingsError(
-            "a backfill needs to know from when on: give --start, or set catalogue.start_utc (where the end "
+            "a backfill needs to know from when on: give --start, or set catalog.start_utc (where the end "
             "is left open it is today)"
         )
     days = settings.backfill.partition_days
@@ -88,18 +88,18 @@ def periods_of(settings: Settings, order: Order) -> list[Period]:
     return parted(start, end or now_utc(), days=days, newest_first=order == "newest")
 
 
-def planned(catalogue: str, out: str, settings: Settings, asked: Backfill) -> Iterator[PartPlan]:
+def planned(catalog: str, out: str, settings: Settings, asked: Backfill) -> Iterator[PeriodPlan]:
     """Dry run: period by period what would be done, and how long it would take. Reads metadata only.
 
     Raises
     ------
-    BadInputError : the catalogue, the root of the products, the settings or the weights are wrong
+    BadInputError : the catalog, the root of the products, the settings or the weights are wrong
     """
     store, digest = open_store(out, settings.storage), weights_sha256(settings)
     seconds = _seconds_per_pair(store)
     took: list[float] = []
     for period in periods_of(settings, asked.order):
-        pairs = pairs_of_period(catalogue, settings, period)
+        pairs = pairs_of_period(catalog, settings, period)
         done = done_outcomes(store, pairs, settings, weights_sha256=digest)
         failed = failed_before(store, pairs, settings, weights_sha256=digest)
         failed = {key: failure for key, failure in failed.items() if key not in done}
@@ -109,7 +109,7 @@ def planned(catalogue: str, out: str, settings: Settings, asked: Backfill) -> It
         # What pairs of this very run took says more than what a run with other settings took.
         each = statistics.fmean(took) if took else seconds
         estimated = None if each is None else to_do * each / settings.compute.pairs_at_once
-        yield PartPlan(period, len(pairs), len(done), len(failed), to_do, estimated)
+        yield PeriodPlan(period, len(pairs), len(done), len(failed), to_do, estimated)
 
 
 plan_period_task = task(name="plan period", task_run_name="plan {period}", cache_policy=NO_CACHE)(
@@ -119,7 +119,7 @@ plan_period_task = task(name="plan period", task_run_name="plan {period}", cache
 
 @flow(name="crosstie-backfill", persist_result=False)
 def backfill(
-    catalogue: str,
+    catalog: str,
     out: str,
     settings: dict[str, Any] | None = None,
     order: Order = "newest",
@@ -129,14 +129,14 @@ def backfill(
 ) -> Tally:
     """Register the pairs of an area and a time that are not done yet; counts, and the first of each sort.
 
-    The area is `catalogue.bbox` or `catalogue.intersects` of the settings, the time `catalogue.start_utc` and
-    `catalogue.end_utc`.
+    The area is `catalog.bbox` or `catalog.intersects` of the settings, the time `catalog.start_utc` and
+    `catalog.end_utc`.
 
     Args:
-        catalogue: Path or URL of a STAC catalogue or a stac-geoparquet file. Without a secret: parameters are
+        catalog: Path or URL of a STAC catalog or a stac-geoparquet file. Without a secret: parameters are
             stored and shown.
         out: Folder or URL of the products, such as s3://products. Without a secret.
-        settings: What a settings file would hold, in part: {"catalogue": {"start_utc": "2024-01-01"}}.
+        settings: What a settings file would hold, in part: {"catalog": {"start_utc": "2024-01-01"}}.
             `crosstie config` prints all; what is left out, the worker's CROSSTIE_… variables say.
         order: Which references go first.
         priority: On a Dask scheduler that several runs share, tiles of a higher one go first. A nightly run
@@ -149,15 +149,15 @@ def backfill(
     started = now_utc()
     periods = periods_of(known, ask.order)
     asked = {
-        "catalogue": catalogue,
+        "catalog": catalog,
         "out": out,
-        "acquired from": str(known.catalogue.start_utc),
-        "acquired until": known.catalogue.end_utc and str(known.catalogue.end_utc),
+        "acquired from": str(known.catalog.start_utc),
+        "acquired until": known.catalog.end_utc and str(known.catalog.end_utc),
         "periods": f"{len(periods)} of {known.backfill.partition_days:g} days, {order} first",
         "only failed": (code or "all") if only_failed else None,
     }
-    # The first period is planned before anything is written: a catalogue that cannot be read leaves nothing.
-    first = plan_period_task(private(catalogue), known, periods[0], newest_first=order == "newest")
+    # The first period is planned before anything is written: a catalog that cannot be read leaves nothing.
+    first = plan_period_task(private(catalog), known, periods[0], newest_first=order == "newest")
     with Run(
         NAME, out, known, asked=asked, started=started, whole=False, periods=len(periods), priority=priority
     ) as run:
@@ -165,7 +165,7 @@ def backfill(
             pairs = (
                 first
                 if n == 0
-                else plan_period_task(private(catalogue), known, period, newest_first=order == "newest")
+                else plan_period_task(private(catalog), known, period, newest_first=order == "newest")
             )
             wanted = _failed_only(pairs, out, known, ask) if only_failed else None
             for _ in run.take(pairs, only=wanted):
@@ -174,9 +174,9 @@ def backfill(
     return run.tally
 
 
-def run_backfill(catalogue: str, out: str, settings: Settings, asked: Backfill) -> Tally:
+def run_backfill(catalog: str, out: str, settings: Settings, asked: Backfill) -> Tally:
     """Run the flow in this process; as `backfill`, but addresses may carry what Prefect must not store."""
-    with shown(catalogue) as public, shown(out) as products:
+    with shown(catalog) as public, shown(out) as products:
         tally: Tally = backfill(
             public,
             products,

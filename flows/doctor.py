@@ -44,16 +44,16 @@ class Finding:
         return self.remedy is None
 
 
-def examine(settings: Settings, *, catalogue: str | None = None, out: str | None = None) -> Iterator[Finding]:
-    """Look at the machine and, where given, at a catalogue and a product root; changes nothing."""
+def examine(settings: Settings, *, catalog: str | None = None, out: str | None = None) -> Iterator[Finding]:
+    """Look at the machine and, where given, at a catalog and a product root; changes nothing."""
     yield _python()
     yield from _packages()
     yield _gdal()
     yield _weights(settings)
     yield _device(settings)
     yield _disk(out)
-    if catalogue is not None:
-        yield _catalogue(catalogue, settings)
+    if catalog is not None:
+        yield _catalog(catalog, settings)
 
 
 def _python() -> Finding:
@@ -132,16 +132,16 @@ def _disk(out: str | None) -> Finding:
     return Finding("disk", state)
 
 
-def _catalogue(catalogue: str, settings: Settings) -> Finding:
+def _catalog(catalog: str, settings: Settings) -> Finding:
     from crosstie.io.catalog.search import find_scenes
     from crosstie.io.pairing.pair_scenes import pair_scenes
 
     try:
-        scenes = find_scenes(catalogue, settings.catalogue)
+        scenes = find_scenes(catalog, settings.catalog)
     except CrosstieError as problem:
-        return Finding("catalogue", str(problem), "check the path or the URL, and that it can be reached")
+        return Finding("catalog", str(problem), "check the path or the URL, and that it can be reached")
     plan = pair_scenes(scenes, settings.pairing)
-    state = f"{catalogue}: {len(scenes)} scenes, {len(plan.pairs)} pairs"
+    state = f"{catalog}: {len(scenes)} scenes, {len(plan.pairs)} pairs"
     if plan.pairs:
-        return Finding("catalogue", state)
-    return Finding("catalogue", state, f"`crosstie pairs --catalog {catalogue}` says why scenes are left out")
+        return Finding("catalog", state)
+    return Finding("catalog", state, f"`crosstie pairs --catalog {catalog}` says why scenes are left out")

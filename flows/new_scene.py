@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 NAME = "new-scene"
 
 ASK_AGAIN_S = 30.0
-"""Between two looks for a scene that the catalogue does not have yet, seconds."""
+"""Between two looks for a scene that the catalog does not have yet, seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,36 +44,36 @@ class Partners:
     """Why the scene is in no pair, where it is in none."""
 
 
-def partners_of(catalogue: str, scene_id: str, settings: Settings) -> Partners:
-    """Pairs of a scene, the same as a search of the whole catalogue would give.
+def partners_of(catalog: str, scene_id: str, settings: Settings) -> Partners:
+    """Pairs of a scene, the same as a search of the whole catalog would give.
 
     Raises
     ------
-    SceneMissingError : the catalogue has no such scene
-    CatalogueError : it cannot be read, or the scene cannot be used
+    SceneMissingError : the catalog has no such scene
+    CatalogError : it cannot be read, or the scene cannot be used
     """
     try:
-        return _partners(catalogue, scene_id, settings)
+        return _partners(catalog, scene_id, settings)
     except CrosstieError as problem:
         raise type(problem)(redacted(str(problem))) from None
 
 
-def _partners(catalogue: str, scene_id: str, settings: Settings) -> Partners:
-    scene = find_scene(catalogue, scene_id, settings.catalogue, storage=settings.storage)
+def _partners(catalog: str, scene_id: str, settings: Settings) -> Partners:
+    scene = find_scene(catalog, scene_id, settings.catalog, storage=settings.storage)
     if scene is None:
         raise SceneMissingError(
-            f"{public_href(catalogue)}: has no scene {scene_id!r} in its collections "
-            f"{', '.join(settings.catalogue.collections)}; check the id, or catalogue.sar_collections and "
-            "catalogue.optical_collections"
+            f"{public_href(catalog)}: has no scene {scene_id!r} in its collections "
+            f"{', '.join(settings.catalog.collections)}; check the id, or catalog.sar_collections and "
+            "catalog.optical_collections"
         )
     references: Sequence[SceneRef] = [scene]
     if scene.kind is settings.pairing.secondary:
         # It is some reference's best secondary or none's: its rivals there have to be known.
         near = find_scenes(
-            catalogue, _around([scene], settings).catalogue, storage=settings.storage, explain=False
+            catalog, _around([scene], settings).catalog, storage=settings.storage, explain=False
         )
         references = [other for other in near if other.kind is not scene.kind] or [scene]
-    found = find_scenes(catalogue, _around(references, settings).catalogue, storage=settings.storage)
+    found = find_scenes(catalog, _around(references, settings).catalog, storage=settings.storage)
     plan = pair_scenes(found, settings.pairing)
     mine = tuple(pair for pair in plan.pairs if scene.id in _ids(pair))
     why = next((left.why for left in plan.left_out if left.scene == scene.id), "the settings do not want it")
@@ -90,11 +90,11 @@ def _around(scenes: Sequence[SceneRef], settings: Settings) -> Settings:
     ground = shapely.union_all(
         shapely.make_valid(shapely.from_wkt([scene.footprint_wkt for scene in scenes]))
     )
-    query = near.catalogue
+    query = near.catalog
     # An area of the settings stays: what is asked for on top of it only saves time.
     if query.intersects is None:
         query = replace(query, intersects=ground.wkt)
-    return near.model_copy(update={"catalogue": query})
+    return near.model_copy(update={"catalog": query})
 
 
 def _ids(pair: ScenePair) -> tuple[str, ...]:
@@ -102,7 +102,7 @@ def _ids(pair: ScenePair) -> tuple[str, ...]:
 
 
 def _is_missing(task: object, task_run: object, state: Any) -> bool:
-    """Whether waiting may help: the catalogue may have the scene later."""
+    """Whether waiting may help: the catalog may have the scene later."""
     del task, task_run
     return isinstance(state.result(raise_on_failure=False), SceneMissingError)
 
@@ -121,23 +121,21 @@ def _patient(wait_s: float) -> Any:
 
 
 @flow(name="crosstie-new-scene", flow_run_name="{scene_id}", persist_result=False)
-def new_scene(
-    scene_id: str, catalogue: str, out: str, settings: dict[str, Any] | None = None
-) -> list[Outcome]:
+def new_scene(scene_id: str, catalog: str, out: str, settings: dict[str, Any] | None = None) -> list[Outcome]:
     """Register one scene with its partners; one outcome a pair, sorted by key, none where it has no partner.
 
     Args:
-        scene_id: Id of a Sentinel-1 or Sentinel-2 scene, as the catalogue names it.
-        catalogue: Path or URL of a STAC catalogue or a stac-geoparquet file. Without a secret: parameters are
+        scene_id: Id of a Sentinel-1 or Sentinel-2 scene, as the catalog names it.
+        catalog: Path or URL of a STAC catalog or a stac-geoparquet file. Without a secret: parameters are
             stored and shown.
         out: Folder or URL of the products, such as s3://products. Without a secret.
-        settings: What a settings file would hold, in part: {"catalogue": {"start_utc": "2024-01-01"}}.
+        settings: What a settings file would hold, in part: {"catalog": {"start_utc": "2024-01-01"}}.
             `crosstie config` prints all; what is left out, the worker's CROSSTIE_… variables say.
     """
     known = settings_of(settings)
     started = now_utc()
-    partners = _patient(known.runs.scene_wait_s)(private(catalogue), scene_id, known)
-    asked = {"scene": scene_id, "catalogue": catalogue, "out": out, "in no pair, for": partners.why_none}
+    partners = _patient(known.runs.scene_wait_s)(private(catalog), scene_id, known)
+    asked = {"scene": scene_id, "catalog": catalog, "out": out, "in no pair, for": partners.why_none}
     if partners.why_none is not None:
         listener().finished(scene_id, f"in no pair: {partners.why_none}")
     with Run(NAME, out, known, asked=asked, started=started, whole=False) as run:
@@ -145,8 +143,8 @@ def new_scene(
     return sorted(outcomes, key=lambda outcome: outcome.pair_key)
 
 
-def run_new_scene(scene_id: str, catalogue: str, out: str, settings: Settings) -> list[Outcome]:
+def run_new_scene(scene_id: str, catalog: str, out: str, settings: Settings) -> list[Outcome]:
     """Run the flow in this process; as `new_scene`, but addresses may carry what Prefect must not store."""
-    with shown(catalogue) as public, shown(out) as products:
+    with shown(catalog) as public, shown(out) as products:
         outcomes: list[Outcome] = new_scene(scene_id, public, products, as_parameter(settings))
     return outcomes

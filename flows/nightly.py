@@ -42,11 +42,11 @@ def since(out: str, settings: Settings, scope: str) -> datetime | None:
     return datetime.fromisoformat(log.until_utc) - timedelta(days=days)
 
 
-def new_pairs(catalogue: str, settings: Settings, since_utc: datetime | None) -> list[ScenePair]:
-    """Pairs of a catalogue, of which one scene was acquired since then; all where that is None."""
+def new_pairs(catalog: str, settings: Settings, since_utc: datetime | None) -> list[ScenePair]:
+    """Pairs of a catalog, of which one scene was acquired since then; all where that is None."""
     if since_utc is None:
-        return find(catalogue, settings)
-    return pairs_since(catalogue, settings, since_utc)
+        return find(catalog, settings)
+    return pairs_since(catalog, settings, since_utc)
 
 
 find_pairs_task = task(name="find pairs", cache_policy=NO_CACHE)(new_pairs)
@@ -54,31 +54,31 @@ find_pairs_task = task(name="find pairs", cache_policy=NO_CACHE)(new_pairs)
 
 @flow(name="crosstie-nightly", persist_result=False)
 def nightly(
-    catalogue: str,
+    catalog: str,
     out: str,
     settings: dict[str, Any] | None = None,
     limit: Annotated[int | None, Field(ge=1)] = None,
 ) -> list[Outcome]:
-    """Register the pairs of a catalogue that are new and not done yet; one outcome a pair, sorted by key.
+    """Register the pairs of a catalog that are new and not done yet; one outcome a pair, sorted by key.
 
     Args:
-        catalogue: Path or URL of a STAC catalogue or a stac-geoparquet file. Without a secret: parameters are
+        catalog: Path or URL of a STAC catalog or a stac-geoparquet file. Without a secret: parameters are
             stored and shown.
         out: Folder or URL of the products, such as s3://products. Without a secret.
-        settings: What a settings file would hold, in part: {"catalogue": {"start_utc": "2024-01-01"}}.
+        settings: What a settings file would hold, in part: {"catalog": {"start_utc": "2024-01-01"}}.
             `crosstie config` prints all; what is left out, the worker's CROSSTIE_… variables say.
         limit: Pairs at most, to try things; leave it empty for all.
     """
     known = settings_of(settings)
     started = now_utc()
-    scope = scope_of(catalogue, known)
+    scope = scope_of(catalog, known)
     since_utc = since(out, known, scope)
-    pairs = find_pairs_task(private(catalogue), known, since_utc)[:limit]
+    pairs = find_pairs_task(private(catalog), known, since_utc)[:limit]
     asked = {
-        "catalogue": catalogue,
+        "catalog": catalog,
         "out": out,
-        "acquired from": known.catalogue.start_utc and str(known.catalogue.start_utc),
-        "acquired until": known.catalogue.end_utc and str(known.catalogue.end_utc),
+        "acquired from": known.catalog.start_utc and str(known.catalog.start_utc),
+        "acquired until": known.catalog.end_utc and str(known.catalog.end_utc),
         "new since": since_utc and since_utc.isoformat(timespec="seconds"),
         "limit": limit,
     }
@@ -89,24 +89,22 @@ def nightly(
         asked=asked,
         scope=scope,
         started=started,
-        until=known.catalogue.interval_utc[1],
+        until=known.catalog.interval_utc[1],
         whole=limit is None,
     ) as run:
         outcomes = list(run.take(pairs))
     return sorted(outcomes, key=lambda outcome: outcome.pair_key)
 
 
-def scope_of(catalogue: str, settings: Settings) -> str:
+def scope_of(catalog: str, settings: Settings) -> str:
     """What decides which pairs there are, time apart: a success over one area says nothing of another."""
     values = as_parameter(settings)
-    place = {
-        name: value for name, value in values["catalogue"].items() if name not in {"start_utc", "end_utc"}
-    }
-    return run_log.scope_of(catalogue, place, values["pairing"])
+    place = {name: value for name, value in values["catalog"].items() if name not in {"start_utc", "end_utc"}}
+    return run_log.scope_of(catalog, place, values["pairing"])
 
 
-def run_nightly(catalogue: str, out: str, settings: Settings, *, limit: int | None = None) -> list[Outcome]:
+def run_nightly(catalog: str, out: str, settings: Settings, *, limit: int | None = None) -> list[Outcome]:
     """Run the flow in this process; as `nightly`, but addresses may carry what Prefect must not store."""
-    with shown(catalogue) as public, shown(out) as products:
+    with shown(catalog) as public, shown(out) as products:
         outcomes: list[Outcome] = nightly(public, products, as_parameter(settings), limit)
     return outcomes

@@ -112,7 +112,7 @@ def register(
 
 
 def file_id(hrefs: Sequence[str]) -> str:
-    """Name a raster that has no id in a catalogue: its file's name, and 8 digits that tell it from namesakes.
+    """Name a raster that has no id in a catalog: its file's name, and 8 digits that tell it from namesakes.
 
     They stand for the address and, of a local file, its size and time: a file that has changed is another.
     """

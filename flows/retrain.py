@@ -24,16 +24,16 @@ NAME = "retrain"
 
 
 def retrain_settings(
-    catalogue: str, out: Path, weights: Path | None, given: dict[str, Any] | None
+    catalog: str, out: Path, weights: Path | None, given: dict[str, Any] | None
 ) -> TrainSettings:
-    """Settings of the training run: those given, on this catalogue, from these weights.
+    """Settings of the training run: those given, on this catalog, from these weights.
 
     Raises
     ------
     SettingsError : one line that names the key, the value and what is allowed
     """
     start = SHIPPED if weights is None or not weights.exists() else str(weights)
-    options: dict[str, object] = {"mine.catalog": catalogue, "start_from": start, "out": str(out)}
+    options: dict[str, object] = {"mine.catalog": catalog, "start_from": start, "out": str(out)}
     if weights is not None:
         options["promote_to"] = str(weights)
     return validated(
@@ -56,16 +56,16 @@ def folder_of(out: Path, now: datetime, given: dict[str, Any] | None) -> Path:
 
 @flow(name="crosstie-retrain", persist_result=False)
 def retrain(
-    catalogue: str, out: str, weights: str | None = None, settings: dict[str, Any] | None = None
+    catalog: str, out: str, weights: str | None = None, settings: dict[str, Any] | None = None
 ) -> dict[str, float]:
-    """Train on the pairs of a catalogue, and let the new weights take the place of those in use if better.
+    """Train on the pairs of a catalog, and let the new weights take the place of those in use if better.
 
     A run that was cut short is gone on with. What was trained is kept below `out`, promoted or not.
 
     Returns figures on the held-out places.
 
     Args:
-        catalogue: Path or URL of a STAC catalogue or a stac-geoparquet file. Without a secret: parameters are
+        catalog: Path or URL of a STAC catalog or a stac-geoparquet file. Without a secret: parameters are
             stored and shown.
         out: Folder of the worker that receives a folder for each training run.
         weights: File of the weights in use (`weights` of the settings that registration runs with). Training
@@ -82,23 +82,21 @@ def retrain(
     folder = folder_of(home, now_utc(), settings)
     place = None if weights is None else Path(weights)
     # Not as a flow of its own: its tasks belong to this run.
-    figures: dict[str, float] = training.fn(retrain_settings(private(catalogue), folder, place, settings))
+    figures: dict[str, float] = training.fn(retrain_settings(private(catalog), folder, place, settings))
     return figures
 
 
-def run_retrain(catalogue: str, out: Path, weights: Path | None, settings: TrainSettings) -> dict[str, float]:
+def run_retrain(catalog: str, out: Path, weights: Path | None, settings: TrainSettings) -> dict[str, float]:
     """Run the flow in this process.
 
     Raises
     ------
-    SettingsError : the catalogue's address carries a secret
+    SettingsError : the catalog's address carries a secret
     """
-    private(catalogue)  # what is trained on is written down with the weights
+    private(catalog)  # what is trained on is written down with the weights
     values = as_parameter(settings)
     for name in ("start_from", "promote_to", "out"):
         values.pop(name, None)
     values.get("mine", {}).pop("catalog", None)
-    figures: dict[str, float] = retrain(
-        catalogue, str(out), None if weights is None else str(weights), values
-    )
+    figures: dict[str, float] = retrain(catalog, str(out), None if weights is None else str(weights), values)
     return figures

@@ -14,7 +14,7 @@ from crosstie.io.archive.claims import standing_claim
 from crosstie.io.archive.failures import Failure, read_failure
 from crosstie.io.archive.index import survey
 from crosstie.io.archive.index_table import OF_MERGED
-from crosstie.io.archive.listing import Run, take_stock
+from crosstie.io.archive.listing import ProductKey, list_archive
 from crosstie.io.archive.run_log import RunLog, newest
 from crosstie.io.products.write import product_prefix
 from crosstie.types import VerdictCode
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from crosstie.config import Settings
-    from crosstie.io.archive.listing import Holdings
+    from crosstie.io.archive.listing import ArchiveListing
     from crosstie.io.storage.store import Store
 
 SCHEMA = "crosstie/status/1"
@@ -51,8 +51,8 @@ class InProgress:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """How the pairs of a catalogue stand, for the settings and weights of now; each is counted once."""
+class PlanStatus:
+    """How the pairs of a catalog stand, for the settings and weights of now; each is counted once."""
 
     pairs: int
     done: int
@@ -79,8 +79,8 @@ class Status:
     in_progress: tuple[InProgress, ...]
     last_runs: tuple[RunLog, ...]
     """The last run of each flow."""
-    plan: Plan | None
-    """None where no catalogue was asked."""
+    plan: PlanStatus | None
+    """None where no catalog was asked."""
 
     @property
     def failures(self) -> Mapping[str, int]:
@@ -106,7 +106,7 @@ class Status:
         }
 
 
-def take_status(store: Store, settings: Settings, *, catalogue: str | None = None) -> Status:
+def take_status(store: Store, settings: Settings, *, catalog: str | None = None) -> Status:
     """Say how an archive stands.
 
     Lists the root once; verdicts come from the index, and `correction.json` is read only of runs that it
@@ -114,27 +114,25 @@ def take_status(store: Store, settings: Settings, *, catalogue: str | None = Non
 
     Parameters
     ----------
-    catalogue : path or URL; its pairs are planned to say what is pending
+    catalog : path or URL; its pairs are planned to say what is pending
 
     Raises
     ------
     StoreError : the root cannot be read
-    CatalogueError : the catalogue cannot be read
-    WeightsError : a catalogue is given, and the weights are missing or have another sha256
+    CatalogError : the catalog cannot be read
+    WeightsError : a catalog is given, and the weights are missing or have another sha256
     """
-    stock = take_stock(store)
+    stock = list_archive(store)
     # of a run that is committed and cannot be read, the log says so, and `crosstie index` does
     rows = survey(store, stock.committed, columns=COLUMNS)
     status = status_of(store, stock, rows)
-    if catalogue is None:
+    if catalog is None:
         return status
     ever_done = rows["pair_key"].to_pylist()
-    return replace(
-        status, plan=_plan(catalogue, settings, stock, ever_done, status.failed, status.in_progress)
-    )
+    return replace(status, plan=_plan(catalog, settings, stock, ever_done, status.failed, status.in_progress))
 
 
-def status_of(store: Store, stock: Holdings, rows: pa.Table) -> Status:
+def status_of(store: Store, stock: ArchiveListing, rows: pa.Table) -> Status:
     """Say how an archive stands whose names and whose index are read already; without a plan.
 
     Parameters
@@ -182,29 +180,29 @@ def _made_good(failure: Failure, created_utc: datetime | None) -> bool:
 
 
 def _plan(
-    catalogue: str,
+    catalog: str,
     settings: Settings,
-    stock: Holdings,
+    stock: ArchiveListing,
     ever_done: Iterable[str],
     failed: Iterable[Failure],
     claims: Iterable[InProgress],
-) -> Plan:
+) -> PlanStatus:
     # The weights, and so torch, are asked for by a plan alone.
     from crosstie.flows.discovery.pairs import find_pairs
     from crosstie.flows.registration.load_matcher import weights_sha256
     from crosstie.flows.registration.publish import run_key_of
 
     digest = weights_sha256(settings)
-    keys = [pair.key for pair in find_pairs(catalogue, settings)]
-    runs: list[Run] = [(key, run_key_of(key, settings, weights_sha256=digest)) for key in keys]
-    state: dict[Run, str] = {
+    keys = [pair.key for pair in find_pairs(catalog, settings)]
+    runs: list[ProductKey] = [(key, run_key_of(key, settings, weights_sha256=digest)) for key in keys]
+    state: dict[ProductKey, str] = {
         (claim.pair_key, claim.run_key): "in progress" if claim.live else "abandoned" for claim in claims
     }
     state |= {(failure.pair_key, failure.run_key): "failed" for failure in failed}
     state |= dict.fromkeys(stock.committed, "done")
     count = Counter(state.get(run, "pending") for run in runs)
     pending = tuple(run[0] for run in runs if run not in state)
-    return Plan(
+    return PlanStatus(
         pairs=len(runs),
         done=count["done"],
         failed=count["failed"],
@@ -215,7 +213,7 @@ def _plan(
     )
 
 
-def _claim(store: Store, found: tuple[Run, str]) -> InProgress | None:
+def _claim(store: Store, found: tuple[ProductKey, str]) -> InProgress | None:
     """The claim on a run; None where it was given back this moment."""
     run, key = found
     held = standing_claim(store, product_prefix(*run))
@@ -232,7 +230,7 @@ def _claim(store: Store, found: tuple[Run, str]) -> InProgress | None:
     return InProgress(*run, owner=str(said.get("owner")), expires_utc=expires, live=False)
 
 
-def _failure(store: Store, run: Run) -> Failure:
+def _failure(store: Store, run: ProductKey) -> Failure:
     found = read_failure(store, *run)
     if found is not None:
         return found

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from crosstie.io.simulation.pairs import write_simulated_catalogue
+from crosstie.io.simulation.pairs import write_simulated_catalog
 
 pytestmark = pytest.mark.slow
 
@@ -76,7 +76,7 @@ def test_the_wheel_registers_a_pair_far_from_the_checkout(elsewhere: Path, tmp_p
     assert str(elsewhere.parent.parent) in where.stdout
     crosstie = elsewhere.parent / "crosstie"
     assert run(crosstie, "--help").returncode == 0
-    place = write_simulated_catalogue(tmp_path / "scenes", scenes=1, size_px=384).parent / "place-000"
+    place = write_simulated_catalog(tmp_path / "scenes", scenes=1, size_px=384).parent / "place-000"
     done = run(crosstie, "register", place / "s2_tci.tif", place / "s1_vh.tif", "--out", "out", "--json")
     assert done.returncode in (0, 3), done.stderr
     assert json.loads(done.stdout)["tie_points"]["matched"] > 10

@@ -90,18 +90,18 @@ def main() -> int:
     folder = asked.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "settings.yaml").write_text(SETTINGS)
-    catalogue = folder / "pairs" / "catalog.json"
-    if not catalogue.is_file():
-        crosstie = [sys.executable, "-m", "crosstie", "simulate", catalogue.parent, "--from", asked.real]
+    catalog = folder / "pairs" / "catalog.json"
+    if not catalog.is_file():
+        crosstie = [sys.executable, "-m", "crosstie", "simulate", catalog.parent, "--from", asked.real]
         subprocess.run([*crosstie, "--scenes", str(asked.pairs), "--seed", str(asked.seed)], check=True)
-    result = run(folder, catalogue, asked.pairs, asked.kills, random.Random(asked.seed))
+    result = run(folder, catalog, asked.pairs, asked.kills, random.Random(asked.seed))
     print_result(result)
     if asked.json is not None:
         asked.json.write_text(json.dumps({**asdict(result), "pairs_per_minute": result.pairs_per_minute}))
     return 0 if result.good else 1
 
 
-def run(folder: Path, catalogue: Path, pairs: int, kills: int, rng: random.Random) -> Result:
+def run(folder: Path, catalog: Path, pairs: int, kills: int, rng: random.Random) -> Result:
     """Run the backfill to its end, through `kills` kills at random points."""
     products = folder / "products"
     result = Result(pairs)
@@ -110,7 +110,7 @@ def run(folder: Path, catalogue: Path, pairs: int, kills: int, rng: random.Rando
     for number, point in enumerate([*points, None]):
         begin = time.monotonic()
         with (folder / f"run-{number}.log").open("wb") as log:
-            process = subprocess.Popen(command(folder, catalogue, products), stdout=log, stderr=log)
+            process = subprocess.Popen(command(folder, catalog, products), stdout=log, stderr=log)
             if point is None:
                 process.wait()
             else:
@@ -126,13 +126,13 @@ def run(folder: Path, catalogue: Path, pairs: int, kills: int, rng: random.Rando
             print(f"killed with {len(now)} of {pairs} pairs committed", flush=True)
     logs = sorted((products / "_runs" / "backfill").glob("*.json"))
     result.done_before_last = json.loads(logs[-1].read_text())["already_done"]
-    measure(result, catalogue, products)
+    measure(result, catalog, products)
     return result
 
 
-def command(folder: Path, catalogue: Path, products: Path) -> list[str]:
+def command(folder: Path, catalog: Path, products: Path) -> list[str]:
     return [
-        sys.executable, "-m", "crosstie", "backfill", "--catalog", str(catalogue), "--out", str(products),
+        sys.executable, "-m", "crosstie", "backfill", "--catalog", str(catalog), "--out", str(products),
         "--config", str(folder / "settings.yaml"), "--start", "2025-01-01", "--end", "2026-12-31",
     ]  # fmt: skip
 
@@ -168,11 +168,11 @@ def read(run_folder: Path) -> dict[str, Any]:
     return correction
 
 
-def measure(result: Result, catalogue: Path, products: Path) -> None:
+def measure(result: Result, catalog: Path, products: Path) -> None:
     """Compare what was found with what is known."""
     truth = {
         (pair["reference"], pair["secondary"]): pair
-        for pair in json.loads((catalogue.parent / "truth.json").read_text())["pairs"]
+        for pair in json.loads((catalog.parent / "truth.json").read_text())["pairs"]
     }
     errors, left = [], []
     for commit in products.glob("*/*/_COMMIT"):

@@ -29,7 +29,7 @@ from crosstie.flows.cluster.kubernetes import SCHEDULER_ENVIRONMENT, cluster_spe
 from crosstie.flows.cluster.worker_tasks import WORKER_ENVIRONMENT
 
 BIN = Path(sys.executable).parent
-LOOK_S = 0.2
+WORKER_POLL_S = 0.2
 
 
 @dataclass(slots=True)
@@ -117,7 +117,7 @@ def watch(flow: subprocess.Popen[bytes], roots: dict[str, psutil.Process]) -> di
             servers = [process for process in mine if is_server(process)]
             parts["flow"].look([process for process in mine if process not in servers])
             parts["prefect-server"].look(servers)
-        time.sleep(LOOK_S)
+        time.sleep(WORKER_POLL_S)
     return parts
 
 

@@ -69,13 +69,13 @@ def measure(folder: Path, count: int, size_px: int, at_once: int) -> None:
     """Register all pairs in both ways."""
     from crosstie.config import load_settings
     from crosstie.flows.discovery.periods import find
-    from crosstie.io.simulation.pairs import write_simulated_catalogue
+    from crosstie.io.simulation.pairs import write_simulated_catalog
 
     settings = load_settings(
         options={"compute.pairs_at_once": at_once, "compute.device": "cpu", "compute.threads": 1}
     )
-    catalogue = str(write_simulated_catalogue(folder / "simulated", scenes=count, size_px=size_px))
-    pairs = find(catalogue, settings)
+    catalog = str(write_simulated_catalog(folder / "simulated", scenes=count, size_px=size_px))
+    pairs = find(catalog, settings)
     # Once for what is imported and compiled at the first pair.
     plain_calls(pairs[:1], folder / "warm", settings)
     begin = now()

@@ -51,9 +51,9 @@ def main() -> None:
         upload(upstream, folder)
         hrefs = [f"s3://{BUCKET}/{name}" for name in FILES.values()]
         report("register", upstream, needed, ["register", *hrefs, "--out", f"{work}/register"])
-        catalogue = write_catalogue(Path(work), folder)
+        catalog = write_catalog(Path(work), folder)
         report(
-            "nightly", upstream, needed, ["nightly", "--catalog", str(catalogue), "--out", f"{work}/nightly"]
+            "nightly", upstream, needed, ["nightly", "--catalog", str(catalog), "--out", f"{work}/nightly"]
         )
 
 
@@ -80,7 +80,7 @@ def upload(endpoint: str, folder: Path) -> None:
         client.upload_file(str(folder / name), BUCKET, name)
 
 
-def write_catalogue(work: Path, folder: Path) -> Path:
+def write_catalog(work: Path, folder: Path) -> Path:
     """The scene's two items as results of a search, their rasters in the bucket."""
     items = []
     for collection, name in FILES.items():

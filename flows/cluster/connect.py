@@ -27,7 +27,7 @@ __all__ = ["GPU", "WORKER_ENVIRONMENT", "OnCluster", "connected", "require_gpu"]
 
 LOG = logging.getLogger(__name__)
 
-LOOK_S = 0.2
+WORKER_POLL_S = 0.2
 """How often a worker is looked for while none is there, seconds."""
 
 
@@ -83,7 +83,7 @@ def require_gpu(client: Client, *, timeout_s: float) -> None:
                 f"Dask scheduler {seen.address}: none of its {seen.workers} workers offers the resource "
                 f"{GPU}; {how_to_start(seen.address)}"
             )
-        time.sleep(LOOK_S)
+        time.sleep(WORKER_POLL_S)
 
 
 @contextmanager
@@ -142,7 +142,7 @@ def _load_network(client: Client, plugin: LoadMatcher, *, timeout_s: float) -> i
         for halo in halos.values():
             if halo is not None:
                 return int(halo)
-        time.sleep(LOOK_S)
+        time.sleep(WORKER_POLL_S)
     raise SettingsError(
         f"Dask scheduler {seen.address}: no worker has loaded the network within {timeout_s:g} s "
         "(compute.worker_timeout_s); the logs of its workers say why"

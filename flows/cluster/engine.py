@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from distributed import Future, KilledWorker, as_completed
 from distributed.scheduler import NoValidWorkerError
 
-from crosstie.errors import DeadlyWorkError, NoWorkerError
+from crosstie.errors import NoWorkerError, WorkerLostError
 from crosstie.flows.cluster.window_shares import Shares
 from crosstie.flows.cluster.worker_tasks import (
     GPU,
@@ -25,9 +25,9 @@ from crosstie.flows.cluster.worker_tasks import (
     probability_here,
     read_here,
 )
-from crosstie.flows.cluster.workforce import LOOK_S, Workforce, workforce_of
+from crosstie.flows.cluster.workforce import WORKER_POLL_S, Workforce, workforce_of
 from crosstie.flows.observe.run_metrics import RETRIES, UNDER_WAY, WINDOWS_DONE
-from crosstie.flows.observe.tracing import luggage
+from crosstie.flows.observe.tracing import trace_context
 from crosstie.flows.registration import deadline
 from crosstie.io.storage.href import public_href
 
@@ -60,7 +60,7 @@ class OnCluster:
         ------
         UnreadableRasterError : as `read_plane` raises it
         NoWorkerError : the scheduler is gone
-        DeadlyWorkError : the workers die of it
+        WorkerLostError : the workers die of it
         """
         workforce = workforce_of(self.client)
         try:
@@ -68,7 +68,7 @@ class OnCluster:
                 plane_here,
                 source,
                 geobox,
-                luggage(),
+                trace_context(),
                 pure=False,
                 workers=list(workforce.readers(self)[:1]),
                 allow_other_workers=True,
@@ -79,12 +79,12 @@ class OnCluster:
             while True:
                 deadline.check()
                 with suppress(TimeoutError):
-                    plane: Plane = future.result(LOOK_S)
+                    plane: Plane = future.result(WORKER_POLL_S)
                     return plane
         except CancelledError as problem:
             raise workforce.lost(problem) from problem
         except KilledWorker as problem:
-            raise DeadlyWorkError(
+            raise WorkerLostError(
                 f"{problem.allowed_failures + 1} workers died that read {public_href(source.hrefs[0])}, the"
                 f" last at {problem.last_worker.address}; its log says why"
             ) from problem
@@ -95,7 +95,7 @@ class OnCluster:
         Raises
         ------
         NoWorkerError : nobody is left who can match, and none came in time
-        DeadlyWorkError : the workers die of one of the spots
+        WorkerLostError : the workers die of one of the spots
         """
         found = dict(self._walk(job, spots, patch_here, probability_here))
         return [found[n] for n in range(len(spots))]
@@ -110,7 +110,7 @@ class OnCluster:
         self, job: MatchJob, work: Sequence[Any], read: Callable[..., Planes], measure: Callable[..., Any]
     ) -> Iterator[tuple[int, Any]]:
         """(position in `work`, result), as they come."""
-        workforce, along = workforce_of(self.client), luggage()
+        workforce, along = workforce_of(self.client), trace_context()
 
         def submit(n: int, reader: str) -> Future[Any]:
             # A reader that dies, or has its hands full, loses the window to another.
@@ -203,7 +203,7 @@ class _Walk:
         """What has come; nothing, after a while, where nothing comes: then the workers are looked at."""
         with self._completed.thread_condition:
             if not self._completed.has_ready():
-                self._completed.thread_condition.wait(LOOK_S)
+                self._completed.thread_condition.wait(WORKER_POLL_S)
         arrived: list[tuple[Future[Any], Any]] = self._completed.next_batch(block=False)
         if arrived:
             self._nobody_since = None
@@ -222,7 +222,7 @@ class _Walk:
             if future.status in {"error", "cancelled"}:
                 # It failed while its result was on the way from a worker that died: `as_completed` drops it.
                 self._completed.add(future)
-        seen = self._workforce.seen(max_age_s=LOOK_S)
+        seen = self._workforce.seen(max_age_s=WORKER_POLL_S)
         self._take_from_the_dead(seen.readers)
         if seen.matchers:
             self._nobody_since = None
@@ -257,7 +257,7 @@ class _Walk:
         Raises
         ------
         NoWorkerError : nobody can do it
-        DeadlyWorkError : its workers die of it
+        WorkerLostError : its workers die of it
         """
         if isinstance(result, CancelledError):
             raise self._workforce.lost(result)
@@ -271,7 +271,7 @@ class _Walk:
         if not isinstance(problem, KilledWorker):
             raise problem.with_traceback(trace)
         if n == self._on_trial:
-            raise DeadlyWorkError(
+            raise WorkerLostError(
                 f"window {n + 1} of this pair: each of {2 * (problem.allowed_failures + 1)} workers that had "
                 f"it died, the last at {problem.last_worker.address}; its log says why (out of memory? then "
                 "a smaller compute.chunk_px helps)"

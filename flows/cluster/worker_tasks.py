@@ -95,44 +95,44 @@ def halo_px(network: str, *, dask_worker: Worker) -> int | None:
     return None if matcher is None else matcher.halo_px
 
 
-def plane_here(source: RasterSource, geobox: GeoBox, luggage: About) -> Plane:
+def plane_here(source: RasterSource, geobox: GeoBox, trace_context: About) -> Plane:
     """Read a raster on a grid; raises what `read_plane` raises."""
-    with _reading("read plane", luggage):
+    with _reading("read plane", trace_context):
         plane = read_plane(source, geobox)
     READ_BYTES.inc(plane.nbytes)
     return plane
 
 
-def read_here(job: MatchJob, chunk: Chunk, luggage: About, *, halo_px: int) -> Planes:
+def read_here(job: MatchJob, chunk: Chunk, trace_context: About, *, halo_px: int) -> Planes:
     """Read what matching a window needs; raises what `read_chunk` raises."""
-    with _reading("read window", luggage):
+    with _reading("read window", trace_context):
         return _counted(read_chunk(job, chunk, halo_px=halo_px))
 
 
-def patch_here(job: MatchJob, spot: Tile, luggage: About) -> Planes:
+def patch_here(job: MatchJob, spot: Tile, trace_context: About) -> Planes:
     """Read what the coarse step needs at a spot; raises what `read_patch` raises."""
-    with _reading("read patch", luggage):
+    with _reading("read patch", trace_context):
         return _counted(read_patch(job, spot))
 
 
-def match_here(network: str, job: MatchJob, chunk: Chunk, planes: Planes, luggage: About) -> TiePoints:
+def match_here(network: str, job: MatchJob, chunk: Chunk, planes: Planes, trace_context: About) -> TiePoints:
     """Match a window with the network of this worker; all its tiles at once, which the matcher batches."""
-    with continued("match window", luggage), timed_match("fine"):
+    with continued("match window", trace_context), timed_match("fine"):
         points = match_chunk(job, chunk, planes, _matcher(network))
     TILES.inc(len(chunk.tiles))
     return points
 
 
-def probability_here(network: str, job: MatchJob, spot: Tile, planes: Planes, luggage: About) -> Plane:
+def probability_here(network: str, job: MatchJob, spot: Tile, planes: Planes, trace_context: About) -> Plane:
     """Ask the network of this worker for the coarse offset at a spot."""
     del spot
-    with continued("coarse offset", luggage), timed_match("coarse"):
+    with continued("coarse offset", trace_context), timed_match("coarse"):
         return patch_probability(job, planes, _matcher(network))
 
 
 @contextmanager
-def _reading(what: str, luggage: About) -> Iterator[None]:
-    with continued(what, luggage), READ_SECONDS.time():
+def _reading(what: str, trace_context: About) -> Iterator[None]:
+    with continued(what, trace_context), READ_SECONDS.time():
         try:
             yield
         except CrosstieError as problem:

@@ -24,7 +24,7 @@ LOG = logging.getLogger(__name__)
 AHEAD = 2
 """Windows under way for each worker: one that is worked on, one that waits."""
 
-LOOK_S = 1.0
+WORKER_POLL_S = 1.0
 """How old what is known of the workers may be where nothing comes back from them, seconds."""
 
 LOOK_AGAIN_S = 5.0

@@ -1,4 +1,4 @@
-"""Which pairs of a catalogue there are, and which of them are done. Metadata only; knows no Prefect."""
+"""Which pairs of a catalog there are, and which of them are done. Metadata only; knows no Prefect."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
     from crosstie.types import ScenePair
 
 
-def find_pairs(catalogue: str, settings: Settings, limit: int | None = None) -> list[ScenePair]:
-    """Pairs of a catalogue that the settings want, sorted by key; at most `limit`.
+def find_pairs(catalog: str, settings: Settings, limit: int | None = None) -> list[ScenePair]:
+    """Pairs of a catalog that the settings want, sorted by key; at most `limit`.
 
     Raises
     ------
-    CatalogueError : the catalogue cannot be read
+    CatalogError : the catalog cannot be read
     """
-    return list(find_plan(catalogue, settings, explain=False).first(limit).pairs)
+    return list(find_plan(catalog, settings, explain=False).first(limit).pairs)
 
 
-def find_plan(catalogue: str, settings: Settings, *, explain: bool = True) -> PairPlan:
-    """Pairs of a catalogue that the settings want and, with `explain`, why every other scene is in none.
+def find_plan(catalog: str, settings: Settings, *, explain: bool = True) -> PairPlan:
+    """Pairs of a catalog that the settings want and, with `explain`, why every other scene is in none.
 
-    Without `explain` a catalogue that can filter is asked for less; the pairs are the same.
+    Without `explain` a catalog that can filter is asked for less; the pairs are the same.
 
     Raises
     ------
-    CatalogueError : the catalogue cannot be read
+    CatalogError : the catalog cannot be read
     """
-    scenes = find_scenes(catalogue, settings.catalogue, storage=settings.storage, explain=explain)
+    scenes = find_scenes(catalog, settings.catalog, storage=settings.storage, explain=explain)
     return pair_scenes(scenes, settings.pairing)
 
 
@@ -48,11 +48,11 @@ def done_keys(pairs: Sequence[ScenePair], out: str, settings: Settings) -> set[s
     # A plan alone needs none of these, and they are slow to import.
     from crosstie.flows.registration.load_matcher import weights_sha256
     from crosstie.flows.registration.publish import run_key_of
-    from crosstie.io.archive.listing import take_stock
+    from crosstie.io.archive.listing import list_archive
     from crosstie.io.storage.store import open_store
 
     digest = weights_sha256(settings)
-    committed = take_stock(open_store(out, settings.storage)).committed
+    committed = list_archive(open_store(out, settings.storage)).committed
     return {
         pair.key
         for pair in pairs

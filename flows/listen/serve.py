@@ -27,7 +27,7 @@ LOG = logging.getLogger("crosstie.listen")
 DEPLOY = "`prefect deploy --all --prefect-file deploy/prefect.yaml` makes it"
 
 
-def serve(address: Address, *, catalogue: str, out: str, settings: Settings, insecure: bool) -> None:
+def serve(address: Address, *, catalog: str, out: str, settings: Settings, insecure: bool) -> None:
     """Take notices until stopped.
 
     Raises
@@ -41,7 +41,7 @@ def serve(address: Address, *, catalogue: str, out: str, settings: Settings, ins
             "`prefect server start`, then `export PREFECT_API_URL=http://127.0.0.1:4200/api`"
         )
     parameters = {
-        "catalogue": _lasting("--catalog", catalogue),
+        "catalog": _lasting("--catalog", catalog),
         "out": _lasting("--out", out),
         "settings": changed(settings),
     }
@@ -49,8 +49,8 @@ def serve(address: Address, *, catalogue: str, out: str, settings: Settings, ins
     sns = SnsDoor(topics=settings.listen.sns_topics, confirm=settings.listen.confirm_sns)
     rules = NoticeRules(
         SceneIds(settings.listen.also_ids),
-        sar_collections=settings.catalogue.sar_collections,
-        optical_collections=settings.catalogue.optical_collections,
+        sar_collections=settings.catalog.sar_collections,
+        optical_collections=settings.catalog.optical_collections,
     )
 
     async def run() -> None:

@@ -60,7 +60,7 @@ class RunStarter:
     deployment: str
     """Flow and deployment, `crosstie-new-scene/new-scene`."""
     parameters: Mapping[str, Any]
-    """Of every run, besides scene_id: catalogue, out, settings. The sender has no say in them."""
+    """Of every run, besides scene_id: catalog, out, settings. The sender has no say in them."""
     dedupe_s: float
     """How long a scene is not started again, seconds."""
     timeout_s: float
@@ -87,7 +87,7 @@ class RunStarter:
         A run is told by a key of the scene, the current stretch of `dedupe_s` and the attempt, which the
         server keeps unique; a look at the stretch before makes two notices meet that a border parts. A run
         that failed is no reason to start none: the first files of a scene may come before the others, or
-        before the catalogue knows it.
+        before the catalog knows it.
 
         Raises
         ------
@@ -130,9 +130,9 @@ class RunStarter:
     def _keys(self, scene_id: str, now_utc: datetime, *, back: int) -> list[str]:
         """Keys of a scene's runs in the current stretch of time, or in one `back`.
 
-        The same scene of another catalogue, or for other products, is another run.
+        The same scene of another catalog, or for other products, is another run.
         """
-        job = "\n".join([self.deployment, *(str(self.parameters[name]) for name in ("catalogue", "out"))])
+        job = "\n".join([self.deployment, *(str(self.parameters[name]) for name in ("catalog", "out"))])
         digest = hashlib.sha256(job.encode()).hexdigest()[:12]
         begin = (now_utc.timestamp() // self.dedupe_s - back) * self.dedupe_s
         return [f"crosstie/{scene_id}/{digest}/{begin:.0f}/{n}" for n in range(1, MOST_ATTEMPTS + 1)]

@@ -13,13 +13,13 @@ _ABOUT: ContextVar[About] = ContextVar("crosstie_about", default={})  # noqa: B0
 """A context variable: threads of a pair inherit it, and no function in between has to hand it on."""
 
 
-def about() -> About:
+def log_context() -> About:
     """What the work in this context is about, as far as it is known."""
     return _ABOUT.get()
 
 
 @contextmanager
-def working_on(**fields: str) -> Iterator[None]:
+def bind_context(**fields: str) -> Iterator[None]:
     """Inside, the work is about these things, too."""
     token = _ABOUT.set({**_ABOUT.get(), **fields})
     try:

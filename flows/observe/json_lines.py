@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from opentelemetry import trace
 
-from crosstie.flows.observe.context import about
+from crosstie.flows.observe.context import log_context
 from crosstie.io.storage.redaction import redacted
 
 LogFormat = Literal["text", "json"]
@@ -41,7 +41,7 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": redacted(record.getMessage()),
         }
-        known = about()
+        known = log_context()
         for name in SAID:
             value = getattr(record, name, None) or known.get(name)
             if value:

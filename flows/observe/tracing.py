@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from opentelemetry import trace
 from opentelemetry.propagate import extract, inject
 
-from crosstie.flows.observe.context import About, about, working_on
+from crosstie.flows.observe.context import About, bind_context, log_context
 
 TRACER = trace.get_tracer("crosstie")
 
@@ -23,24 +23,24 @@ def step(name: str) -> Iterator[None]:
         yield
 
 
-def luggage() -> dict[str, str]:
+def trace_context() -> dict[str, str]:
     """What work elsewhere is to know of this one: what it is about, and the span that it is part of."""
-    found = dict(about())
+    found = dict(log_context())
     inject(found)  # adds `traceparent` inside a span that somebody records, else nothing
     return found
 
 
 @contextmanager
-def continued(name: str, luggage: About) -> Iterator[None]:
+def continued(name: str, trace_context: About) -> Iterator[None]:
     """Do in this process a part of what was begun in another."""
-    with working_on(**luggage):
-        if "traceparent" not in luggage:
+    with bind_context(**trace_context):
+        if "traceparent" not in trace_context:
             yield
             return
-        with TRACER.start_as_current_span(name, context=extract(luggage), attributes=_marks()):
+        with TRACER.start_as_current_span(name, context=extract(trace_context), attributes=_marks()):
             yield
 
 
 def _marks() -> dict[str, str]:
-    known = about()
+    known = log_context()
     return {f"crosstie.{key}": known[key] for key in ("pair_key", "flow") if key in known}

@@ -21,7 +21,7 @@ from crosstie.flows.registration.measure import (
     room_for_templates,
     spread_out,
 )
-from crosstie.flows.registration.plan import Plan
+from crosstie.flows.registration.plan import TilePlan
 from crosstie.grid import Chunk, chunks
 from crosstie.matcher.coarse import ENOUGH_VOTES, CoarseOffset, consensus
 from crosstie.types import Estimate, Reason, TiePoints, Tile, Verdict, VerdictCode
@@ -74,7 +74,7 @@ class Measured:
 
 
 def register_plan(
-    plan: Plan, engine: Engine, settings: Settings, *, progress: Progress | None = None
+    plan: TilePlan, engine: Engine, settings: Settings, *, progress: Progress | None = None
 ) -> Measured:
     """Coarse offset, tie points and verdict of a planned pair.
 
@@ -134,7 +134,7 @@ def find_coarse_offset(
     return consensus([*probabilities, *engine.probabilities(job, spots[few:])])
 
 
-def _explained(found: Estimate, plan: Plan, coarse: CoarseOffset | None) -> Estimate:
+def _explained(found: Estimate, plan: TilePlan, coarse: CoarseOffset | None) -> Estimate:
     """Add to a refusal what estimation cannot know: what was screened out, and how far the search reached."""
     if found.verdict.code is not VerdictCode.UNRELIABLE:
         return found
@@ -147,7 +147,7 @@ def _explained(found: Estimate, plan: Plan, coarse: CoarseOffset | None) -> Esti
     return replace(found, verdict=Verdict(VerdictCode.UNRELIABLE, tuple(dict.fromkeys(reasons))))
 
 
-def _refused(plan: Plan, settings: Settings) -> Estimate:
+def _refused(plan: TilePlan, settings: Settings) -> Estimate:
     """Nothing was worth matching: what estimation says of no tie points, with the plan's reason instead."""
     nothing = estimate(
         TiePoints.empty(),

@@ -44,7 +44,7 @@ class Overviews:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class TilePlan:
     """Everything that is decided about a pair before the first tile is read."""
 
     reference: RasterSource
@@ -70,7 +70,7 @@ COARSE_MARGIN_PX = 12
 
 def plan_pair(
     reference: RasterSource, secondary: RasterSource, settings: Settings, *, read: ReadPlane = read_plane
-) -> Plan:
+) -> TilePlan:
     """Choose the grid and the tiles of a pair.
 
     Parameters
@@ -87,7 +87,7 @@ def plan_pair(
     grid = None if overlap is None else common_grid(reference.geobox, overlap, resolution_m=resolution_m)
     if grid is None:
         size_px, stride_px = settings.tiles.resolved((0, 0))
-        return Plan(
+        return TilePlan(
             reference=reference,
             secondary=secondary,
             grid=None,
@@ -105,7 +105,7 @@ def plan_pair(
     candidates = list(tiles(shape, size_px=size_px, stride_px=stride_px))
     kept, reason = _screened(candidates, overviews, reference, secondary)
     reach_px = settings.tiles.coarse_max_offset_m / abs(grid.affine.a)
-    return Plan(
+    return TilePlan(
         reference=reference,
         secondary=secondary,
         grid=grid,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from crosstie.config import Settings
     from crosstie.flows.registration.measure import ReadPlane
     from crosstie.flows.registration.pipeline import Measured
-    from crosstie.flows.registration.plan import Plan
+    from crosstie.flows.registration.plan import TilePlan
     from crosstie.io.storage.store import Store
 
 ALGORITHM_VERSION = "1"
@@ -58,7 +58,13 @@ def run_key_of(pair_key: str, settings: Settings, *, weights_sha256: str) -> str
 
 
 def assemble(
-    names: Names, plan: Plan, measured: Measured, settings: Settings, *, weights_sha256: str, seconds: float
+    names: Names,
+    plan: TilePlan,
+    measured: Measured,
+    settings: Settings,
+    *,
+    weights_sha256: str,
+    seconds: float,
 ) -> Registration:
     """Put together everything that is known about a pair.
 
@@ -88,7 +94,7 @@ def assemble(
 
 
 def publish(
-    store: Store, registration: Registration, plan: Plan, names: Names, *, read: ReadPlane = read_plane
+    store: Store, registration: Registration, plan: TilePlan, names: Names, *, read: ReadPlane = read_plane
 ) -> str:
     """Write and commit the products of a pair; return their URL.
 
@@ -112,13 +118,13 @@ def publish(
     )
 
 
-def _thumbnails(plan: Plan) -> Thumbnails | None:
+def _thumbnails(plan: TilePlan) -> Thumbnails | None:
     if plan.overviews is None:
         return None
     return Thumbnails(plan.overviews.reference, plan.overviews.secondary, plan.overviews.grid)
 
 
-def _detail(plan: Plan, registration: Registration, read: ReadPlane) -> Thumbnails | None:
+def _detail(plan: TilePlan, registration: Registration, read: ReadPlane) -> Thumbnails | None:
     """Read a window at full resolution where a shift of a pixel can be seen: round the surest used point."""
     used, points = registration.estimate.used, registration.points
     if plan.grid is None or not used.any():

@@ -11,7 +11,7 @@ from distributed.comm.core import CommClosedError
 
 from crosstie.errors import (
     BadInputError,
-    DeadlyWorkError,
+    WorkerLostError,
     NoGeoreferenceError,
     NoWorkerError,
     StoreError,
@@ -31,7 +31,7 @@ PASSING = frozenset({"storage", "unreadable_remote_raster", "connection", "no_gp
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class FailureCause:
     """Why an attempt at a pair broke off."""
 
     code: str
@@ -41,7 +41,7 @@ class Trouble:
     """Whether another attempt may help at once: what was read or written lies beyond a network."""
 
 
-def trouble_of(problem: BaseException, hrefs: Sequence[str], out: str) -> Trouble:
+def trouble_of(problem: BaseException, hrefs: Sequence[str], out: str) -> FailureCause:
     """Classify what broke off a pair.
 
     Parameters
@@ -53,7 +53,7 @@ def trouble_of(problem: BaseException, hrefs: Sequence[str], out: str) -> Troubl
     code, again = _kind_of(problem, hrefs, out)
     if code == BUG:
         message = f"{type(problem).__name__}: {message}"
-    return Trouble(code, message, again)
+    return FailureCause(code, message, again)
 
 
 def _kind_of(problem: BaseException, hrefs: Sequence[str], out: str) -> tuple[str, bool]:
@@ -75,7 +75,7 @@ def _kind_of(problem: BaseException, hrefs: Sequence[str], out: str) -> tuple[st
             return "bad_input", False
         case NoWorkerError():
             return "no_gpu_worker", False  # it has been waited for already
-        case DeadlyWorkError():
+        case WorkerLostError():
             return "deadly_work", False
         case FutureCancelledError():
             return "connection", True

@@ -19,7 +19,7 @@ from crosstie.errors import CrosstieError
 from crosstie.flows.registration import deadline
 from crosstie.flows.cluster.connect import OnCluster
 from crosstie.flows.registration.deadline import Deadline, stopped_by
-from crosstie.flows.observe.context import working_on
+from crosstie.flows.observe.context import bind_context
 from crosstie.flows.observe.run_metrics import RUN_TILES
 from crosstie.flows.observe.tracing import step
 from crosstie.flows.runs.outcome import Outcome
@@ -27,7 +27,7 @@ from crosstie.flows.registration.pipeline import register_plan
 from crosstie.flows.registration.plan import plan_pair
 from crosstie.flows.registration.publish import Names, assemble, publish, run_key_of
 from crosstie.flows.runs.progress import listener
-from crosstie.flows.runs.failure_codes import BUG, Trouble, trouble_of
+from crosstie.flows.runs.failure_codes import BUG, FailureCause, trouble_of
 from crosstie.io.archive.claims import Claim, ClaimLostError, Held, take
 from crosstie.io.archive.failures import forget_failure
 from crosstie.io.products.write import correction_dict, product_prefix, read_correction
@@ -67,7 +67,7 @@ class Batch:
 class PairFailedError(CrosstieError):
     """An attempt at a pair broke off; fit to be stored and shown."""
 
-    def __init__(self, trouble: Trouble) -> None:
+    def __init__(self, trouble: FailureCause) -> None:
         super().__init__(f"{trouble.code}: {trouble.message}")
         self.trouble = trouble
 
@@ -84,7 +84,7 @@ def register_pair(pair: ScenePair, batch: Batch) -> Outcome:
     """
     try:
         deadline.check()
-        with working_on(pair_key=pair.key):
+        with bind_context(pair_key=pair.key):
             return _claimed(pair, batch)
     except PairFailedError:
         raise
@@ -144,7 +144,7 @@ def _registered(pair: ScenePair, batch: Batch, store: Store) -> Outcome:
         pair.secondary.hrefs,
         reference_kind=pair.reference.kind,
         secondary_kind=pair.secondary.kind,
-        from_catalogue=True,
+        from_catalog=True,
         storage=settings.storage,
     )
     deadline.check()

@@ -46,7 +46,7 @@ LOG = logging.getLogger(__name__)
 TAG = "crosstie-pair"
 """Of every pair's task: `prefect concurrency-limit create crosstie-pair 8` bounds them over all runs."""
 
-GLANCE_S = 2.0
+CLAIM_POLL_S = 2.0
 """Time between two looks at a claim of another run, seconds."""
 
 MOST_DELAY_S = 3600.0
@@ -171,7 +171,7 @@ class Registrar:
                     still.append(pair)
             waiting = still
             if waiting:
-                time.sleep(GLANCE_S)
+                time.sleep(CLAIM_POLL_S)
 
     def _connect(self) -> None:
         if not self._is_connected:

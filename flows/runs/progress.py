@@ -115,7 +115,7 @@ def listener() -> Listener:
 
 
 @contextmanager
-def told_on(console: Console) -> Iterator[None]:
+def report_progress_to(console: Console) -> Iterator[None]:
     """Tell the runs inside this block to a console: bars where it is a terminal, lines where not."""
     if not console.is_terminal:
         token = _LISTENER.set(Lines(console))

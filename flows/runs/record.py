@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from crosstie.flows.observe.context import working_on
+from crosstie.flows.observe.context import bind_context
 from crosstie.flows.observe.run_metrics import PAIRS
 from crosstie.flows.runs.outcome import IN_PROGRESS, Outcome
 
@@ -19,5 +19,5 @@ def note(flow: str, outcome: Outcome) -> None:
     PAIRS.labels(flow, outcome.verdict, reason).inc()
     what = ", ".join([outcome.verdict, *outcome.reasons])
     facts = {"verdict": outcome.verdict, "reasons": list(outcome.reasons), "seconds": outcome.seconds}
-    with working_on(pair_key=outcome.pair_key):
+    with bind_context(pair_key=outcome.pair_key):
         LOG.info("%s: %s", outcome.pair_key, what, extra=facts)

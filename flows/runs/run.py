@@ -22,7 +22,7 @@ from prefect.context import FlowRunContext
 
 from crosstie.errors import StoreError
 from crosstie.io.archive import run_log
-from crosstie.flows.observe.context import working_on
+from crosstie.flows.observe.context import bind_context
 from crosstie.flows.observe.json_lines import write_log_as
 from crosstie.flows.runs.record import note
 from crosstie.flows.observe.run_server import serve_run
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-TELL_S = 5.0
+PROGRESS_EVERY_S = 5.0
 """Time between two reports to the server, seconds: a run of small pairs would do little else."""
 
 PRIORITY = {"new-scene": 10, "nightly": 5, "backfill": 0}
@@ -93,7 +93,7 @@ class Run:
     def __enter__(self) -> Self:
         write_log_as(self._observe.log_format)
         serve_run(self._observe)
-        self._context.enter_context(working_on(flow=self._name, flow_run_id=_flow_run_id()))
+        self._context.enter_context(bind_context(flow=self._name, flow_run_id=_flow_run_id()))
         self._registrar.__enter__()
         self._progress = cast(
             "UUID", create_progress_artifact(0.0, key=f"crosstie-{self._name}-progress", description="begun")
@@ -160,7 +160,7 @@ class Run:
 
     def _tell(self, *, now: bool = False) -> None:
         listener().run(self.tally)
-        if self._progress is not None and (now or time.monotonic() - self._told_s >= TELL_S):
+        if self._progress is not None and (now or time.monotonic() - self._told_s >= PROGRESS_EVERY_S):
             update_progress_artifact(self._progress, self.tally.done_pct, description=self.tally.line())
             self._told_s = time.monotonic()
 

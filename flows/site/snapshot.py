@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from crosstie.flows.status import COLUMNS, status_of
 from crosstie.io.archive.index import survey
-from crosstie.io.archive.listing import take_stock
+from crosstie.io.archive.listing import list_archive
 from crosstie.io.archive.run_log import newest
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def take_snapshot(store: Store, before: Snapshot | None = None) -> Snapshot:
     StoreError : the store cannot be read, or its index is broken
     """
     taken_utc, begin = datetime.now(UTC), time.monotonic()
-    stock = take_stock(store)
+    stock = list_archive(store)
     table = survey(store, stock.committed, columns=SHOWN, before=None if before is None else before.table)
     status = status_of(store, stock, table)
     order = pc.sort_indices(table, [("created", "descending"), ("pair_key", "ascending")])

@@ -1,4 +1,4 @@
-"""Tiles to learn from, out of a user's own archive: the pairs of a catalogue, cut where matching would cut.
+"""Tiles to learn from, out of a user's own archive: the pairs of a catalog, cut where matching would cut.
 
 Nothing here needs a label. The tiles are those that a registration would match, read by the same reader, the
 SAR image moved by the pair's coarse offset as there. They are kept on disk, so that a run that goes on reads
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from crosstie.config import Settings
     from crosstie.flows.registration.measure import TileMatcher
-    from crosstie.flows.registration.plan import Plan
+    from crosstie.flows.registration.plan import TilePlan
     from crosstie.matcher.training.loop import TrainingPlan
     from crosstie.types import ScenePair, Tile
 
@@ -62,7 +62,7 @@ TEMPLATE_PX = 192
 
 @dataclass(frozen=True, slots=True)
 class MiningRules:
-    """What is taken from a catalogue."""
+    """What is taken from a catalog."""
 
     pairs: int
     """At most."""
@@ -83,8 +83,8 @@ def labelled_side_px(plan: TrainingPlan) -> int:
     return -(-side // 16) * 16
 
 
-def mine_catalogue(
-    catalogue: str,
+def mine_catalog(
+    catalog: str,
     settings: Settings,
     rules: MiningRules,
     folder: Path,
@@ -93,7 +93,7 @@ def mine_catalogue(
     progress: Callable[[int, int], None] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> list[str]:
-    """Mine the pairs of a catalogue into `folder`; those that are there already are not read again.
+    """Mine the pairs of a catalog into `folder`; those that are there already are not read again.
 
     A pair that cannot be read is left out, which is kept in its file too: remove that to try it again.
 
@@ -110,18 +110,18 @@ def mine_catalogue(
 
     Raises
     ------
-    CatalogueError : the catalogue cannot be read
+    CatalogError : the catalog cannot be read
     SettingsError : no pair in it, or `folder` was mined by other rules
     """
-    asked = described(catalogue, settings, rules)
+    asked = described(catalog, settings, rules)
     index = read_index(folder)
     if index is not None and index["asked"] != asked:
         raise SettingsError(f"{folder}: was mined by other settings; remove it, or choose another `out`")
     pairs: dict[str, ScenePair] = {}
     if index is None or not all(tiles_path(folder, key).exists() for key in index["pairs"]):
-        pairs = {pair.key: pair for pair in find_pairs(catalogue, settings)}
+        pairs = {pair.key: pair for pair in find_pairs(catalog, settings)}
         if not pairs:
-            raise SettingsError(f"{catalogue}: no pair to mine; `crosstie pairs --catalog …` says why")
+            raise SettingsError(f"{catalog}: no pair to mine; `crosstie pairs --catalog …` says why")
     if index is None:
         index = {"asked": asked, "pairs": choose(sorted(pairs), rules.pairs, seed=rules.seed)}
         write_index(folder, index)
@@ -132,7 +132,7 @@ def mine_catalogue(
         if not path.exists():
             if key not in pairs:
                 raise SettingsError(
-                    f"{folder}: {key} is no more in {catalogue}; remove the folder to mine anew"
+                    f"{folder}: {key} is no more in {catalog}; remove the folder to mine anew"
                 )
             matcher = matcher or load()
             mined = _mine_or_say_why(pairs[key], settings, rules, matcher)
@@ -144,10 +144,10 @@ def mine_catalogue(
     return keys
 
 
-def described(catalogue: str, settings: Settings, rules: MiningRules) -> dict[str, Any]:
+def described(catalog: str, settings: Settings, rules: MiningRules) -> dict[str, Any]:
     """All that decides what is mined, fit for JSON."""
-    tree = settings.model_dump(mode="json", include={"grid", "catalogue", "pairing", "tiles"})
-    return tree | {"catalog": catalogue} | {name: getattr(rules, name) for name in rules.__slots__}
+    tree = settings.model_dump(mode="json", include={"grid", "catalog", "pairing", "tiles"})
+    return tree | {"catalog": catalog} | {name: getattr(rules, name) for name in rules.__slots__}
 
 
 def choose(keys: Sequence[str], count: int, *, seed: int) -> list[str]:
@@ -179,7 +179,7 @@ def mine_pair(pair: ScenePair, settings: Settings, rules: MiningRules, matcher: 
     if optical.kind is sar.kind:
         raise BadInputError(f"{pair.key}: both images are {optical.kind}; one of each kind is needed")
     sources = open_pair(
-        optical.hrefs, sar.hrefs, reference_kind=optical.kind, secondary_kind=sar.kind, from_catalogue=True
+        optical.hrefs, sar.hrefs, reference_kind=optical.kind, secondary_kind=sar.kind, from_catalog=True
     )
     plan = plan_pair(*sources, settings)
     if plan.grid is None or not plan.tiles:
@@ -197,7 +197,7 @@ def mine_pair(pair: ScenePair, settings: Settings, rules: MiningRules, matcher: 
     return MinedTiles(bands, valid, planes, offsets, moved)
 
 
-def _coarse_shift(plan: Plan, settings: Settings, matcher: TileMatcher) -> tuple[int, int]:
+def _coarse_shift(plan: TilePlan, settings: Settings, matcher: TileMatcher) -> tuple[int, int]:
     """Whole pixels (x, y) that the SAR image is off by as a whole; zero where no vote is clear."""
     if plan.grid is None or not plan.coarse_search_px:
         return 0, 0
@@ -208,7 +208,7 @@ def _coarse_shift(plan: Plan, settings: Settings, matcher: TileMatcher) -> tuple
 
 
 def _cut(
-    plan: Plan, grid: GeoBox, tile: Tile, shift: tuple[int, int], rules: MiningRules, matcher: TileMatcher
+    plan: TilePlan, grid: GeoBox, tile: Tile, shift: tuple[int, int], rules: MiningRules, matcher: TileMatcher
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.float16], NDArray[np.float32]] | None:
     """Bands, validity, dB and offset of one tile; None where too little of it is valid."""
     side = (tile.size_px, tile.size_px)

@@ -22,7 +22,7 @@ class TrainingListener(Protocol):
     """Hears about a training run."""
 
     def mined(self, done: int, planned: int) -> None:
-        """So many pairs of the catalogue are mined."""
+        """So many pairs of the catalog are mined."""
 
     def step(self, done: int, planned: int, figures: Mapping[str, float]) -> None:
         """So many steps are done."""
@@ -87,7 +87,7 @@ def listener() -> TrainingListener:
 
 
 @contextmanager
-def told_on(console: Console) -> Iterator[None]:
+def report_progress_to(console: Console) -> Iterator[None]:
     """Tell the training runs inside this block to a console."""
     columns = (
         TextColumn("{task.description}"),

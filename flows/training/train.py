@@ -22,7 +22,7 @@ from crosstie.flows.evaluation.evaluate import Evaluation, Protocol, evaluate, p
 from crosstie.flows.registration.load_matcher import keep_freed_memory
 from crosstie.flows.training.data import MINED, PLACE_PX, TrainingData, read_data
 from crosstie.flows.training.log import TrainingLog
-from crosstie.flows.training.mine import MiningRules, labelled_side_px, mine_catalogue
+from crosstie.flows.training.mine import MiningRules, labelled_side_px, mine_catalog
 from crosstie.flows.training.progress import listener
 from crosstie.io.datasets.labelled import read_labelled
 from crosstie.io.datasets.scene_tiles import scenes as benchmark_scenes
@@ -63,7 +63,7 @@ def run_training(settings: TrainSettings) -> dict[str, float]:
 
     Raises
     ------
-    BadInputError : a scene, a picture, a catalogue or weights cannot be used
+    BadInputError : a scene, a picture, a catalog or weights cannot be used
     SettingsError : settings that contradict each other, or a run of other settings in `settings.out`
     """
     check(settings)
@@ -176,17 +176,17 @@ def device_of(settings: TrainSettings) -> str:
 
 
 def mine(settings: TrainSettings) -> int:
-    """Mine the catalogue, if there is one, into `<out>/mined`; returns how many pairs were.
+    """Mine the catalog, if there is one, into `<out>/mined`; returns how many pairs were.
 
     Raises
     ------
-    BadInputError : the catalogue or the weights cannot be used
+    BadInputError : the catalog or the weights cannot be used
     """
     if settings.mine.catalog is None or not settings.use_unlabelled:
         return 0
     keep_freed_memory()
     to = listener()
-    keys = mine_catalogue(
+    keys = mine_catalog(
         settings.mine.catalog,
         mining_settings(settings),
         mining_rules(settings),
@@ -199,7 +199,7 @@ def mine(settings: TrainSettings) -> int:
 
 
 def mining_rules(settings: TrainSettings) -> MiningRules:
-    """What is taken from the catalogue."""
+    """What is taken from the catalog."""
     wanted = settings.mine
     return MiningRules(
         pairs=wanted.pairs,
@@ -228,7 +228,7 @@ def mining_settings(settings: TrainSettings) -> Settings:
             search_px=settings.plan.search_px,
             coarse_max_offset_m=settings.mine.coarse_max_offset_m,
         ),
-        catalogue=settings.catalogue,
+        catalog=settings.catalog,
         pairing=settings.pairing,
         compute=ComputeSettings(device="cpu" if settings.device == "cpu" else "auto"),
         weights=settings.start_weights,
@@ -308,7 +308,7 @@ def described(settings: TrainSettings, start: Weights | None) -> dict[str, Any]:
     """What is learnt from, fit for JSON: a run goes on with the same only."""
     tree = settings.model_dump(
         mode="json",
-        include={"labelled", "pictures", "mine", "catalogue", "pairing", "configuration", "use_unlabelled"},
+        include={"labelled", "pictures", "mine", "catalog", "pairing", "configuration", "use_unlabelled"},
     )
     return tree | {"start_from_sha256": None if start is None else start.sha256}
 

@@ -29,7 +29,7 @@ from crosstie.io.archive.index_parts import (
 )
 from crosstie.io.archive.index_rows import IncompleteProductError, index_row
 from crosstie.io.archive.index_table import Index, merged, table_of, without
-from crosstie.io.archive.listing import Run, take_stock
+from crosstie.io.archive.listing import ProductKey, list_archive
 from crosstie.io.products.write import SCHEMA, is_committed, product_prefix
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def update_index(store: Store, *, rebuild: bool = False) -> IndexUpdate:
     # Parts before commits: what is in a part was committed before, so a commit not found now was deleted.
     old: frozenset[str] = part_names(store) if rebuild else frozenset()
     index = Index.empty(old) if rebuild else _current(store)
-    committed = take_stock(store).committed
+    committed = list_archive(store).committed
     known = index.runs()
     gone = known - committed
     new = _new_parts(store, sorted(committed - known))
@@ -92,7 +92,7 @@ def update_index(store: Store, *, rebuild: bool = False) -> IndexUpdate:
     return _update(store, _tidy(store, settled), new, dropped=len(gone))
 
 
-def index_committed(store: Store, runs: Iterable[Run]) -> IndexUpdate:
+def index_committed(store: Store, runs: Iterable[ProductKey]) -> IndexUpdate:
     """Take in runs that were committed just now: for the end of a flow. Lists nothing but the index.
 
     Runs that are not committed are passed over; runs that are in the index already are read again.
@@ -126,7 +126,7 @@ def read_index(store: Store) -> pa.Table:
 
 def survey(
     store: Store,
-    committed: AbstractSet[Run],
+    committed: AbstractSet[ProductKey],
     *,
     columns: Sequence[str] | None = None,
     before: pa.Table | None = None,
@@ -193,7 +193,7 @@ def _warn(problems: Iterable[str]) -> None:
         LOG.warning("not indexed: %s", problem)
 
 
-def _new_parts(store: Store, runs: Sequence[Run]) -> _NewParts:
+def _new_parts(store: Store, runs: Sequence[ProductKey]) -> _NewParts:
     """Read runs and write them as parts, a batch at once: what a killed build has made is not made again."""
     names, tables, problems = set(), [], []
     for start in range(0, len(runs), BATCH):
@@ -205,7 +205,7 @@ def _new_parts(store: Store, runs: Sequence[Run]) -> _NewParts:
     return _NewParts(frozenset(names), tuple(tables), tuple(problems))
 
 
-def _read(store: Store, runs: Sequence[Run]) -> tuple[pa.Table, list[str]]:
+def _read(store: Store, runs: Sequence[ProductKey]) -> tuple[pa.Table, list[str]]:
     """Rows of runs, and a sentence for each whose products are broken: it must not keep the others out."""
     with ThreadPoolExecutor(READERS) as pool:
         found = list(pool.map(partial(_row, store), runs))
@@ -213,7 +213,7 @@ def _read(store: Store, runs: Sequence[Run]) -> tuple[pa.Table, list[str]]:
     return table_of(rows), [problem for problem in found if isinstance(problem, str)]
 
 
-def _row(store: Store, run: Run) -> dict[str, Any] | str:
+def _row(store: Store, run: ProductKey) -> dict[str, Any] | str:
     prefix = product_prefix(*run)
     bodies = [store.get(f"{prefix}/{name}") for name in ("item.json", "correction.json")]
     try:

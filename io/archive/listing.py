@@ -14,35 +14,35 @@ if TYPE_CHECKING:
 
     from crosstie.io.storage.store import Store
 
-Run = tuple[str, str]
+ProductKey = tuple[str, str]
 """(pair_key, run_key)."""
 
 LOGS = "_runs"
 
 
 @dataclass(frozen=True, slots=True)
-class Holdings:
+class ArchiveListing:
     """Runs by what they left; what is committed is nothing else any more."""
 
-    committed: frozenset[Run]
-    failures: Mapping[Run, str]
+    committed: frozenset[ProductKey]
+    failures: Mapping[ProductKey, str]
     """Key of the failure record of each run that has one and no commit."""
-    claims: Mapping[Run, str]
+    claims: Mapping[ProductKey, str]
     """Key of the newest claim on each run that has one and no commit."""
     flows: frozenset[str]
     """Flows that have logged a run."""
 
 
-def take_stock(store: Store) -> Holdings:
+def list_archive(store: Store) -> ArchiveListing:
     """List the root once and sort its keys out.
 
     Raises
     ------
     StoreError : the root cannot be read
     """
-    committed: set[Run] = set()
-    failures: dict[Run, str] = {}
-    claims: dict[Run, tuple[int, str]] = {}
+    committed: set[ProductKey] = set()
+    failures: dict[ProductKey, str] = {}
+    claims: dict[ProductKey, tuple[int, str]] = {}
     flows: set[str] = set()
     for key in store.each_key():
         parts = key.split("/")
@@ -60,7 +60,7 @@ def take_stock(store: Store) -> Holdings:
             failures[run] = key
         elif name.startswith(CLAIM) and name.removeprefix(CLAIM).isdecimal():
             claims[run] = max(claims.get(run, (0, "")), (int(name.removeprefix(CLAIM)), key))
-    return Holdings(
+    return ArchiveListing(
         committed=frozenset(committed),
         failures={run: key for run, key in failures.items() if run not in committed},
         claims={run: key for run, (_, key) in claims.items() if run not in committed},

@@ -106,7 +106,7 @@ def begin(
     Parameters
     ----------
     scope : of `scope_of`
-    started : before the catalogue was asked
+    started : before the catalog was asked
     until : the last acquisition that the run was asked for; None up to its beginning
 
     Raises

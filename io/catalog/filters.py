@@ -1,4 +1,4 @@
-"""Which scenes a query wants: the same test whatever the catalogue has filtered before."""
+"""Which scenes a query wants: the same test whatever the catalog has filtered before."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def refused(scenes: Scenes, query: SceneQuery) -> tuple[BoolArray, list[LeftOut]
         refuse(
             cloudy,
             "cloud",
-            lambda n: f"{cover[n]:.1f} % of it are cloud (catalogue.max_cloud_pct is {limit:g})",
+            lambda n: f"{cover[n]:.1f} % of it are cloud (catalog.max_cloud_pct is {limit:g})",
         )
     platforms = query.full_platforms
     if platforms:
@@ -56,7 +56,7 @@ def refused(scenes: Scenes, query: SceneQuery) -> tuple[BoolArray, list[LeftOut]
             other,
             "platform",
             lambda n: (
-                f"it is of {scenes.platform[n] or 'no platform that is named'} (catalogue.platforms: {names})"
+                f"it is of {scenes.platform[n] or 'no platform that is named'} (catalog.platforms: {names})"
             ),
         )
     if query.product_types:
@@ -66,9 +66,7 @@ def refused(scenes: Scenes, query: SceneQuery) -> tuple[BoolArray, list[LeftOut]
         refuse(
             other,
             "orbit direction",
-            lambda n: (
-                f"its orbit is {scenes.orbit_state[n] or 'not said'} (catalogue.orbit is {query.orbit})"
-            ),
+            lambda n: f"its orbit is {scenes.orbit_state[n] or 'not said'} (catalog.orbit is {query.orbit})",
         )
     if query.tracks:
         track = scenes.relative_orbit
@@ -78,7 +76,7 @@ def refused(scenes: Scenes, query: SceneQuery) -> tuple[BoolArray, list[LeftOut]
             other,
             "track",
             lambda n: (
-                f"its track is {'not said' if track[n] == UNKNOWN else track[n]} (catalogue.tracks: {names})"
+                f"its track is {'not said' if track[n] == UNKNOWN else track[n]} (catalog.tracks: {names})"
             ),
         )
     return keep, left_out
@@ -96,6 +94,6 @@ def _products(
         other,
         "product type",
         lambda n: (
-            f"it is {scenes.product_type[n] or 'of no type that is named'} (catalogue.product_types: {names})"
+            f"it is {scenes.product_type[n] or 'of no type that is named'} (catalog.product_types: {names})"
         ),
     )

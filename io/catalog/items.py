@@ -1,4 +1,4 @@
-"""Items of a catalogue as columns, as they come: what every kind of catalogue is read into first.
+"""Items of a catalog as columns, as they come: what every kind of catalog is read into first.
 
 From here on there is one way, so that the same items give the same scenes from a file, a site, a table or an
 API.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
-from crosstie.errors import CatalogueError
+from crosstie.errors import CatalogError
 from crosstie.io.scenes.table import UNKNOWN, microseconds, objects
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def rows_of(items: list[tuple[Json, str]], preset: Preset) -> Rows:
 
     Raises
     ------
-    CatalogueError : one is no STAC item
+    CatalogError : one is no STAC item
     """
     for item, base in items:
         refuse_no_item(item, base)
@@ -106,7 +106,7 @@ def refuse_no_item(item: Json, base: str) -> None:
 
     Raises
     ------
-    CatalogueError : it has not
+    CatalogError : it has not
     """
     wrong = None
     if not isinstance(item.get("id"), str) or not item["id"]:
@@ -118,7 +118,7 @@ def refuse_no_item(item: Json, base: str) -> None:
     elif not isinstance(item.get("collection"), str | None):
         wrong = f"its collection is {item.get('collection')!r}"
     if wrong is not None:
-        raise CatalogueError(f"{base} is not a STAC item: {wrong}")
+        raise CatalogError(f"{base} is not a STAC item: {wrong}")
 
 
 def time_us(value: object) -> int:

@@ -1,6 +1,6 @@
-"""How well-known catalogues name things: collections, assets, properties.
+"""How well-known catalogs name things: collections, assets, properties.
 
-Read from their items in 2025 and 2026; a catalogue that is none of them is read with all these names.
+Read from their items in 2025 and 2026; a catalog that is none of them is read with all these names.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Names = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """The names that one catalogue uses; of several the first that an item has counts."""
+    """The names that one catalog uses; of several the first that an item has counts."""
 
     name: str
     hosts: Names
@@ -34,7 +34,7 @@ class Preset:
     """Properties that hold the tile alone or as `MGRS-31UFS`."""
     processing_baseline: Names
     created: Names
-    """When the product was made; never when the catalogue's entry was last touched."""
+    """When the product was made; never when the catalog's entry was last touched."""
     page_items: int
     """Items asked of its API at once: as many as it sends without breaking off."""
 
@@ -48,7 +48,7 @@ class Preset:
         return tuple(dict.fromkeys(name for group in groups for name in group))
 
     def asked(self, wanted: Sequence[str]) -> tuple[str, ...]:
-        """Those of `wanted` that the catalogue may have: of the usual ones only its own, else those named."""
+        """Those of `wanted` that the catalog may have: of the usual ones only its own, else those named."""
         usual = {*SAR_COLLECTIONS, *OPTICAL_COLLECTIONS} if self.collections else set()
         return tuple(name for name in wanted if name in self.collections or name not in usual)
 
@@ -85,7 +85,7 @@ PLANETARY_COMPUTER = Preset(
 
 CDSE = Preset(
     name="cdse",
-    hosts=("stac.dataspace.copernicus.eu", "catalogue.dataspace.copernicus.eu"),
+    hosts=("stac.dataspace.copernicus.eu", "catalog.dataspace.copernicus.eu"),
     collections=("sentinel-1-grd", "sentinel-2-l1c", "sentinel-2-l2a"),
     sar_assets=("vh", "VH", "vv", "VV"),
     optical_assets=("TCI_10m", "TCI", "B04_10m", "B04"),
@@ -116,9 +116,9 @@ NONE = Preset(
 PRESETS = {preset.name: preset for preset in (EARTH_SEARCH, PLANETARY_COMPUTER, CDSE, NONE)}
 
 
-def preset_of(query: SceneQuery, catalogue_href: str) -> Preset:
-    """Preset that a query names, or that the address of a catalogue tells."""
+def preset_of(query: SceneQuery, catalog_href: str) -> Preset:
+    """Preset that a query names, or that the address of a catalog tells."""
     if query.preset != "auto":
         return PRESETS[query.preset]
-    host = urlsplit(catalogue_href).hostname
+    host = urlsplit(catalog_href).hostname
     return next((preset for preset in PRESETS.values() if host in preset.hosts), NONE)

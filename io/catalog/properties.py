@@ -1,4 +1,4 @@
-"""What an item says of itself, in the words of every catalogue, brought to one form."""
+"""What an item says of itself, in the words of every catalog, brought to one form."""
 
 from __future__ import annotations
 

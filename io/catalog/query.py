@@ -1,4 +1,4 @@
-"""Which scenes of a catalogue are wanted. Light: settings are made of it."""
+"""Which scenes of a catalog are wanted. Light: settings are made of it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class SceneQuery:
-    """Which scenes of a catalogue are wanted."""
+    """Which scenes of a catalog are wanted."""
 
     start_utc: Moment | None = None
     """Earliest acquisition, inclusive; a bare date means from its first moment. None: open."""
@@ -55,13 +55,13 @@ class SceneQuery:
     product_types: tuple[str, ...] = ()
     """Products, GRD, RTC, L1C, L2A; of a mission that is not named here all are taken. Empty: any."""
     preset: Literal["auto", "earth-search", "planetary-computer", "cdse", "none"] = "auto"
-    """Whose names of collections, assets and properties the catalogue uses: earth-search, planetary-computer,
+    """Whose names of collections, assets and properties the catalog uses: earth-search, planetary-computer,
     cdse (Copernicus Data Space), none (those of all three are tried); auto tells by its address."""
     allow_hosts: tuple[str, ...] = ()
-    """Hosts on a private network or on this machine that a catalogue elsewhere may name, without scheme and
+    """Hosts on a private network or on this machine that a catalog elsewhere may name, without scheme and
     port. Its own host it may name anyway; a service that gives out a machine's keys is never allowed."""
     allow_buckets: tuple[str, ...] = ()
-    """S3 buckets that a catalogue may name, besides the one that it lies in. Empty: all."""
+    """S3 buckets that a catalog may name, besides the one that it lies in. Empty: all."""
 
     def __post_init__(self) -> None:
         for name in ("start_utc", "end_utc"):
@@ -120,12 +120,12 @@ class SceneQuery:
 
     @property
     def full_platforms(self) -> frozenset[str]:
-        """`platforms` as catalogues write them: sentinel-1a, ..."""
+        """`platforms` as catalogs write them: sentinel-1a, ..."""
         return frozenset(full_platform(name) for name in self.platforms)
 
 
 def full_platform(name: str) -> str:
-    """Write a platform as catalogues do: S1A, Sentinel-1A and sentinel-1a are sentinel-1a."""
+    """Write a platform as catalogs do: S1A, Sentinel-1A and sentinel-1a are sentinel-1a."""
     text = name.strip().lower().replace("_", "-").replace(" ", "-")
     if len(text) == 3 and text[0] == "s" and text[1].isdigit():
         return f"sentinel-{text[1:]}"

@@ -1,4 +1,4 @@
-"""From rows of a catalogue to scenes: what each item is, and whether it is wanted and can be used."""
+"""From rows of a catalog to scenes: what each item is, and whether it is wanted and can be used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import shapely
 
-from crosstie.errors import CatalogueError
+from crosstie.errors import CatalogError
 from crosstie.io.catalog.filters import inside, refused
 from crosstie.io.catalog.properties import facts_of, kinds_of
 from crosstie.io.scenes.footprint import box_outline, lonlat_outlines
@@ -44,7 +44,7 @@ def scenes_of(
     query: SceneQuery,
     preset: Preset,
     *,
-    catalogue_href: str,
+    catalog_href: str,
     allow: Sequence[Path] = (),
     reach: Reach | None = None,
     explain: bool = True,
@@ -71,7 +71,7 @@ def scenes_of(
     wanted, why_not = refused(found, query)
     left_out += why_not if explain else []
     found, rows = found.take(wanted), rows.take(wanted)
-    hrefs, broken = _hrefs(rows, found.is_sar, preset, catalogue_href, allow, reach)
+    hrefs, broken = _hrefs(rows, found.is_sar, preset, catalog_href, allow, reach)
     left_out += broken
     found = replace(found, href=hrefs)
     found = found.take(np.array([href is not None for href in hrefs], bool))
@@ -152,7 +152,7 @@ def _hrefs(
     rows: Rows,
     is_sar: BoolArray,
     preset: Preset,
-    catalogue_href: str,
+    catalog_href: str,
     allow: Sequence[Path],
     reach: Reach | None,
 ) -> tuple[Objects, list[LeftOut]]:
@@ -167,13 +167,13 @@ def _hrefs(
     for n, href in enumerate(chosen):
         try:
             if href is None:
-                raise CatalogueError(_no_asset(rows, n, bool(is_sar[n]), preset))
+                raise CatalogError(_no_asset(rows, n, bool(is_sar[n]), preset))
             found[n] = (
                 resolve_href(
-                    href, catalogue_href=catalogue_href, base_href=rows.base[n], allow=allow, reach=reach
+                    href, catalog_href=catalog_href, base_href=rows.base[n], allow=allow, reach=reach
                 ),
             )
-        except CatalogueError as problem:
+        except CatalogError as problem:
             broken.append(LeftOut(rows.id[n], UNUSABLE, str(problem)))
     return found, broken
 

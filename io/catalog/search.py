@@ -1,4 +1,4 @@
-"""STAC catalogues in, scenes out: one result, be the catalogue an API, a site, a folder or a table."""
+"""STAC catalogs in, scenes out: one result, be the catalog an API, a site, a folder or a table."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from crosstie.errors import CatalogueError
+from crosstie.errors import CatalogError
 from crosstie.io.catalog.query import Moment, SceneQuery
 from crosstie.io.storage.address import Reach
 from crosstie.io.storage.href import public_href
 from crosstie.io.storage.href_policy import is_url
-from crosstie.io.storage.s3 import FROM_ENVIRONMENT, Storage
+from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options
 
 if TYPE_CHECKING:
     from crosstie.io.catalog.items import Rows
@@ -31,14 +31,14 @@ MOST_WARNINGS = 20
 
 
 def find_scenes(
-    catalogue: str | Path,
+    catalog: str | Path,
     query: SceneQuery | None = None,
     *,
-    storage: Storage = FROM_ENVIRONMENT,
+    storage: S3Options = FROM_ENVIRONMENT,
     allow: Sequence[Path] = (),
     explain: bool = True,
 ) -> Scenes:
-    """List the scenes of a STAC catalogue that a query wants, oldest first.
+    """List the scenes of a STAC catalog that a query wants, oldest first.
 
     A STAC API is known by its landing page (`conformsTo`, or a `search` link), stac-geoparquet by its name
     (`.parquet`, `.geoparquet`) or its first bytes; anything else is walked link by link. All give the same.
@@ -47,27 +47,27 @@ def find_scenes(
 
     Parameters
     ----------
-    catalogue : path or URL (https, s3) of a catalogue, a collection, a file of search results, a
+    catalog : path or URL (https, s3) of a catalog, a collection, a file of search results, a
         stac-geoparquet file or folder, or an API's landing page
     query : None wants everything in the default collections
     storage : how `s3://` is reached
-    allow : folders outside a local catalogue's own whose files it may name
+    allow : folders outside a local catalog's own whose files it may name
     explain : also list, in `left_out`, every scene that a rule of the query refuses. Without, an API is asked
         for less where it can filter, and items that cannot be used are warned of
 
     Raises
     ------
-    CatalogueError : the catalogue, or a file that it links to, is missing, not JSON or not STAC; an API fails
+    CatalogError : the catalog, or a file that it links to, is missing, not JSON or not STAC; an API fails
     """
-    return _found(catalogue, query or SceneQuery(), (), storage, allow, explain=explain)
+    return _found(catalog, query or SceneQuery(), (), storage, allow, explain=explain)
 
 
 def find_scene(
-    catalogue: str | Path,
+    catalog: str | Path,
     scene_id: str,
     query: SceneQuery | None = None,
     *,
-    storage: Storage = FROM_ENVIRONMENT,
+    storage: S3Options = FROM_ENVIRONMENT,
     allow: Sequence[Path] = (),
 ) -> SceneRef | None:
     """Look one scene up by its id, whenever and wherever it was taken; None where there is none.
@@ -76,7 +76,7 @@ def find_scene(
 
     Raises
     ------
-    CatalogueError : as `find_scenes`; also where the scene is there but cannot be used
+    CatalogError : as `find_scenes`; also where the scene is there but cannot be used
     """
     query = query or SceneQuery()
     anywhere = replace(
@@ -87,19 +87,19 @@ def find_scene(
         allow_hosts=query.allow_hosts,
         allow_buckets=query.allow_buckets,
     )
-    scenes = _found(catalogue, anywhere, (scene_id,), storage, allow, explain=True)
+    scenes = _found(catalog, anywhere, (scene_id,), storage, allow, explain=True)
     if len(scenes):
         return scenes[-1]
     for out in scenes.left_out:
-        raise CatalogueError(f"{public_href(str(catalogue))}: {out.scene}: {out.why}")
+        raise CatalogError(f"{public_href(str(catalog))}: {out.scene}: {out.why}")
     return None
 
 
 def _found(
-    catalogue: str | Path,
+    catalog: str | Path,
     query: SceneQuery,
     ids: Sequence[str],
-    storage: Storage,
+    storage: S3Options,
     allow: Sequence[Path],
     *,
     explain: bool,
@@ -107,14 +107,14 @@ def _found(
     from crosstie.io.catalog.presets import preset_of
     from crosstie.io.catalog.scenes_of_items import UNUSABLE, scenes_of
 
-    text = str(catalogue)
+    text = str(catalog)
     root = text if is_url(text) else str(Path(text).resolve())
     reach = Reach.of(root, query.allow_hosts, query.allow_buckets)
     preset = preset_of(query, root)
     rows = _rows(root, query, preset, ids, storage, allow, reach, narrow=not explain)
     # a folder of tables is itself the home of what they name
     href = str(Path(root) / "table") if not is_url(root) and Path(root).is_dir() else root
-    scenes = scenes_of(rows, query, preset, catalogue_href=href, allow=allow, reach=reach, explain=explain)
+    scenes = scenes_of(rows, query, preset, catalog_href=href, allow=allow, reach=reach, explain=explain)
     if not explain:
         broken = [out for out in scenes.left_out if out.rule == UNUSABLE]
         for out in broken[:MOST_WARNINGS]:
@@ -129,7 +129,7 @@ def _rows(
     query: SceneQuery,
     preset: Preset,
     ids: Sequence[str],
-    storage: Storage,
+    storage: S3Options,
     allow: Sequence[Path],
     reach: Reach,
     *,

@@ -14,7 +14,7 @@ import shapely
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 
-from crosstie.errors import CatalogueError
+from crosstie.errors import CatalogError
 from crosstie.io.catalog.stac_static import first_line, links
 from crosstie.io.storage.address import short
 from crosstie.io.storage.href import public_href
@@ -55,7 +55,7 @@ def search(
 
     Raises
     ------
-    CatalogueError : the API fails
+    CatalogError : the API fails
     """
     try:
         io = _OnlyHttp(timeout=TIMEOUT_S)
@@ -70,7 +70,7 @@ def search(
                     seen.add(known)
                     yield item, next((href for rel, href in links(item) if rel == "self"), root)
     except (APIError, pystac.STACError, requests.RequestException, KeyError, ValueError, TypeError) as error:
-        raise CatalogueError(
+        raise CatalogError(
             f"the STAC API {public_href(root)} failed: {first_line(error)}; check its address and that it"
             f" knows the collections {', '.join(preset.asked(query.collections))}"
         ) from None
@@ -81,7 +81,7 @@ class _OnlyHttp(StacApiIO):
 
     def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
         if not isinstance(source, pystac.Link) and not is_url(str(source)):
-            raise CatalogueError(
+            raise CatalogError(
                 f"href {short(str(source))!r} is a file of this machine, named by an API; refused"
             )
         return super().read_text(source, *args, **kwargs)
@@ -167,7 +167,7 @@ def _filter(query: SceneQuery, is_sar: bool) -> Json | None:
     """Rules that mean the same in every API, as CQL2; what does not say passes and is judged here.
 
     Only numbers and the words of the satellite extension: names of platforms and products differ in case and
-    form from one catalogue to the next.
+    form from one catalog to the next.
     """
     terms = []
     if not is_sar and query.max_cloud_pct is not None:

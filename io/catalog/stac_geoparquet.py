@@ -1,4 +1,4 @@
-"""stac-geoparquet: a catalogue as one table, of which only the wanted rows and columns are read.
+"""stac-geoparquet: a catalog as one table, of which only the wanted rows and columns are read.
 
 Read by pyarrow and not into a GeoDataFrame: the assets of an item are nested, and of them one address is
 wanted, not a dictionary of Python objects a row.
@@ -17,14 +17,14 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import shapely
 
-from crosstie.errors import CatalogueError
+from crosstie.errors import CatalogError
 from crosstie.io.catalog.items import KIND_PROPERTIES, OTHER_PROPERTIES, TIMES, Rows, time_us
 from crosstie.io.catalog.stac_static import first_line
 from crosstie.io.scenes.table import objects
 from crosstie.io.storage.address import Reach
 from crosstie.io.storage.href import public_href
 from crosstie.io.storage.href_policy import is_url
-from crosstie.io.storage.s3 import FROM_ENVIRONMENT, Storage, s3fs_options
+from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options, s3fs_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,7 +47,7 @@ def read_table(
     preset: Preset,
     *,
     ids: Sequence[str] = (),
-    storage: Storage = FROM_ENVIRONMENT,
+    storage: S3Options = FROM_ENVIRONMENT,
     reach: Reach | None = None,
 ) -> Rows:
     """Rows of the query's collections and about its time and place.
@@ -59,13 +59,13 @@ def read_table(
 
     Raises
     ------
-    CatalogueError : it cannot be read, or is no stac-geoparquet
+    CatalogError : it cannot be read, or is no stac-geoparquet
     """
     with _told(root):
         table = _open(root, storage, reach or Reach.of(root))
         columns = _Columns(table.schema, preset)
         if missing := [name for name in ("id", "geometry", "assets") if name not in table.schema.names]:
-            raise CatalogueError(
+            raise CatalogError(
                 f"{public_href(root)} is Parquet but not stac-geoparquet: it has no column"
                 f" {', '.join(missing)}"
             )
@@ -75,7 +75,7 @@ def read_table(
     return columns.rows(found, lambda *item: _asset_names(table, *item))
 
 
-def _open(root: str, storage: Storage, reach: Reach) -> ds.Dataset:
+def _open(root: str, storage: S3Options, reach: Reach) -> ds.Dataset:
     if not is_url(root):
         return ds.dataset(root, format="parquet")
     import fsspec  # only for what is not on this machine
@@ -87,7 +87,7 @@ def _open(root: str, storage: Storage, reach: Reach) -> ds.Dataset:
 
 
 def _client(reach: Reach) -> Callable[..., Any]:
-    """Maker of fsspec's HTTP client: it connects, redirected or not, where the catalogue may lead."""
+    """Maker of fsspec's HTTP client: it connects, redirected or not, where the catalog may lead."""
 
     def agreed(info: Any) -> socket.socket:
         family, kind, protocol, _, place = info
@@ -107,7 +107,7 @@ def _told(root: str) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
-        raise CatalogueError(f"cannot read the catalogue {public_href(root)}: {first_line(error)}") from None
+        raise CatalogError(f"cannot read the catalog {public_href(root)}: {first_line(error)}") from None
 
 
 def _condition(schema: pa.Schema, query: SceneQuery) -> ds.Expression | None:
@@ -263,7 +263,7 @@ def _times(table: pa.Table, name: str) -> IntArray:
 def _geometry(table: pa.Table) -> Objects:
     values = _values(table, "geometry")
     if len(values) and not any(isinstance(value, bytes | None) for value in values[:1]):
-        raise CatalogueError("its geometry is not WKB: write it as GeoParquet with encoding WKB")
+        raise CatalogError("its geometry is not WKB: write it as GeoParquet with encoding WKB")
     found: Objects = shapely.from_wkb(values, on_invalid="ignore")
     return found
 

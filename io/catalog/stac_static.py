@@ -1,4 +1,4 @@
-"""Static STAC catalogues: files of a folder, a site or a bucket that lead from one to the next."""
+"""Static STAC catalogs: files of a folder, a site or a bucket that lead from one to the next."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from crosstie.errors import CatalogueError, StoreError
+from crosstie.errors import CatalogError, StoreError
 from crosstie.io.catalog.query import SceneQuery
 from crosstie.io.storage.address import Reach
 from crosstie.io.storage.href import public_href
 from crosstie.io.storage.href_policy import is_url, resolve_href
-from crosstie.io.storage.s3 import FROM_ENVIRONMENT, Storage, without_secrets
+from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options, without_secrets
 
 Json = dict[str, Any]
 
@@ -23,13 +23,13 @@ def walk(
     query: SceneQuery,
     reach: Reach,
     allow: Sequence[Path] = (),
-    storage: Storage = FROM_ENVIRONMENT,
+    storage: S3Options = FROM_ENVIRONMENT,
 ) -> Iterator[tuple[Json, str]]:
     """Items and the files that they stand in, following the links; one file is held at a time.
 
     Raises
     ------
-    CatalogueError : a file is missing, not JSON or not STAC, or a link leads where it may not
+    CatalogError : a file is missing, not JSON or not STAC, or a link leads where it may not
     """
     seen = {root}
     ahead = [(landing, root)]
@@ -48,15 +48,13 @@ def walk(
             for rel, link in reversed(links(node)):
                 if rel in follow:
                     target = resolve_href(
-                        link, catalogue_href=root, base_href=href, allow=allow, http_host=own_host
+                        link, catalog_href=root, base_href=href, allow=allow, http_host=own_host
                     )
                     if target not in seen:
                         seen.add(target)
                         ahead.append((read_json(target, storage, reach, named_by=href), target))
         else:
-            raise CatalogueError(
-                f"{public_href(href)} is JSON but not STAC: its type is {node.get('type')!r}"
-            )
+            raise CatalogError(f"{public_href(href)} is JSON but not STAC: its type is {node.get('type')!r}")
 
 
 def links(node: Json) -> list[tuple[str, str]]:
@@ -66,22 +64,22 @@ def links(node: Json) -> list[tuple[str, str]]:
     return [(rel, href) for rel, href in pairs if isinstance(rel, str) and isinstance(href, str)]
 
 
-def read_json(href: str, storage: Storage, reach: Reach, *, named_by: str | None = None) -> Json:
-    """Read one file of a catalogue.
+def read_json(href: str, storage: S3Options, reach: Reach, *, named_by: str | None = None) -> Json:
+    """Read one file of a catalog.
 
     Raises
     ------
-    CatalogueError : missing, not JSON, or not an object
+    CatalogError : missing, not JSON, or not an object
     """
     shown = public_href(href) + (f" (named by {public_href(named_by)})" if named_by else "")
     try:
         node = json.loads(_read(href, storage, reach))
     except (OSError, StoreError) as error:  # requests' own errors are OSErrors
-        raise CatalogueError(f"cannot read the catalogue {shown}: {first_line(error)}") from None
+        raise CatalogError(f"cannot read the catalog {shown}: {first_line(error)}") from None
     except ValueError as error:
-        raise CatalogueError(f"{shown} is not JSON: {first_line(error)}") from None
+        raise CatalogError(f"{shown} is not JSON: {first_line(error)}") from None
     if not isinstance(node, dict):
-        raise CatalogueError(f"{shown} is JSON but not STAC: it is a {type(node).__name__}")
+        raise CatalogError(f"{shown} is JSON but not STAC: it is a {type(node).__name__}")
     return node
 
 
@@ -91,7 +89,7 @@ def first_line(error: BaseException) -> str:
     return public_href(without_secrets(text))
 
 
-def _read(href: str, storage: Storage, reach: Reach) -> bytes:
+def _read(href: str, storage: S3Options, reach: Reach) -> bytes:
     if href.lower().startswith("s3:"):
         from crosstie.io.storage.store import open_store  # obstore is slow to import
 

@@ -1,4 +1,4 @@
-"""Tiles mined from a catalogue's pairs, as files: one a pair, so that a resumed run reads no raster twice."""
+"""Tiles mined from a catalog's pairs, as files: one a pair, so that a resumed run reads no raster twice."""
 
 from __future__ import annotations
 

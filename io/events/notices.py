@@ -192,7 +192,7 @@ def _check_collection(kind: Kind | None, collection: object, rules: NoticeRules)
     if collection is not None and collection not in allowed:
         raise NoticeError(
             f"the item's collection is none of {', '.join(allowed)}; those looked at are the settings "
-            "catalogue.sar_collections and catalogue.optical_collections"
+            "catalog.sar_collections and catalog.optical_collections"
         )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crosstie.io.pairing.neighbours import FOREVER_US, Field, Near, rank_within
+from crosstie.io.pairing.neighbours import FOREVER_US, NearScenes, SceneIndex, rank_within
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,7 +33,7 @@ an hour and a half later at the earliest."""
 class Chosen:
     """Chosen combinations (K,), as columns."""
 
-    near: Near
+    near: NearScenes
     share: FloatArray
     group: IntArray
     """Equal for slices of one pass that go with one reference."""
@@ -46,8 +46,11 @@ class Chosen:
         """All of several, one after another."""
         none = np.zeros(0, np.int64)
         return cls(
-            Near(
-                *(np.concatenate([none, *(getattr(p.near, name) for p in parts)]) for name in Near.__slots__)
+            NearScenes(
+                *(
+                    np.concatenate([none, *(getattr(p.near, name) for p in parts)])
+                    for name in NearScenes.__slots__
+                )
             ),
             np.concatenate([np.zeros(0), *(part.share for part in parts)]),
             np.concatenate([none, *(part.group for part in parts)]),
@@ -70,7 +73,9 @@ def passes_of(scenes: Scenes) -> IntArray:
     return pass_id
 
 
-def choose(field: Field, near: Near, pass_id: IntArray, rules: PairingRules) -> tuple[Chosen, Near]:
+def choose(
+    field: SceneIndex, near: NearScenes, pass_id: IntArray, rules: PairingRules
+) -> tuple[Chosen, NearScenes]:
     """Choose for every reference of `near`, and return also all combinations that were found to fit.
 
     Exact overlaps are dear, so the nearest in time go first; once a reference has its number of whole
@@ -94,7 +99,7 @@ def choose(field: Field, near: Near, pass_id: IntArray, rules: PairingRules) -> 
     return _best(known, field, rules), known.near
 
 
-def best_of_tiles(chosen: Chosen, tile: IntArray, field: Field, most: int) -> NDArray[np.bool_]:
+def best_of_tiles(chosen: Chosen, tile: IntArray, field: SceneIndex, most: int) -> NDArray[np.bool_]:
     """Whether each of the chosen is among the `most` best of its tile; slices of one pass count as one.
 
     `tile` is that of each of the chosen, as a number.
@@ -108,11 +113,13 @@ def best_of_tiles(chosen: Chosen, tile: IntArray, field: Field, most: int) -> ND
     return good[np.searchsorted(chosen.group[first], chosen.group)]
 
 
-def _joined(parts: list[Near]) -> Near:
-    return Near(*(np.concatenate([getattr(part, name) for part in parts]) for name in Near.__slots__))
+def _joined(parts: list[NearScenes]) -> NearScenes:
+    return NearScenes(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in NearScenes.__slots__)
+    )
 
 
-def _grouped(near: Near, share: FloatArray, pass_id: IntArray, field: Field) -> Chosen:
+def _grouped(near: NearScenes, share: FloatArray, pass_id: IntArray, field: SceneIndex) -> Chosen:
     """Sort by reference and pass, the best slice of each pass first, and number these groups."""
     step = np.round(share / OVERLAP_STEP)
     order = np.lexsort((field.by_id[near.b], near.gap_us, -step, pass_id[near.b], near.a))
@@ -144,7 +151,7 @@ def _limit(limit_us: IntArray, known: Chosen, rules: PairingRules) -> None:
     limit_us[a[last]] = gap[last] + (PASS_GAP_US if rules.slices == "each" else 0)
 
 
-def _best(known: Chosen, field: Field, rules: PairingRules) -> Chosen:
+def _best(known: Chosen, field: SceneIndex, rules: PairingRules) -> Chosen:
     each = rules.slices == "each"
     first, gap, step = _groups(known, each=each)
     a = known.near.a[first]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crosstie.io.pairing.neighbours import FOREVER_US, Field, Near, rank_within
+from crosstie.io.pairing.neighbours import FOREVER_US, NearScenes, SceneIndex, rank_within
 from crosstie.io.scenes.table import LeftOut, Scenes
 from crosstie.types import Kind
 
@@ -34,14 +34,14 @@ class _Nearest:
 
 
 def reasons(
-    scenes: Scenes, field: Field, rows: IntArray, others: IntArray, rules: PairingRules, *, partner: Kind
+    scenes: Scenes, field: SceneIndex, rows: IntArray, others: IntArray, rules: PairingRules, *, partner: Kind
 ) -> list[LeftOut]:
     """Say for each of `rows`, none of which is in a pair, what kept it from those of `others`."""
     if not len(rows):
         return []
     kind = "SAR" if partner is Kind.SAR else "optical"
     if not len(others):
-        why = f"the catalogue gave no {kind} scene at all"
+        why = f"the catalog gave no {kind} scene at all"
         return [LeftOut(scenes.id[n], "no partner", why) for n in rows]
     reach_us = round(rules.max_days * DAY_US)
     close = _nearest(field, rows, others, reach_us, rules.min_overlap)
@@ -73,7 +73,9 @@ def _outdone(scenes: Scenes, n: int, partner: int, rules: PairingRules) -> LeftO
     return LeftOut(scenes.id[n], "better partner", why)
 
 
-def _nearest(field: Field, rows: IntArray, others: IntArray, reach_us: int, min_overlap: float) -> _Nearest:
+def _nearest(
+    field: SceneIndex, rows: IntArray, others: IntArray, reach_us: int, min_overlap: float
+) -> _Nearest:
     """Exact overlaps are dear, so each row tries its nearest first, twice as many in each round."""
     count = len(field.moment_us)
     best = _Nearest(np.full(count, -1), np.full(count, FOREVER_US), np.zeros(count))
@@ -90,7 +92,7 @@ def _nearest(field: Field, rows: IntArray, others: IntArray, reach_us: int, min_
     return best
 
 
-def _note(best: _Nearest, good: Near) -> None:
+def _note(best: _Nearest, good: NearScenes) -> None:
     first = good.take(rank_within(good.a) == 0)  # in order of the gap
     fresh = first.take(best.partner[first.a] < 0)
     best.partner[fresh.a] = fresh.b

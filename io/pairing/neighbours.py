@@ -32,7 +32,7 @@ FOREVER_US = np.iinfo(np.int64).max // 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Near:
+class NearScenes:
     """Combinations (K,) of scenes by their rows, as columns."""
 
     a: IntArray
@@ -43,12 +43,12 @@ class Near:
     def __len__(self) -> int:
         return len(self.a)
 
-    def take(self, which: BoolArray | IntArray) -> Near:
-        return Near(self.a[which], self.b[which], self.gap_us[which])
+    def take(self, which: BoolArray | IntArray) -> NearScenes:
+        return NearScenes(self.a[which], self.b[which], self.gap_us[which])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Field:
+class SceneIndex:
     """All scenes (N,), oldest first, and what of them is compared."""
 
     moment_us: IntArray
@@ -58,14 +58,14 @@ class Field:
     by_id: IntArray
     """Place of each in the order of the ids."""
 
-    def overlap(self, which: Near) -> FloatArray:
+    def overlap(self, which: NearScenes) -> FloatArray:
         """Common area of each combination as a share of the smaller outline, 0..1."""
         a, b = self.outline_id[which.a], self.outline_id[which.b]
         _, first, back = np.unique(a * len(self.outline_id) + b, return_index=True, return_inverse=True)
         share: FloatArray = overlaps(self.ground, self.ground, which.a[first], which.b[first])[back]
         return share
 
-    def near(self, a: IntArray, b: IntArray, reach_us: int) -> Iterator[Near]:
+    def near(self, a: IntArray, b: IntArray, reach_us: int) -> Iterator[NearScenes]:
         """Combinations of rows of `a` with rows of `b` whose boxes meet and whose gap is at most `reach_us`.
 
         Both oldest first. In parts: each holds all combinations of some rows of `a`, in order of these rows,
@@ -82,7 +82,7 @@ class Field:
             yield from self._meeting(rows, b[low:high], reach_us)
             start = end
 
-    def _meeting(self, a: IntArray, b: IntArray, reach_us: int) -> Iterator[Near]:
+    def _meeting(self, a: IntArray, b: IntArray, reach_us: int) -> Iterator[NearScenes]:
         boxes, whose = search_boxes(self.ground.outlines[b])
         tree = shapely.STRtree(boxes)
         for first in range(0, len(a), BATCH):
@@ -91,7 +91,7 @@ class Field:
             i, j = tree.query(asked)
             i, j = rows[asker[i]], b[whose[j]]
             gap_us = np.abs(self.moment_us[i] - self.moment_us[j])
-            found = Near(i, j, gap_us).take(gap_us <= reach_us)
+            found = NearScenes(i, j, gap_us).take(gap_us <= reach_us)
             found = found.take(np.lexsort((self.by_id[found.b], found.gap_us, found.a)))
             if self.ground.several[rows].any() or self.ground.several[b].any():
                 # parts of one outline meet parts of another more than once

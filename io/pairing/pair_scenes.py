@@ -11,7 +11,7 @@ import shapely
 
 from crosstie.io.pairing.choose import Chosen, best_of_tiles, choose, passes_of
 from crosstie.io.pairing.left_out import DAY_US, reasons
-from crosstie.io.pairing.neighbours import Field
+from crosstie.io.pairing.neighbours import SceneIndex
 from crosstie.io.pairing.plan import PairPlan, gap_days, left_out_frame, plan_frame
 from crosstie.io.pairing.rules import PairingRules
 from crosstie.io.pairing.versions import newest
@@ -64,7 +64,7 @@ def _usable(given: Scenes, left_out: list[LeftOut]) -> tuple[Scenes, Ground]:
     """Scenes with an area, the newest of their kind, oldest first, and where they lie."""
     area = shapely.area(given.outline)  # NaN where there is none
     flat = ~(area > 0)
-    why = "its footprint is no area: mend its geometry in the catalogue"
+    why = "its footprint is no area: mend its geometry in the catalog"
     left_out += [LeftOut(given.id[n], "no footprint", why) for n in np.flatnonzero(flat)]
     kept = np.flatnonzero(~flat)
     ids = given.id.tolist()
@@ -84,17 +84,17 @@ def _areal(outlines: NDArray[np.object_]) -> NDArray[np.object_]:
     return found
 
 
-def _field(table: Scenes, ground: Ground) -> Field:
+def _field(table: Scenes, ground: Ground) -> SceneIndex:
     numbers: dict[bytes, int] = {}
     outline_id = [numbers.setdefault(wkb, len(numbers)) for wkb in shapely.to_wkb(table.outline)]
     by_id = np.empty(len(table), np.int64)
     ids = table.id.tolist()
     by_id[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
-    return Field(table.acquired_us, ground, np.array(outline_id, np.int64), by_id)
+    return SceneIndex(table.acquired_us, ground, np.array(outline_id, np.int64), by_id)
 
 
 def _choose(
-    table: Scenes, field: Field, references: IntArray, secondaries: IntArray, rules: PairingRules
+    table: Scenes, field: SceneIndex, references: IntArray, secondaries: IntArray, rules: PairingRules
 ) -> tuple[Chosen, IntArray]:
     """Chosen combinations, and the references that had any to choose from."""
     pass_id = passes_of(table)
@@ -109,7 +109,7 @@ def _choose(
 
 
 def _best_of_tiles(
-    table: Scenes, field: Field, chosen: Chosen, rules: PairingRules, left_out: list[LeftOut]
+    table: Scenes, field: SceneIndex, chosen: Chosen, rules: PairingRules, left_out: list[LeftOut]
 ) -> Chosen:
     """Keep the best pairs of each tile; references that lose all of theirs are listed."""
     most = rules.best_n_per_tile or 1

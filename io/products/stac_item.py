@@ -1,4 +1,4 @@
-"""The corrected secondary as a STAC item, so that any catalogue can take it in."""
+"""The corrected secondary as a STAC item, so that any catalog can take it in."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import rasterio.shutil
 from crosstie.io.raster.gdal import IMAGE_DRIVERS, check_href, opened, shown_name
 from crosstie.io.raster.georeference import Georeference, corrected, georeference_of
 from crosstie.io.storage.href import local_path, public_href
-from crosstie.io.storage.s3 import FROM_ENVIRONMENT, Storage
+from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ whoever opens the VRT would follow, or lay the pixels elsewhere (`RPC`)."""
 
 
 def place_of(
-    href: str, storage: Storage = FROM_ENVIRONMENT, *, drivers: tuple[str, ...] = IMAGE_DRIVERS
+    href: str, storage: S3Options = FROM_ENVIRONMENT, *, drivers: tuple[str, ...] = IMAGE_DRIVERS
 ) -> Georeference:
     """Read where a raster lies, without its pixels.
 
@@ -48,7 +48,7 @@ def corrected_vrt(
     *,
     affine: Sequence[float],
     grid_crs: str | None,
-    storage: Storage = FROM_ENVIRONMENT,
+    storage: S3Options = FROM_ENVIRONMENT,
     drivers: tuple[str, ...] = IMAGE_DRIVERS,
 ) -> bytes:
     """Describe a raster with a correction applied to its coordinates (`georeference.corrected` says how).
@@ -88,7 +88,7 @@ def corrected_vrt(
     return body + b"\n"
 
 
-def _described(href: str, storage: Storage, drivers: tuple[str, ...]) -> ET.Element:
+def _described(href: str, storage: S3Options, drivers: tuple[str, ...]) -> ET.Element:
     """VRT of a raster as GDAL writes it, its sources made absolute and public."""
     with tempfile.TemporaryDirectory(prefix="crosstie-") as folder:
         path = Path(folder) / "described.vrt"

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from crosstie.io.products.overview import Thumbnails
-    from crosstie.io.storage.s3 import Storage
+    from crosstie.io.storage.s3 import S3Options
     from crosstie.io.storage.store import Store
     from crosstie.types import AffineCorrection, Error, Registration
 
@@ -61,7 +61,7 @@ def write_products(
     thumbnails: Thumbnails | None,
     detail: Thumbnails | None = None,
     acquired_utc: datetime | None = None,
-    storage: Storage = FROM_ENVIRONMENT,
+    storage: S3Options = FROM_ENVIRONMENT,
     drivers: tuple[str, ...] = IMAGE_DRIVERS,
 ) -> str:
     """Render all products, write them, and commit.
@@ -113,7 +113,7 @@ def render(
     thumbnails: Thumbnails | None,
     detail: Thumbnails | None = None,
     acquired_utc: datetime | None = None,
-    storage: Storage = FROM_ENVIRONMENT,
+    storage: S3Options = FROM_ENVIRONMENT,
     drivers: tuple[str, ...] = IMAGE_DRIVERS,
 ) -> dict[str, bytes]:
     """Make all products but the commit: file name -> bytes; the same registration gives the same bytes.

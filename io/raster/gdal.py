@@ -16,19 +16,19 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 from rasterio.session import DummySession, Session
 
-from crosstie.errors import CatalogueError, UnreadableRasterError
+from crosstie.errors import CatalogError, UnreadableRasterError
 from crosstie.io.raster.untrusted import refuse_untrusted
 from crosstie.io.storage.href import public_href
 from crosstie.io.storage.href_policy import is_url, resolve_href
 from crosstie.io.storage.redaction import redacted
-from crosstie.io.storage.s3 import FROM_ENVIRONMENT, Storage, gdal_options
+from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options, gdal_options
 from crosstie.io.storage.signing import signed
 
 IMAGE_DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "PNG", "JPEG")
 """Drivers that read pixels. What a file of theirs names in turn is refused once it is open."""
 
 OWN_DRIVERS = (*IMAGE_DRIVERS, "VRT")
-"""A VRT names further files: only for a path that the user gave, never for one that a catalogue gave.
+"""A VRT names further files: only for a path that the user gave, never for one that a catalog gave.
 The same goes for what lies beside a file: overviews, masks, coordinates (`.ovr`, `.msk`, `.tfw`, ...)."""
 
 HEADER_BYTES = 16_384
@@ -53,8 +53,8 @@ def check_href(href: str | Path) -> str:
     """Say what to open for `href`, or refuse it.
 
     Allowed are local paths and `file://`, `https`, `s3`, and `http` to this machine. GDAL's own syntax
-    (`/vsi...`, `NETCDF:...`, XML) is refused: it reaches whatever GDAL reaches. What a catalogue names has
-    passed the narrower `catalogue_href.resolve_href` before.
+    (`/vsi...`, `NETCDF:...`, XML) is refused: it reaches whatever GDAL reaches. What a catalog names has
+    passed the narrower `catalog_href.resolve_href` before.
 
     Returns
     -------
@@ -68,8 +68,8 @@ def check_href(href: str | Path) -> str:
         return _local(str(href))
     if is_url(href):
         try:
-            return resolve_href(href, catalogue_href=href)
-        except CatalogueError as error:
+            return resolve_href(href, catalog_href=href)
+        except CatalogError as error:
             raise UnreadableRasterError(str(error)) from None
     scheme = _SCHEME.match(href)
     if scheme and scheme[1].lower() == "file":
@@ -119,7 +119,7 @@ def gdal_settings(href: str, *, beside: bool) -> dict[str, Any]:
 
 @contextmanager
 def opened(
-    href: str, *, drivers: tuple[str, ...], storage: Storage = FROM_ENVIRONMENT
+    href: str, *, drivers: tuple[str, ...], storage: S3Options = FROM_ENVIRONMENT
 ) -> Iterator[DatasetReader]:
     """Open a checked href under our settings; what GDAL then has open is checked, too.
 
@@ -166,7 +166,7 @@ def _followed(href: str) -> str:
 
     try:
         return final_address(href)
-    except CatalogueError as problem:
+    except CatalogError as problem:
         raise UnreadableRasterError(
             f"{public_href(href)}: its server redirects or leads astray: {problem}"
         ) from None
@@ -191,7 +191,7 @@ _GDAL_LOG, _REDACT = logging.getLogger("rasterio._env"), _Redact()
 class _Access(Session):  # type: ignore[misc]  # rasterio has no types
     """How GDAL reaches S3, where a file lies there. rasterio takes keys from a session only."""
 
-    def __init__(self, href: str, storage: Storage) -> None:
+    def __init__(self, href: str, storage: S3Options) -> None:
         self._options = gdal_options(storage) if href.startswith("s3:") else {}
 
     def get_credential_options(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from crosstie.io.raster.gdal import IMAGE_DRIVERS, OWN_DRIVERS, check_href, open
 from crosstie.io.raster.georeference import Georeference, georeference_of
 from crosstie.io.raster.source import RasterSource
 from crosstie.io.storage.href import public_href
-from crosstie.io.storage.s3 import FROM_ENVIRONMENT, Storage
+from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options
 from crosstie.types import Kind
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ def open_source(
     *,
     kind: Kind | None = None,
     other_kind: Kind | None = None,
-    from_catalogue: bool = False,
-    storage: Storage = FROM_ENVIRONMENT,
+    from_catalog: bool = False,
+    storage: S3Options = FROM_ENVIRONMENT,
 ) -> RasterSource:
     """Read what a raster is: header, and a small sample of values where only they tell.
 
@@ -80,7 +80,7 @@ def open_source(
     hrefs : one file, or several of one band each
     kind : what formed the image; found from names, bands and values where None
     other_kind : kind of the image it is paired with: where nothing tells, this one is the other kind
-    from_catalogue : a catalogue named the files, not the user: they are then never opened as VRT, which could
+    from_catalog : a catalog named the files, not the user: they are then never opened as VRT, which could
         lead on to any other file
     storage : how S3 is reached
 
@@ -90,7 +90,7 @@ def open_source(
     NoGeoreferenceError : neither CRS and transform nor at least three GCPs
     BadInputError : the kind cannot be told, or several files do not fit together
     """
-    files, found = _read_headers(hrefs, kind=kind, from_catalogue=from_catalogue, storage=storage)
+    files, found = _read_headers(hrefs, kind=kind, from_catalog=from_catalog, storage=storage)
     found = found or (other_kind.other if other_kind else None)
     if found is None:
         raise BadInputError(
@@ -106,8 +106,8 @@ def open_pair(
     *,
     reference_kind: Kind | None = None,
     secondary_kind: Kind | None = None,
-    from_catalogue: bool = False,
-    storage: Storage = FROM_ENVIRONMENT,
+    from_catalog: bool = False,
+    storage: S3Options = FROM_ENVIRONMENT,
 ) -> tuple[RasterSource, RasterSource]:
     """Open both rasters of a pair; a kind that cannot be told is the complement of the other.
 
@@ -115,24 +115,24 @@ def open_pair(
     Errors as `open_source`.
     """
     first, first_kind = _read_headers(
-        reference, kind=reference_kind, from_catalogue=from_catalogue, storage=storage
+        reference, kind=reference_kind, from_catalog=from_catalog, storage=storage
     )
     second, second_kind = _read_headers(
-        secondary, kind=secondary_kind, from_catalogue=from_catalogue, storage=storage
+        secondary, kind=secondary_kind, from_catalog=from_catalog, storage=storage
     )
     kind = first_kind or (second_kind.other if second_kind else Kind.OPTICAL)
     return _settle(first, kind, storage), _settle(second, second_kind or kind.other, storage)
 
 
 def _read_headers(
-    hrefs: str | Path | Sequence[str | Path], *, kind: Kind | None, from_catalogue: bool, storage: Storage
+    hrefs: str | Path | Sequence[str | Path], *, kind: Kind | None, from_catalog: bool, storage: S3Options
 ) -> tuple[list[_Header], Kind | None]:
     """Read each file, and tell what formed them: what they agree on, else what they are together."""
     given = [hrefs] if isinstance(hrefs, str | Path) else list(hrefs)
     if not given:
         raise BadInputError("a raster needs at least one file; give its path or URL")
     checked = [check_href(href) for href in given]
-    drivers = IMAGE_DRIVERS if from_catalogue else OWN_DRIVERS
+    drivers = IMAGE_DRIVERS if from_catalog else OWN_DRIVERS
     files = [_read_one(href, drivers, storage) for href in checked]
     if kind is not None:
         return files, kind
@@ -156,7 +156,7 @@ def _find_kind(files: list[_Header]) -> Kind | None:
     )
 
 
-def _read_one(href: str, drivers: tuple[str, ...], storage: Storage) -> _Header:
+def _read_one(href: str, drivers: tuple[str, ...], storage: S3Options) -> _Header:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # becomes an error of ours
         with opened(href, drivers=drivers, storage=storage) as raster:
@@ -185,7 +185,7 @@ def _read_one(href: str, drivers: tuple[str, ...], storage: Storage) -> _Header:
             )
 
 
-def _settle(files: list[_Header], kind: Kind, storage: Storage) -> RasterSource:
+def _settle(files: list[_Header], kind: Kind, storage: S3Options) -> RasterSource:
     """Choose files, bands and units, now that the kind is known."""
     several = len(files) > 1
     if several:

@@ -15,7 +15,7 @@ from rasterio.transform import GCPTransformer, from_gcps
 from crosstie.io.raster.gdal import IMAGE_DRIVERS
 from crosstie.io.raster.resample import apply
 from crosstie.io.raster.sensor import BYTE_SCALE
-from crosstie.io.storage.s3 import FROM_ENVIRONMENT, Storage
+from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options
 from crosstie.types import Kind
 
 OUTLINE_POINTS = 17
@@ -46,7 +46,7 @@ class RasterSource:
     nodata: float | None = None
     drivers: tuple[str, ...] = IMAGE_DRIVERS
     """GDAL drivers that may open the files."""
-    storage: Storage = FROM_ENVIRONMENT
+    storage: S3Options = FROM_ENVIRONMENT
     """How S3 is reached, where the files lie there."""
 
     @property

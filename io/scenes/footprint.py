@@ -1,6 +1,6 @@
 """Outlines of scenes in degrees, made right: cut at the antimeridian, closed round a pole, valid.
 
-A catalogue may write an outline that crosses the antimeridian as GeoJSON asks, in two parts; or in one, from
+A catalog may write an outline that crosses the antimeridian as GeoJSON asks, in two parts; or in one, from
 179 to -179 degrees, which in the plane of degrees runs round the whole Earth the other way.
 """
 

@@ -25,7 +25,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 UNKNOWN = np.iinfo(np.int64).min
-"""A moment or a number that the catalogue does not say."""
+"""A moment or a number that the catalog does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +54,16 @@ class Scenes(Sequence[SceneRef]):
     """Tuples of addresses."""
     platform: Objects
     cloud_cover_pct: FloatArray
-    """NaN where the catalogue does not say."""
+    """NaN where the catalog does not say."""
     collection: Objects
     product_type: Objects
     orbit_state: Objects
     relative_orbit: IntArray
-    """`UNKNOWN` where the catalogue does not say."""
+    """`UNKNOWN` where the catalog does not say."""
     mgrs_tile: Objects
     processing_baseline: Objects
     created_us: IntArray
-    """`UNKNOWN` where the catalogue does not say."""
+    """`UNKNOWN` where the catalog does not say."""
     left_out: tuple[LeftOut, ...] = ()
     """Scenes that were found and are not among these."""
 

@@ -113,7 +113,7 @@ def read_scene(optical: Path, sar: Path, points: TiePoints, used: NDArray[np.boo
 def write_crops(
     folder: str | Path, scene: RealScene, *, scenes: int = 2000, size_px: int = 256, seed: int = 0
 ) -> Path:
-    """Write a static STAC catalogue of small real pairs, each with its own known shift.
+    """Write a static STAC catalog of small real pairs, each with its own known shift.
 
     The shift is the item property `crosstie:true_affine` of the SAR item (its map coordinates -> true ones)
     and in `truth.json`, with the place in the scene and the rest that was taken out. Pairs have places on the

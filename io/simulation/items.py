@@ -1,4 +1,4 @@
-"""STAC items of simulated scenes, and the static catalogue that holds them."""
+"""STAC items of simulated scenes, and the static catalog that holds them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SAR_LATER = timedelta(days=2, hours=-5)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairOfItems:
-    """What the catalogue says of one simulated pair."""
+    """What the catalog says of one simulated pair."""
 
     name: str
     """Ends both ids."""
@@ -109,7 +109,7 @@ class PairOfItems:
 
 
 def write_items(folder: Path, pairs: Iterable[PairOfItems], *, description: str) -> Path:
-    """Write a self-contained static catalogue beside the rasters: one collection a sensor, relative hrefs.
+    """Write a self-contained static catalog beside the rasters: one collection a sensor, relative hrefs.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""A catalogue of simulated pairs whose true correction is known: for demos, benchmarks and tests."""
+"""A catalog of simulated pairs whose true correction is known: for demos, benchmarks and tests."""
 
 from __future__ import annotations
 
@@ -92,10 +92,10 @@ class SimulatedPair:
         return self.error.affine(_centre_m(self.grid))
 
 
-def write_simulated_catalogue(
+def write_simulated_catalog(
     folder: str | Path, *, seed: int = 0, scenes: int = 3, size_px: int = 1024
 ) -> Path:
-    """Write a static STAC catalogue of simulated Sentinel-1 and Sentinel-2 pairs with known errors.
+    """Write a static STAC catalog of simulated Sentinel-1 and Sentinel-2 pairs with known errors.
 
     Every Sentinel-1 scene is misplaced by its own affine (shift up to 60 m, rotation up to 0.05 degree, scale
     up to 0.05 %), kept as the item property `crosstie:true_affine` (map coordinates of the secondary -> true

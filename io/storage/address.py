@@ -1,4 +1,4 @@
-"""One parser for addresses: what an address says, and whether a catalogue may lead there.
+"""One parser for addresses: what an address says, and whether a catalog may lead there.
 
 Everything that decides about an address asks here. Scheme and host are lower-case before anything compares
 them.
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
-from crosstie.errors import CatalogueError
+from crosstie.errors import CatalogError
 
 REMOTE = frozenset({"https", "http", "s3"})
 """Schemes of other machines that may be read."""
@@ -86,17 +86,17 @@ def parse_address(text: str) -> Address:
 
     Raises
     ------
-    CatalogueError : no https, http or s3 address, or one that two readers could understand differently
+    CatalogError : no https, http or s3 address, or one that two readers could understand differently
     """
     refuse_tricks(text)
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as problem:
-        raise CatalogueError(f"href {short(text)!r} is no address ({problem})") from None
+        raise CatalogError(f"href {short(text)!r} is no address ({problem})") from None
     if parts.scheme not in REMOTE or text[len(parts.scheme) :][:3] != "://":
-        raise CatalogueError(
-            f"href {short(text)!r} begins with {parts.scheme!r}; a catalogue may name https, s3 and its own"
+        raise CatalogError(
+            f"href {short(text)!r} begins with {parts.scheme!r}; a catalog may name https, s3 and its own"
             " files only"
         )
     userinfo, _, _ = parts.netloc.rpartition("@")
@@ -112,18 +112,18 @@ def refuse_tricks(text: str) -> None:
 
     Raises
     ------
-    CatalogueError : control characters, backslashes, or GDAL's virtual file system
+    CatalogError : control characters, backslashes, or GDAL's virtual file system
     """
     if not text or _CONTROL.search(text) or _CONTROL.search(_decoded(text)):
-        raise CatalogueError(f"href {short(text)!r} is empty or holds control characters; mend the catalogue")
+        raise CatalogError(f"href {short(text)!r} is empty or holds control characters; mend the catalog")
     place = text.split("?", 1)[0]
     if "\\" in text or "\\" in _decoded(place):
-        raise CatalogueError(f"href {short(text)!r} holds a backslash; write / between the parts of a path")
+        raise CatalogError(f"href {short(text)!r} holds a backslash; write / between the parts of a path")
     # the whole text, or the path of an address; `./` and doubled slashes before it hide nothing
     path = re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*:(//[^/]*)?", "", _decoded(place))
     if re.match(r"[./]*/vsi|vsi[a-z0-9_]+/(vsi|/)", path, re.IGNORECASE):
-        raise CatalogueError(
-            f"href {short(text)!r} is GDAL syntax, not an address; a catalogue may name https, s3 and"
+        raise CatalogError(
+            f"href {short(text)!r} is GDAL syntax, not an address; a catalog may name https, s3 and"
             " its own files only"
         )
 
@@ -158,25 +158,25 @@ def is_metadata(host: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Where a catalogue may lead: to the open internet, to its own host, and to what a setting allows."""
+    """Where a catalog may lead: to the open internet, to its own host, and to what a setting allows."""
 
     home: Address | None
-    """Where the catalogue lies; None: among the files of this machine."""
+    """Where the catalog lies; None: among the files of this machine."""
     hosts: frozenset[str] = frozenset()
     """Hosts that may lie on a private network or on this machine."""
     buckets: frozenset[str] = frozenset()
-    """Buckets that may be named, beside the catalogue's own; empty: all."""
+    """Buckets that may be named, beside the catalog's own; empty: all."""
     home_ips: frozenset[str] = frozenset()
-    """What the catalogue's host was when the user named it, where that is no number of the open internet."""
+    """What the catalog's host was when the user named it, where that is no number of the open internet."""
     _known: dict[str, str | None] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, root: str, hosts: Iterable[str] = (), buckets: Iterable[str] = ()) -> Self:
-        """Reach of a catalogue that the user named: its host is looked up once, and held to.
+        """Reach of a catalog that the user named: its host is looked up once, and held to.
 
         Raises
         ------
-        CatalogueError : the address of the catalogue is none
+        CatalogError : the address of the catalog is none
         """
         home = parse_address(root) if urlsplit(root).scheme in REMOTE else None
         allowed = frozenset(host.lower().rstrip(".").strip("[]") for host in hosts)
@@ -198,25 +198,25 @@ class Reach:
 
         Raises
         ------
-        CatalogueError : says which rule forbids it
+        CatalogError : says which rule forbids it
         """
         href = short(shown)
         if address.userinfo and not (self._is_own(address) and address.userinfo == _user_of(self.home)):
-            raise CatalogueError(
+            raise CatalogError(
                 f"href {href!r} holds a user or password; keys of storage come from the settings, not from a"
-                " catalogue"
+                " catalog"
             )
         if address.scheme == "s3":
             own = self.home is not None and self.home.scheme == "s3" and self.home.host == address.host
             if self.buckets and address.host not in self.buckets and not own:
-                raise CatalogueError(
-                    f"href {href!r} names the bucket {address.host}, which is not in catalogue.allow_buckets"
+                raise CatalogError(
+                    f"href {href!r} names the bucket {address.host}, which is not in catalog.allow_buckets"
                 )
             return
         if is_metadata(address.host):
-            raise CatalogueError(f"href {href!r} leads to a metadata service of a cloud; refused")
+            raise CatalogError(f"href {href!r} leads to a metadata service of a cloud; refused")
         if address.scheme == "http" and address.host != http_host and not is_loopback(address.host):
-            raise CatalogueError(
+            raise CatalogError(
                 f"href {href!r} is plain http to {address.host}; serve it by https"
                 " (http is for this machine only)"
             )
@@ -224,9 +224,9 @@ class Reach:
         here = is_loopback(address.host) or (number is not None and not is_public(number))
         if here and not self._may_be_private(address):
             where = "this one" if is_loopback(address.host) else f"the private network ({address.host})"
-            raise CatalogueError(
-                f"href {href!r} points from a catalogue on another machine into {where}; refused:"
-                " if it is meant, add the host to catalogue.allow_hosts"
+            raise CatalogError(
+                f"href {href!r} points from a catalog on another machine into {where}; refused:"
+                " if it is meant, add the host to catalog.allow_hosts"
             )
 
     def check_name(self, address: Address, *, shown: str) -> None:
@@ -234,7 +234,7 @@ class Reach:
 
         Raises
         ------
-        CatalogueError : to a private network, to this machine or to a metadata service
+        CatalogError : to a private network, to this machine or to a metadata service
         """
         if address.scheme == "s3":
             return
@@ -242,17 +242,17 @@ class Reach:
             try:
                 self.numbers(address)
                 self._known[address.host] = None
-            except CatalogueError as problem:
+            except CatalogError as problem:
                 self._known[address.host] = str(problem)
         if (why := self._known[address.host]) is not None:
-            raise CatalogueError(f"href {short(shown)!r}: {why}")
+            raise CatalogError(f"href {short(shown)!r}: {why}")
 
     def numbers(self, address: Address) -> list[str]:
         """Numbers of a host, all of them agreed to: connect to these, and look nothing up again.
 
         Raises
         ------
-        CatalogueError : one of them lies where the catalogue may not lead
+        CatalogError : one of them lies where the catalog may not lead
         """
         found = _looked_up(address.host, address.port)
         for text in found:
@@ -262,9 +262,9 @@ class Reach:
             if is_metadata(text) or not (
                 held or address.host in self.hosts or self._is_this_machine(address, ip)
             ):
-                raise CatalogueError(
+                raise CatalogError(
                     f"{address.host} is {text}, an address of a private network or of this machine; refused:"
-                    " if it is meant, add the host to catalogue.allow_hosts"
+                    " if it is meant, add the host to catalog.allow_hosts"
                 )
         return found
 
@@ -273,7 +273,7 @@ class Reach:
 
         Raises
         ------
-        OSError : it is not of the open internet, nor of the catalogue's own host, nor of an allowed one
+        OSError : it is not of the open internet, nor of the catalog's own host, nor of an allowed one
         """
         allowed = number in self.home_ips or any(number in _looked_up(host, None) for host in self.hosts)
         if is_metadata(number) or not (allowed or is_public(ipaddress.ip_address(number))):
@@ -291,7 +291,7 @@ class Reach:
         return address.host in self.hosts or self._is_own(address) or self._is_this_machine(address)
 
     def _is_this_machine(self, address: Address, ip: Ip | None = None) -> bool:
-        """Whether it is named as this machine, and the catalogue lies on it."""
+        """Whether it is named as this machine, and the catalog lies on it."""
         lies_here = self.home is None or (self.home.scheme != "s3" and is_loopback(self.home.host))
         return lies_here and is_loopback(address.host) and (ip is None or ip.is_loopback)
 
@@ -310,24 +310,24 @@ def _host(text: str, host: str) -> str:
 
     Raises
     ------
-    CatalogueError : neither: `0x7f.1`, `2130706433` and the like are this machine to some readers
+    CatalogError : neither: `0x7f.1`, `2130706433` and the like are this machine to some readers
     """
     name = host.removesuffix(".")
     if not name:
-        raise CatalogueError(f"href {short(text)!r} names no host; write it as https://host/path")
+        raise CatalogError(f"href {short(text)!r} names no host; write it as https://host/path")
     if ":" in name and "%" not in name and (number := _ip(name)) is not None:
         return str(number)
     if _NUMBER.fullmatch(name.rpartition(".")[2]) and _ip(name) is None:
-        raise CatalogueError(f"href {short(text)!r}: write the number of a host as four decimals, got {name}")
+        raise CatalogError(f"href {short(text)!r}: write the number of a host as four decimals, got {name}")
     if not _NAME.fullmatch(name):
-        raise CatalogueError(f"href {short(text)!r}: {name!r} is no name of a host (xn--... where not ASCII)")
+        raise CatalogError(f"href {short(text)!r}: {name!r} is no name of a host (xn--... where not ASCII)")
     return name
 
 
 def _bucket(text: str, netloc: str) -> str:
     name = netloc.rpartition("@")[2]
     if not _BUCKET.fullmatch(name) or _ip(name) is not None:
-        raise CatalogueError(
+        raise CatalogError(
             f"href {short(text)!r}: {name[:80]!r} is no name of a bucket (3..63 of a-z, 0-9, - and single"
             " dots); write s3://bucket/key"
         )
@@ -339,14 +339,14 @@ def _decoded(text: str) -> str:
 
     Raises
     ------
-    CatalogueError : there is no end of them
+    CatalogError : there is no end of them
     """
     for _ in range(_DECODINGS):
         again = unquote(text)
         if again == text:
             return text
         text = again
-    raise CatalogueError(f"href {short(text)!r} is percent-encoded again and again; mend the catalogue")
+    raise CatalogError(f"href {short(text)!r} is percent-encoded again and again; mend the catalog")
 
 
 def _ip(host: str) -> Ip | None:

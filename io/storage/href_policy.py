@@ -1,4 +1,4 @@
-"""Which addresses a catalogue may send us to. A catalogue is written by others: its hrefs are not trusted."""
+"""Which addresses a catalog may send us to. A catalog is written by others: its hrefs are not trusted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
-from crosstie.errors import CatalogueError
+from crosstie.errors import CatalogError
 from crosstie.io.storage.address import REMOTE, Reach, is_loopback, parse_address, refuse_tricks, short
 
 __all__ = ["is_loopback", "is_url", "resolve_href"]
@@ -20,28 +20,28 @@ SCHEME = re.compile(r"^([A-Za-z0-9_+.-]+):")
 def resolve_href(
     href: str,
     *,
-    catalogue_href: str,
+    catalog_href: str,
     base_href: str | None = None,
     allow: Sequence[Path] = (),
     http_host: str | None = None,
     reach: Reach | None = None,
 ) -> str:
-    """Make an href of a catalogue absolute, or refuse it.
+    """Make an href of a catalog absolute, or refuse it.
 
-    Allowed are `https` and `s3`, to the open internet, the catalogue's own host and what `reach` allows
-    beside; `http` to this machine, from a catalogue that lies on it; and local files under the catalogue's
-    own folder (links followed) or under a folder of `allow`, from a local catalogue.
+    Allowed are `https` and `s3`, to the open internet, the catalog's own host and what `reach` allows
+    beside; `http` to this machine, from a catalog that lies on it; and local files under the catalog's
+    own folder (links followed) or under a folder of `allow`, from a local catalog.
     Everything else could make the reader open what its user never meant to: other files, other services of
     this machine, or a GDAL driver that does so in turn.
 
     Parameters
     ----------
-    href : as it stands in the catalogue, relative or absolute
-    catalogue_href : path or URL of the catalogue's root file: what the user trusted by naming it
+    href : as it stands in the catalog, relative or absolute
+    catalog_href : path or URL of the catalog's root file: what the user trusted by naming it
     base_href : path or URL of the file that `href` stands in, where that is not the root
-    allow : further folders whose files a local catalogue may name
+    allow : further folders whose files a local catalog may name
     http_host : a host to which plain http is allowed all the same
-    reach : where the catalogue may lead; with it, names of hosts are looked up. None: told by what the
+    reach : where the catalog may lead; with it, names of hosts are looked up. None: told by what the
         address says alone
 
     Returns
@@ -50,21 +50,21 @@ def resolve_href(
 
     Raises
     ------
-    CatalogueError : says which rule forbids the href
+    CatalogError : says which rule forbids the href
     """
     text = href.strip(" ")
     _refuse_driver_syntax(href, text)
-    base = base_href or catalogue_href
+    base = base_href or catalog_href
     is_file = text[:5].lower() == "file:"
     if is_url(text) or (is_url(base) and not is_file):
         # the scheme counts after joining: what looked relative may have brought one of its own
         address = parse_address(_joined(base, text) if is_url(base) else text)
-        home = reach or Reach(parse_address(catalogue_href) if is_url(catalogue_href) else None)
+        home = reach or Reach(parse_address(catalog_href) if is_url(catalog_href) else None)
         home.check(address, shown=href, http_host=http_host)
         if reach is not None:
             reach.check_name(address, shown=href)
         return address.url
-    return _local(href, _path(href, text) if is_file else Path(text), base, catalogue_href, allow)
+    return _local(href, _path(href, text) if is_file else Path(text), base, catalog_href, allow)
 
 
 def is_url(href: str) -> bool:
@@ -85,14 +85,14 @@ def _joined(base: str, text: str) -> str:
 def _refuse_driver_syntax(href: str, text: str) -> None:
     refuse_tricks(text)
     if text.startswith(("<", "{", "[")):
-        raise CatalogueError(
-            f"href {short(href)!r} is GDAL syntax, not an address; a catalogue may name https, s3 and"
+        raise CatalogError(
+            f"href {short(href)!r} is GDAL syntax, not an address; a catalog may name https, s3 and"
             " its own files only"
         )
     scheme = SCHEME.match(text)
     if scheme and scheme[1].lower() not in REMOTE | {"file"}:
-        raise CatalogueError(
-            f"href {short(href)!r} begins with {scheme[1]!r}; a catalogue may name https, s3 and its own"
+        raise CatalogError(
+            f"href {short(href)!r} begins with {scheme[1]!r}; a catalog may name https, s3 and its own"
             " files only"
         )
 
@@ -100,22 +100,22 @@ def _refuse_driver_syntax(href: str, text: str) -> None:
 def _path(href: str, text: str) -> Path:
     parts = urlsplit(text)
     if parts.netloc not in ("", "localhost"):
-        raise CatalogueError(f"href {short(href)!r} is a file of another machine; write file:///path")
+        raise CatalogError(f"href {short(href)!r} is a file of another machine; write file:///path")
     return Path(unquote(parts.path))
 
 
-def _local(href: str, path: Path, base: str, catalogue_href: str, allow: Sequence[Path]) -> str:
-    if is_url(catalogue_href):
-        raise CatalogueError(
-            f"href {short(href)!r} is a file of this machine, named by a catalogue at"
-            f" {urlsplit(catalogue_href).hostname}; refused: a remote catalogue may name https and s3 only"
+def _local(href: str, path: Path, base: str, catalog_href: str, allow: Sequence[Path]) -> str:
+    if is_url(catalog_href):
+        raise CatalogError(
+            f"href {short(href)!r} is a file of this machine, named by a catalog at"
+            f" {urlsplit(catalog_href).hostname}; refused: a remote catalog may name https and s3 only"
         )
     full = (Path(base).parent / path).resolve()
     refuse_tricks(str(full))
-    home = Path(catalogue_href).resolve().parent
+    home = Path(catalog_href).resolve().parent
     if not any(full.is_relative_to(folder) for folder in (home, *(Path(f).resolve() for f in allow))):
-        raise CatalogueError(
-            f"href {short(href)!r} leads to {full}, outside the catalogue's folder {home};"
+        raise CatalogError(
+            f"href {short(href)!r} leads to {full}, outside the catalog's folder {home};"
             " move it there or allow its folder explicitly"
         )
     return str(full)

@@ -1,4 +1,4 @@
-"""HTTP that waits and asks again where a catalogue is busy for a moment, and goes nowhere unasked.
+"""HTTP that waits and asks again where a catalog is busy for a moment, and goes nowhere unasked.
 
 Every hop of a redirect is judged by its address, and the number that is connected to is the one that was
 judged: a name that answers otherwise a moment later (DNS rebinding) changes nothing. Behind a proxy of the
@@ -82,7 +82,7 @@ def without_queries(text: str) -> str:
 
 
 def guard(session: requests.Session, reach: Reach, retries: Retry) -> None:
-    """Let a session go only where `reach` allows; refusals are `CatalogueError`."""
+    """Let a session go only where `reach` allows; refusals are `CatalogError`."""
     for name in ("urllib3.connectionpool", "urllib3.util.retry"):
         logging.getLogger(name).addFilter(_NO_QUERY)  # once: one that is there already is not added again
     for scheme in ("http://", "https://"):
@@ -94,7 +94,7 @@ def get(url: str, reach: Reach) -> bytes:
 
     Raises
     ------
-    CatalogueError : the address, or one that it redirects to, leads where it may not
+    CatalogError : the address, or one that it redirects to, leads where it may not
     OSError : no answer, or an error from the server
     """
     with requests.Session() as session:
@@ -109,7 +109,7 @@ def final_address(url: str) -> str:
 
     Raises
     ------
-    CatalogueError : a hop leads where it may not
+    CatalogError : a hop leads where it may not
     OSError : no answer
     """
     return _final_address(url, int(time.monotonic() // KEPT_S))
@@ -159,7 +159,7 @@ class _Guarded(HTTPAdapter):
 
         Raises
         ------
-        CatalogueError : it may not
+        CatalogError : it may not
         """
         url, home = request.url or "", self._reach.home
         address = parse_address(url)

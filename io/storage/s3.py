@@ -26,7 +26,7 @@ _KEYS_LIFE = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True)
-class Storage:
+class S3Options:
     """Where S3 is and how it is spoken to; never a key or a token."""
 
     endpoint: str | None = None
@@ -52,11 +52,11 @@ class Storage:
             raise ValueError(f"anonymous and profile {self.profile!r} exclude each other; drop one")
 
 
-FROM_ENVIRONMENT = Storage()
+FROM_ENVIRONMENT = S3Options()
 """All of it as the variables of the environment say."""
 
 
-def obstore_options(storage: Storage, bucket: str) -> dict[str, Any]:
+def obstore_options(storage: S3Options, bucket: str) -> dict[str, Any]:
     """Keyword arguments of `obstore.store.S3Store`, beside its own prefix, retries and time limits.
 
     Raises
@@ -81,13 +81,13 @@ def obstore_options(storage: Storage, bucket: str) -> dict[str, Any]:
     return options
 
 
-def speaks_http(storage: Storage) -> bool:
+def speaks_http(storage: S3Options) -> bool:
     """Whether the endpoint says `http://`: nothing else is ever asked in the clear."""
     endpoint = _resolve(storage).endpoint
     return endpoint is not None and endpoint.lower().startswith("http://")
 
 
-def s3fs_options(storage: Storage) -> dict[str, Any]:
+def s3fs_options(storage: S3Options) -> dict[str, Any]:
     """`storage_options` of fsspec, pandas, geopandas and pyarrow for `s3://` addresses; holds no secret.
 
     Raises
@@ -108,7 +108,7 @@ def s3fs_options(storage: Storage) -> dict[str, Any]:
     return options
 
 
-def gdal_options(storage: Storage) -> dict[str, Any]:
+def gdal_options(storage: S3Options) -> dict[str, Any]:
     """GDAL's configuration for `/vsis3/`, for a session of `rasterio.Env` alone: it holds a profile's keys.
 
     GDAL knows neither `AWS_ENDPOINT_URL` nor all kinds of profiles, which every other client does.
@@ -160,7 +160,7 @@ class _Resolved:
     """Fetches the profile's keys; None where the clients find those of the environment themselves."""
 
 
-def _resolve(storage: Storage) -> _Resolved:
+def _resolve(storage: S3Options) -> _Resolved:
     env = os.environ
     anonymous = storage.anonymous or _yes(env, "AWS_NO_SIGN_REQUEST") or _yes(env, "AWS_SKIP_SIGNATURE")
     profile = None if anonymous else _profile(storage)
@@ -186,7 +186,7 @@ def _resolve(storage: Storage) -> _Resolved:
     )
 
 
-def _path_style(storage: Storage, env: Mapping[str, str], *, has_endpoint: bool) -> bool:
+def _path_style(storage: S3Options, env: Mapping[str, str], *, has_endpoint: bool) -> bool:
     if storage.path_style is not None:
         return storage.path_style
     for name in ("AWS_VIRTUAL_HOSTING", "AWS_VIRTUAL_HOSTED_STYLE_REQUEST"):
@@ -195,7 +195,7 @@ def _path_style(storage: Storage, env: Mapping[str, str], *, has_endpoint: bool)
     return has_endpoint
 
 
-def _profile(storage: Storage) -> str | None:
+def _profile(storage: S3Options) -> str | None:
     """Name of the profile that is asked for credentials; None where the environment or a role has them."""
     if storage.profile is not None:
         return storage.profile

@@ -1,8 +1,8 @@
 """Addresses that want a signature: made at the moment of reading, for it ends within the hour.
 
-Scenes, plans, sources and products keep the address as the catalogue has it; what is signed is seen by GDAL
+Scenes, plans, sources and products keep the address as the catalog has it; what is signed is seen by GDAL
 alone. Which addresses are signed is told by their host, so that nothing has to be carried along, and so that
-no catalogue can make another host be sent a token.
+no catalog can make another host be sent a token.
 """
 
 from __future__ import annotations

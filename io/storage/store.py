@@ -15,7 +15,7 @@ from obstore.store import LocalStore, S3Store
 
 from crosstie.errors import StoreError
 from crosstie.io.storage.href import local_path, public_href
-from crosstie.io.storage.s3 import FROM_ENVIRONMENT, Storage, obstore_options, speaks_http, without_secrets
+from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options, obstore_options, speaks_http, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,12 +49,12 @@ class Store:
 
     url: str
     """The root as it may be shown: absolute, without secrets, without a slash at its end."""
-    storage: Storage
+    storage: S3Options
     """How S3 is reached; means nothing on a disk."""
     _folder: Path | None = field(repr=False, compare=False)
     _bucket: S3Store | None = field(repr=False, compare=False)
 
-    def __reduce__(self) -> tuple[object, tuple[str, Storage]]:
+    def __reduce__(self) -> tuple[object, tuple[str, S3Options]]:
         # Opened anew where it arrives: a client holds keys, and a pickle may be kept.
         return open_store, (self.url, self.storage)
 
@@ -69,7 +69,7 @@ class Store:
         ------
         StoreError : the root cannot be written
         """
-        with self._told(f"write {key}"):
+        with self._as_store_error(f"write {key}"):
             large = len(data) > MULTIPART_BYTES
             obstore.put(self._objects(make=True), key, data, use_multipart=large, chunk_size=MULTIPART_BYTES)
 
@@ -80,7 +80,7 @@ class Store:
         ------
         StoreError : the root cannot be written
         """
-        with self._told(f"create {key}"):
+        with self._as_store_error(f"create {key}"):
             try:
                 obstore.put(self._objects(make=True), key, data, mode="create")
             except AlreadyExistsError:
@@ -96,7 +96,7 @@ class Store:
         """
         if self._is_unborn():
             return None
-        with self._told(f"read {key}"):
+        with self._as_store_error(f"read {key}"):
             try:
                 return bytes(obstore.get(self._objects(), key).bytes())
             except _MISSING as error:
@@ -113,7 +113,7 @@ class Store:
         """
         if self._is_unborn():
             return None
-        with self._told(f"read {key}"):
+        with self._as_store_error(f"read {key}"):
             try:
                 found = obstore.get(self._objects(), key)
             except _MISSING as error:
@@ -123,7 +123,7 @@ class Store:
             return Reading(found.meta["size"], found.meta.get("e_tag"), self._pieces(key, found))
 
     def _pieces(self, key: str, found: obstore.GetResult) -> Iterator[bytes]:
-        with self._told(f"read {key}"):
+        with self._as_store_error(f"read {key}"):
             for piece in found.stream(min_chunk_size=PIECE_BYTES):
                 yield bytes(piece)
 
@@ -136,7 +136,7 @@ class Store:
         """
         if self._is_unborn():
             return
-        with self._told(f"delete {key}"):
+        with self._as_store_error(f"delete {key}"):
             try:
                 obstore.delete(self._objects(), key)
             except _MISSING as error:
@@ -147,7 +147,7 @@ class Store:
         """Whether there is an object of this key."""
         if self._is_unborn():
             return False
-        with self._told(f"look for {key}"):
+        with self._as_store_error(f"look for {key}"):
             try:
                 obstore.head(self._objects(), key)
             except _MISSING:
@@ -162,7 +162,7 @@ class Store:
         """As `list`, in no order, as they come: of a large archive no more than a page is held."""
         if self._is_unborn():
             return
-        with self._told(f"list {prefix or 'everything'}"):
+        with self._as_store_error(f"list {prefix or 'everything'}"):
             for page in obstore.list(self._objects(), prefix or None):
                 yield from (entry["path"] for entry in page)
 
@@ -176,7 +176,7 @@ class Store:
         return LocalStore(self._folder, mkdir=make)
 
     @contextmanager
-    def _told(self, action: str) -> Iterator[None]:
+    def _as_store_error(self, action: str) -> Iterator[None]:
         try:
             yield
         except (BaseError, OSError) as error:
@@ -193,7 +193,7 @@ class Store:
         )
 
 
-def open_store(url: str, storage: Storage = FROM_ENVIRONMENT) -> Store:
+def open_store(url: str, storage: S3Options = FROM_ENVIRONMENT) -> Store:
     """Open a product root; nothing is read, written or made yet.
 
     Parameters

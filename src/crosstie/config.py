@@ -19,9 +19,12 @@ from crosstie.errors import SettingsError
 from crosstie.estimation.settings import EstimationSettings
 from crosstie.io.catalog.search import SceneQuery
 from crosstie.io.pairing.pair_scenes import PairingRules
-from crosstie.io.storage.s3 import Storage
+from crosstie.io.storage.s3 import S3Options
 
 ENV_PREFIX = "CROSSTIE_"
+
+RENAMED_GROUPS = {"catalogue": "catalog"}
+"""Old names of groups, which settings files and deployments may still hold."""
 
 FOLLOWERS = {"estimation.search_radius_px": "tiles.search_px", "learner.search_px": "plan.search_px"}
 """Settings of a part that are taken from another setting: one number, one home."""
@@ -189,8 +192,8 @@ class RunSettings(Group):
         default=0.0,
         ge=0,
         le=86_400,
-        description="How long a new scene may be missing from the catalogue before its run fails, seconds: "
-        "an object store may tell of a scene before the catalogue does.",
+        description="How long a new scene may be missing from the catalog before its run fails, seconds: "
+        "an object store may tell of a scene before the catalog does.",
     )
 
 
@@ -200,7 +203,7 @@ class NightlySettings(Group):
         ge=0,
         le=3650,
         description="Look at scenes acquired since the last successful run less so many days, for those that "
-        "arrive late; null looks at the whole catalogue each time.",
+        "arrive late; null looks at the whole catalog each time.",
     )
 
 
@@ -307,13 +310,13 @@ class Settings(Group):
     tiles: TileSettings = Field(
         default=TileSettings(), description="What is matched, and how far it is searched."
     )
-    catalogue: SceneQuery = Field(default=SceneQuery(), description="Which scenes of a catalogue are wanted.")
+    catalog: SceneQuery = Field(default=SceneQuery(), description="Which scenes of a catalog are wanted.")
     pairing: PairingRules = Field(default=PairingRules(), description="Which scenes make a pair.")
     estimation: EstimationSettings = Field(
         default=EstimationSettings(), description="From tie points to a verdict."
     )
-    storage: Storage = Field(
-        default=Storage(), description="Where S3 is; keys and tokens stay in the environment or in ~/.aws."
+    storage: S3Options = Field(
+        default=S3Options(), description="Where S3 is; keys and tokens stay in the environment or in ~/.aws."
     )
     compute: ComputeSettings = Field(default=ComputeSettings(), description="Where the work is done.")
     runs: RunSettings = Field(default=RunSettings(), description="How a run deals with what goes wrong.")
@@ -374,7 +377,9 @@ def validated(model: type[AnySettings], *sources: tuple[str, Mapping[str, object
     tree: dict[str, Any] = {}
     origin: dict[str, str] = {}
     for source, given in sources:
-        for dotted, value in given.items():
+        for name, value in given.items():
+            group, dot, rest = name.partition(".")
+            dotted = RENAMED_GROUPS.get(group, group) + dot + rest
             if dotted in FOLLOWERS:
                 raise SettingsError(f"{source}: {dotted} follows {FOLLOWERS[dotted]}; set that instead")
             _put(tree, dotted, value)

@@ -2,11 +2,11 @@
 
     CrosstieError
     ├── NoWorkerError              nobody is left on the cluster to do the work
-    ├── DeadlyWorkError            a piece of work whose workers die, again and again
+    ├── WorkerLostError            a piece of work whose workers die, again and again
     └── BadInputError              the caller can mend it: one line, exit code 2
         ├── UnreadableRasterError      missing, not a raster, truncated
         ├── NoGeoreferenceError        neither CRS and transform nor GCPs
-        ├── CatalogueError             a catalogue that cannot be read or searched
+        ├── CatalogError             a catalog that cannot be read or searched
         ├── SettingsError              a setting out of range, misspelt or contradictory
         ├── WeightsError               weights missing or with another sha256
         └── StoreError                 a product root that cannot be read or written
@@ -29,7 +29,7 @@ class NoWorkerError(CrosstieError):
     """No worker that can do the work is left, and none came in time; the message says how to start one."""
 
 
-class DeadlyWorkError(CrosstieError):
+class WorkerLostError(CrosstieError):
     """Every worker that was given one piece of work has died of it."""
 
 
@@ -41,12 +41,12 @@ class NoGeoreferenceError(BadInputError):
     """A raster has neither a CRS with a transform nor ground control points."""
 
 
-class CatalogueError(BadInputError):
-    """A catalogue cannot be read, or an item lacks what pairing needs."""
+class CatalogError(BadInputError):
+    """A catalog cannot be read, or an item lacks what pairing needs."""
 
 
-class SceneMissingError(CatalogueError):
-    """A catalogue does not have a scene of this name, or not yet."""
+class SceneMissingError(CatalogError):
+    """A catalog does not have a scene of this name, or not yet."""
 
 
 class SettingsError(BadInputError):

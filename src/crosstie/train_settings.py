@@ -58,10 +58,10 @@ class PictureSettings(Group):
 class MineSettings(Group):
     catalog: str | None = Field(
         default=None,
-        description="STAC catalogue whose pairs are learnt from without labels: path or URL, as --catalog of "
+        description="STAC catalog whose pairs are learnt from without labels: path or URL, as --catalog of "
         "`crosstie pairs`.",
     )
-    pairs: int = Field(default=100, ge=1, description="Pairs of the catalogue at most, drawn by plan.seed.")
+    pairs: int = Field(default=100, ge=1, description="Pairs of the catalog at most, drawn by plan.seed.")
     tiles_per_pair: int = Field(
         default=40,
         ge=1,
@@ -101,9 +101,9 @@ class TrainSettings(Group):
         default=PictureSettings(), description="Pairs whose offset is not known."
     )
     mine: MineSettings = Field(
-        default=MineSettings(), description="Your own archive: pairs of a catalogue, cut into tiles."
+        default=MineSettings(), description="Your own archive: pairs of a catalog, cut into tiles."
     )
-    catalogue: SceneQuery = Field(
+    catalog: SceneQuery = Field(
         default=SceneQuery(), description="Which scenes of mine.catalog are wanted, as in `crosstie config`."
     )
     pairing: PairingRules = Field(

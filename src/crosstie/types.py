@@ -86,10 +86,10 @@ _SENTENCES = {
 
 @dataclass(frozen=True, slots=True)
 class SceneRef:
-    """One scene of a catalogue, as far as pairing and reading need it."""
+    """One scene of a catalog, as far as pairing and reading need it."""
 
     id: str
-    """Identifier in the catalogue."""
+    """Identifier in the catalog."""
     kind: Kind
     acquired_utc: datetime
     """Middle of the acquisition, UTC."""
@@ -100,11 +100,11 @@ class SceneRef:
     platform: str | None = None
     """`sentinel-1a`, `sentinel-2b`, ..."""
     cloud_cover_pct: float | None = None
-    """As the catalogue says, 0..100; None where it does not say. So with all that follows."""
+    """As the catalog says, 0..100; None where it does not say. So with all that follows."""
     collection: str | None = None
-    """Collection of the catalogue that it belongs to."""
+    """Collection of the catalog that it belongs to."""
     product_type: str | None = None
-    """`GRD`, `RTC`, `L1C`, `L2A`; another as the catalogue writes it."""
+    """`GRD`, `RTC`, `L1C`, `L2A`; another as the catalog writes it."""
     orbit_state: str | None = None
     """`ascending` or `descending`."""
     relative_orbit: int | None = None

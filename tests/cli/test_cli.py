@@ -40,7 +40,7 @@ def write_raster(
 
 
 @pytest.fixture(scope="module")
-def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Printed by `crosstie simulate`."""
     folder = tmp_path_factory.mktemp("simulated")
     result = crosstie("simulate", folder, "--scenes", "2", "--size-px", "128")
@@ -99,8 +99,8 @@ def test_bad_input_is_one_line_exit_code_2_and_nothing_written(tmp_path: Path, c
         (("--start", "2025-06-02", "--end", "2025-06-01"), ("before it begins",)),
     ],
 )
-def test_a_wrong_option_is_named(catalogue: Path, arguments: tuple[str, ...], names: tuple[str, ...]) -> None:
-    result = crosstie("pairs", "--catalog", catalogue, *arguments)
+def test_a_wrong_option_is_named(catalog: Path, arguments: tuple[str, ...], names: tuple[str, ...]) -> None:
+    result = crosstie("pairs", "--catalog", catalog, *arguments)
     assert result.exit_code == 2
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
@@ -130,19 +130,19 @@ def test_json_is_all_that_goes_to_stdout(tmp_path: Path) -> None:
     assert json.loads(written.read_text()) == correction
 
 
-def test_pairs_shows_what_would_be_done_and_what_not(catalogue: Path, tmp_path: Path) -> None:
-    result = crosstie("pairs", "--catalog", catalogue, "--out", tmp_path / "out")
+def test_pairs_shows_what_would_be_done_and_what_not(catalog: Path, tmp_path: Path) -> None:
+    result = crosstie("pairs", "--catalog", catalog, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert result.stdout.count("SIM_S2") == 2
     assert "2 pairs, 2 to do; 0 scenes left out" in result.stdout
     assert not (tmp_path / "out").exists()
-    strict = crosstie("pairs", "--catalog", catalogue, "--max-days", "1")
+    strict = crosstie("pairs", "--catalog", catalog, "--max-days", "1")
     assert strict.stdout.count("left out: SIM_") == 4
     assert "max_days is 1" in strict.stdout
 
 
-def test_pairs_as_geojson_is_nothing_but_geojson(catalogue: Path) -> None:
-    result = crosstie("pairs", "--catalog", catalogue, "--format", "geojson", "--limit", "1")
+def test_pairs_as_geojson_is_nothing_but_geojson(catalog: Path) -> None:
+    result = crosstie("pairs", "--catalog", catalog, "--format", "geojson", "--limit", "1")
     (feature,) = json.loads(result.stdout)["features"]
     assert feature["properties"]["overlap_pct"] == pytest.approx(100)
     assert feature["geometry"]["type"] == "Polygon"
@@ -156,10 +156,10 @@ def test_config_prints_what_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (tiles["size_px"], tiles["search_px"]) == (96, 24)
 
 
-def test_doctor_is_content_here_and_says_what_to_do_elsewhere(catalogue: Path, tmp_path: Path) -> None:
-    well = crosstie("doctor", "--catalog", catalogue, "--out", tmp_path)
+def test_doctor_is_content_here_and_says_what_to_do_elsewhere(catalog: Path, tmp_path: Path) -> None:
+    well = crosstie("doctor", "--catalog", catalog, "--out", tmp_path)
     assert well.exit_code == 0, well.output
-    for subject in ("python", "gdal", "torch", "prefect", "weights", "device", "disk", "catalogue"):
+    for subject in ("python", "gdal", "torch", "prefect", "weights", "device", "disk", "catalog"):
         assert f"ok       {subject}: " in well.stdout
     config = tmp_path / "crosstie.yaml"
     config.write_text("weights: absent.safetensors\n")

@@ -50,11 +50,11 @@ def test_options_win_over_the_file(tmp_path: Path) -> None:
     assert settings.labelled.scenes == (Path("a"), Path("b"))
 
 
-def test_scenes_of_a_catalogue_are_chosen_as_for_pairs(tmp_path: Path) -> None:
-    chosen = "catalogue: {max_cloud_pct: 20, bbox: [1, 2, 3, 4]}\npairing: {max_days: 3}\n"
+def test_scenes_of_a_catalog_are_chosen_as_for_pairs(tmp_path: Path) -> None:
+    chosen = "catalog: {max_cloud_pct: 20, bbox: [1, 2, 3, 4]}\npairing: {max_days: 3}\n"
     ours, theirs = load_train_settings(write(tmp_path, chosen)), load_settings(write(tmp_path, chosen))
-    assert (ours.catalogue, ours.pairing) == (theirs.catalogue, theirs.pairing)
-    assert theirs.catalogue != Settings().catalogue
+    assert (ours.catalog, ours.pairing) == (theirs.catalog, theirs.pairing)
+    assert theirs.catalog != Settings().catalog
 
 
 def test_what_starts_from_weights_needs_no_burn_in_unless_it_is_asked_for(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_nothing_is_wrong_in_the_file() -> None:
         ("triggers:", "trigger:", "trigger"),
         ("expect:", "expects:", "expects"),
         ("scene_id:", "scene:", "scene"),
-        ("catalogue: \"{{", "catalog: \"{{", "catalog"),
+        ("catalog: \"{{", "catalog: \"{{", "catalog"),
         ("$CROSSTIE_PRODUCTS_URL }}", "$CROSSTIE_PRODUCT_URL }}", "CROSSTIE_PRODUCT_URL"),
         ("crosstie.flows.nightly:nightly", "crosstie.flows.nightly:nigthly", "nigthly"),
         ("crosstie.flows.retrain", "crosstie.flow.retrain", "crosstie.flow"),
@@ -153,7 +153,7 @@ def test_what_is_declared_is_on_the_server(
     ] == schedules
     assert set(found["tags"]) == {"crosstie"} | tags
     assert found["description"] == DECLARED[name]["description"]
-    assert found["parameters"]["catalogue"] == URLS["CROSSTIE_CATALOG_URL"]
+    assert found["parameters"]["catalog"] == URLS["CROSSTIE_CATALOG_URL"]
     products = "/var/lib/crosstie/training" if name == "retrain" else URLS["CROSSTIE_PRODUCTS_URL"]
     assert found["parameters"]["out"] == products
     assert found["enforce_parameter_schema"] is True
@@ -212,7 +212,7 @@ def test_an_event_starts_a_run_with_the_scene_of_its_payload(server: PrefectServ
     (run,) = until(lambda: runs_of(server, "new-scene"), server)
     assert run["parameters"] == {
         "scene_id": S2,
-        "catalogue": URLS["CROSSTIE_CATALOG_URL"],
+        "catalog": URLS["CROSSTIE_CATALOG_URL"],
         "out": URLS["CROSSTIE_PRODUCTS_URL"],
         "settings": {},
     }
@@ -224,4 +224,4 @@ def test_a_place_that_is_not_set_does_not_deploy(server: PrefectServer) -> None:
     done = deploy(server, CROSSTIE_CATALOG_URL="https://other.example.org")
     assert done.returncode != 0
     assert "CROSSTIE_PRODUCTS_URL: is not set" in done.stdout + done.stderr
-    assert deployed(server, "nightly")["parameters"]["catalogue"] == URLS["CROSSTIE_CATALOG_URL"]
+    assert deployed(server, "nightly")["parameters"]["catalog"] == URLS["CROSSTIE_CATALOG_URL"]

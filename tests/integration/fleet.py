@@ -64,7 +64,7 @@ class Fleet:
     """The same items as stac-geoparquet."""
 
     @property
-    def catalogue(self) -> str:
+    def catalog(self) -> str:
         return str(self.table) if self.api is None else self.api.url
 
     @property
@@ -222,7 +222,7 @@ def deploy(fleet: Fleet) -> None:
          "--prefect-file", ROOT / "deploy/prefect.yaml"],
         env={
             **os.environ, **fleet.environment,
-            "CROSSTIE_CATALOG_URL": fleet.catalogue, "CROSSTIE_PRODUCTS_URL": f"s3://{PRODUCTS}/nightly",
+            "CROSSTIE_CATALOG_URL": fleet.catalog, "CROSSTIE_PRODUCTS_URL": f"s3://{PRODUCTS}/nightly",
         },
         cwd=fleet.folder, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip

@@ -35,7 +35,7 @@ QUERIES = {
 
 
 def test_the_real_scenes_are_the_same_in_the_api_and_in_a_table(fleet: Fleet, api: StacApi):
-    by_api, by_table = (find_scenes(catalogue) for catalogue in (api.url, fleet.table))
+    by_api, by_table = (find_scenes(catalog) for catalog in (api.url, fleet.table))
     assert list(by_api) == list(by_table)
     assert len(by_api) == 6
     plan = pair_scenes(by_api)
@@ -67,7 +67,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
 
 @pytest.mark.parametrize("name", QUERIES)
 def test_an_archive_gives_the_same_pairs_by_the_api_and_by_a_table(name: str, archive: tuple[str, Path]):
-    by_api, by_table = (pair_scenes(find_scenes(catalogue, QUERIES[name])) for catalogue in archive)
+    by_api, by_table = (pair_scenes(find_scenes(catalog, QUERIES[name])) for catalog in archive)
     assert by_api.pairs == by_table.pairs
     assert by_api == by_table
     assert by_table.pairs

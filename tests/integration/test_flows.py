@@ -63,9 +63,9 @@ def test_a_backfill_whose_matching_worker_is_killed_goes_on_with_the_other(
     run_id = fleet.start(
         "backfill",
         {
-            "catalogue": fleet.catalogue,
+            "catalog": fleet.catalog,
             "out": "s3://products/backfill",
-            "settings": {"catalogue": {"start_utc": "2020-10-01", "end_utc": "2020-12-31"}},
+            "settings": {"catalog": {"start_utc": "2020-10-01", "end_utc": "2020-12-31"}},
         },
     )
     fleet.until(lambda: busy(two_matchers, "matcher-0") and busy(two_matchers, "matcher-1"))
@@ -80,7 +80,7 @@ def test_without_a_matching_worker_a_pair_fails_with_a_reason_and_is_done_when_o
 ):
     parameters = {
         "scene_id": fleet.s2_items["T11SLT"]["id"],
-        "catalogue": fleet.catalogue,
+        "catalog": fleet.catalog,
         "out": "s3://products/lost",
         "settings": {"compute": {"gpu_wait_s": 3.0}, "runs": {"retries": 0}},
     }

@@ -25,7 +25,7 @@ def listener(fleet: Fleet, tmp_path: Path) -> Iterator[str]:
     """Address of a running `crosstie listen`."""
     command = [
         sys.executable, "-m", "crosstie", "listen", "--port", str(fleet.listener_port),
-        "--catalog", fleet.catalogue, "--out", f"s3://products/{ROOT}",
+        "--catalog", fleet.catalog, "--out", f"s3://products/{ROOT}",
     ]  # fmt: skip
     environment = {
         **fleet.environment,

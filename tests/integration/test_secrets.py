@@ -89,10 +89,10 @@ def broken_and_good_runs(fleet: Fleet, folder: Path) -> Iterator[tuple[str, byte
     lame.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
     quick = {"runs": {"retries": 0}}
     well, bucketless, fileless = (
-        fleet.start("new-scene", {"scene_id": scene, "catalogue": catalogue, "out": out, "settings": quick})
-        for catalogue, out in (
-            (fleet.catalogue, "s3://products/secrets"),
-            (fleet.catalogue, "s3://no-such-bucket/secrets"),
+        fleet.start("new-scene", {"scene_id": scene, "catalog": catalog, "out": out, "settings": quick})
+        for catalog, out in (
+            (fleet.catalog, "s3://products/secrets"),
+            (fleet.catalog, "s3://no-such-bucket/secrets"),
             (str(lame), "s3://products/secrets-lame"),
         )
     )
@@ -102,8 +102,8 @@ def broken_and_good_runs(fleet: Fleet, folder: Path) -> Iterator[tuple[str, byte
     (failure,) = [key for key in fleet.keys("secrets-lame") if key.endswith("/_FAILED.json")]
     assert json.loads(fleet.read("secrets-lame", failure))["code"] == "unreadable_raster"
     for name, options in {
-        "pairs": ["--catalog", fleet.catalogue, "--out", "s3://no-such-bucket/x"],
-        "status": ["--catalog", fleet.catalogue, "--out", "s3://products/secrets"],
+        "pairs": ["--catalog", fleet.catalog, "--out", "s3://no-such-bucket/x"],
+        "status": ["--catalog", fleet.catalog, "--out", "s3://products/secrets"],
     }.items():
         done = subprocess.run(
             [sys.executable, "-m", "crosstie", name, *options],

@@ -162,7 +162,7 @@ def made_secrets(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def night(machine: Machine) -> Night:
-    """The nightly deployment over the real scenes of the catalogue; coarse, to be done in seconds."""
+    """The nightly deployment over the real scenes of the catalog; coarse, to be done in seconds."""
     deployment = machine.prefect("/deployments/name/crosstie-nightly/nightly", method="GET")["id"]
     parameters = {"parameters": {"settings": COARSE}}
     run = machine.prefect(f"/deployments/{deployment}/create_flow_run", parameters)

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from servers.process import ROOT
 
-from crosstie.io.simulation.pairs import write_simulated_catalogue
+from crosstie.io.simulation.pairs import write_simulated_catalog
 
 JOB = ROOT / "deploy" / "hpc" / "crosstie.sbatch"
 
@@ -60,12 +60,12 @@ def submit(folder: Path, *words: str, **environment: str) -> subprocess.Complete
 @pytest.mark.slow
 @pytest.mark.server
 def test_a_job_registers_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    catalogue = write_simulated_catalogue(tmp_path / "scenes", scenes=1, size_px=384)
+    catalog = write_simulated_catalog(tmp_path / "scenes", scenes=1, size_px=384)
     done = submit(
         tmp_path,
         SLURM_NTASKS="3",
         SLURM_CPUS_PER_TASK="2",
-        CROSSTIE_CATALOG_URL=str(catalogue),
+        CROSSTIE_CATALOG_URL=str(catalog),
         CROSSTIE_SRUN_MATCHER="--gpus-per-task=1 --mem-per-gpu=8G",
         PREFECT_API_URL="http://127.0.0.1:9/api",  # of another set-up: the job brings its own
     )

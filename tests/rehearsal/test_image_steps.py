@@ -223,7 +223,7 @@ def test_every_module_is_there(container: Container) -> None:
 
 
 def test_a_pair_is_registered(container: Container) -> None:
-    """Simulated scenes with a known error, from the catalogue to the report."""
+    """Simulated scenes with a known error, from the catalog to the report."""
     script = (
         "crosstie simulate /tmp/scenes --scenes 1 --size-px 512 > /dev/null && cd /tmp/scenes/place-000 "
         "&& crosstie register s2_tci.tif s1_vh.tif --out /tmp/products"

@@ -42,7 +42,7 @@ class StacApi:
     """Of the landing page."""
 
     def load(self, collections: Iterable[dict[str, Any]], items: Iterable[dict[str, Any]]) -> None:
-        """Put collections and items into the catalogue, as JSON says them.
+        """Put collections and items into the catalog, as JSON says them.
 
         Raises
         ------
@@ -87,7 +87,7 @@ def postgres_programs() -> Path:
 
 @contextmanager
 def pgstac(folder: Path) -> Iterator[StacApi]:
-    """Run a database and the API over it until the block ends; the catalogue is empty.
+    """Run a database and the API over it until the block ends; the catalog is empty.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Flows on a Prefect server and Dask processes: small pairs, and catalogues of them to order."""
+"""Flows on a Prefect server and Dask processes: small pairs, and catalogs of them to order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from servers.dask_cluster import dask_cluster
 
 from crosstie.config import Settings, load_settings
 from crosstie.flows.runs.prefect_env import prepare
-from crosstie.io.simulation.pairs import write_simulated_catalogue
+from crosstie.io.simulation.pairs import write_simulated_catalog
 
 SIZE_PX = 192
 
@@ -90,7 +90,7 @@ class Archive:
         return list(zip(self.items[::2], self.items[1::2], strict=True))
 
     def write(self, name: str, items: Sequence[dict[str, Any]]) -> str:
-        """Write a catalogue of some items; returns its path."""
+        """Write a catalog of some items; returns its path."""
         path = self.folder / name
         path.write_text(json.dumps({"type": "FeatureCollection", "features": list(items)}))
         return str(path)
@@ -98,17 +98,17 @@ class Archive:
 
 def write_archive(folder: Path, places: int) -> Archive:
     """Draw so many places; the last is under cloud."""
-    catalogue = write_simulated_catalogue(folder, scenes=places, size_px=SIZE_PX)
+    catalog = write_simulated_catalog(folder, scenes=places, size_px=SIZE_PX)
     items = []
     for n in range(places):
         for name, asset in (("sentinel-2-l1c", "visual"), ("sentinel-1-grd", "vh")):
-            path = catalogue.parent / f"place-{n:03d}" / f"{name}.json"
+            path = catalog.parent / f"place-{n:03d}" / f"{name}.json"
             item = json.loads(path.read_text())
             item["links"] = []
             href = item["assets"][asset]["href"]
             item["assets"][asset]["href"] = f"./{path.parent.name}/{Path(href).name}"
             items.append(item)
-    return Archive(catalogue.parent, tuple(items))
+    return Archive(catalog.parent, tuple(items))
 
 
 def moved(item: dict[str, Any], *, name: str, by: timedelta) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Notices of scenes as storage services, Amazon SNS and catalogues send them."""
+"""Notices of scenes as storage services, Amazon SNS and catalogs send them."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from crosstie.config import Settings, load_settings
-from crosstie.flows.registration.plan import Plan, plan_pair
+from crosstie.flows.registration.plan import TilePlan, plan_pair
 from crosstie.io.raster import open_pair
 from crosstie.types import Kind
 
@@ -157,7 +157,7 @@ def write_picture(path: Path, *, size_px: int = 768, seed: int = 0, deadly: bool
     return path
 
 
-def planned(folder: Path, *, seed: int = 0, size_px: int = 768, deadly: bool = False) -> Plan:
+def planned(folder: Path, *, seed: int = 0, size_px: int = 768, deadly: bool = False) -> TilePlan:
     """A pair of 36 windows with four tiles each."""
     reference = write_picture(folder / f"a{seed}.tif", size_px=size_px, seed=seed, deadly=deadly)
     secondary = write_picture(folder / f"b{seed}.tif", size_px=size_px, seed=seed + 1000)

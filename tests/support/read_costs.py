@@ -12,7 +12,7 @@ from pyproj import Transformer
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
-from crosstie.flows.registration.plan import Plan
+from crosstie.flows.registration.plan import TilePlan
 from crosstie.io.raster.resample import apply
 from crosstie.io.raster.source import RasterSource
 
@@ -31,7 +31,7 @@ class Needed:
         return self.full_resolution + self.overviews
 
 
-def needed_bytes(plan: Plan, reference: Path, secondary: Path) -> Needed:
+def needed_bytes(plan: TilePlan, reference: Path, secondary: Path) -> Needed:
     """Count for a plan; the paths are local copies of the files of its two sources."""
     assert plan.overviews is not None
     factor = plan.overviews.px_per_overview_px
@@ -46,7 +46,7 @@ def needed_bytes(plan: Plan, reference: Path, secondary: Path) -> Needed:
     return Needed(full, overviews)
 
 
-def _windows(plan: Plan, source: RasterSource, margin: int) -> Iterator[Window]:
+def _windows(plan: TilePlan, source: RasterSource, margin: int) -> Iterator[Window]:
     """Pixels of a source under each tile."""
     assert plan.grid is not None
     there = Transformer.from_crs(plan.grid.crs.proj, source.crs, always_xy=True)

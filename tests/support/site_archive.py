@@ -30,7 +30,7 @@ S1 = "S1A_IW_GRDH_1SDV_20250601T172417_20250601T172442_059449_07611C_0D2A"
 SEA = "S1A_IW_GRDH_1SDV_20250603T053412_20250603T053437_059471_0761D8_C4E1"
 FLAT = "S1C_IW_GRDH_1SDV_20250604T172502_20250604T172527_002618_00572B_9B30"
 EVIL = "S1<script>alert(1)</script>&\"'"
-"""A scene that a catalogue may well call so."""
+"""A scene that a catalog may well call so."""
 
 OLD, NEW = "a" * 16, "b" * 16
 

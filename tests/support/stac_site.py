@@ -1,4 +1,4 @@
-"""STAC items for tests: the same as a static catalogue, as stac-geoparquet and behind a small API."""
+"""STAC items for tests: the same as a static catalog, as stac-geoparquet and behind a small API."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ def stac_item(name: str, *, collection: str = "sentinel-1-grd", **changes: Any) 
 
 
 def written(folder: Path, items: list[Json]) -> Path:
-    """A static catalogue of `items`, each a file in a folder of its own."""
+    """A static catalog of `items`, each a file in a folder of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     links = []
     for item in items:
         (folder / item["id"]).mkdir()
         (folder / item["id"] / "item.json").write_text(json.dumps(item))
         links.append({"rel": "item", "href": f"./{item['id']}/item.json"})
-    catalogue = folder / "catalog.json"
+    catalog = folder / "catalog.json"
     body = {"type": "Catalog", "id": "c", "stac_version": "1.1.0", "description": "d", "links": links}
-    catalogue.write_text(json.dumps(body))
-    return catalogue
+    catalog.write_text(json.dumps(body))
+    return catalog
 
 
 def as_table(path: Path, items: Iterable[Json]) -> Path:

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from crosstie.cli.app import EXIT_UNRELIABLE, app, told
+from crosstie.cli.app import EXIT_UNRELIABLE, app, exit_codes
 from crosstie.cli.options import ConfigOption
 
 
 @app.command("config")
-@told
+@exit_codes
 def config_command(config: ConfigOption = None) -> None:
     """Print all settings as YAML, each with what it means; a file and CROSSTIE_… variables count.
 
@@ -23,10 +23,10 @@ def config_command(config: ConfigOption = None) -> None:
 
 
 @app.command("doctor")
-@told
+@exit_codes
 def doctor_command(
     catalog: Annotated[
-        str | None, typer.Option("--catalog", help="Also try a catalogue.", show_default=False)
+        str | None, typer.Option("--catalog", help="Also try a catalog.", show_default=False)
     ] = None,
     out: Annotated[
         str | None, typer.Option("--out", "-o", help="Also look where products go.", show_default=False)
@@ -41,7 +41,7 @@ def doctor_command(
     from crosstie.flows.doctor import examine
 
     well = True
-    for finding in examine(load_settings(config), catalogue=catalog, out=out):
+    for finding in examine(load_settings(config), catalog=catalog, out=out):
         well &= finding.ok
         typer.echo(f"{'ok     ' if finding.ok else 'problem'}  {finding.subject}: {finding.state}")
         if finding.remedy is not None:

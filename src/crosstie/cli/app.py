@@ -28,7 +28,7 @@ app = typer.Typer(
 )
 
 
-def told(command: Callable[P, R]) -> Callable[P, R]:
+def exit_codes(command: Callable[P, R]) -> Callable[P, R]:
     """Bad input becomes one line and exit code 2, an interrupt one line and 130; a bug keeps its trace."""
 
     @functools.wraps(command)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from crosstie.cli.app import EXIT_UNRELIABLE, app, told
+from crosstie.cli.app import EXIT_UNRELIABLE, app, exit_codes
 from crosstie.cli.options import ConfigOption
 from crosstie.cli.printing import print_table
 from crosstie.errors import SettingsError
@@ -53,7 +53,7 @@ class PartName(StrEnum):
 
 
 @app.command("evaluate")
-@told
+@exit_codes
 def evaluate_command(
     dataset: Annotated[
         DatasetName | None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crosstie.cli.app import EXIT_UNRELIABLE, app, told
+from crosstie.cli.app import EXIT_UNRELIABLE, app, exit_codes
 from crosstie.cli.options import (
     AreaOption,
     BboxOption,
@@ -46,7 +46,7 @@ FormatOption = Annotated[ReportFormat, typer.Option("--format", help="How to pri
 
 
 @app.command("index")
-@told
+@exit_codes
 def index_command(
     out: OutOption,
     config: ConfigOption = None,
@@ -86,7 +86,7 @@ def index_command(
 
 
 @app.command("status")
-@told
+@exit_codes
 def status_command(
     out: OutOption,
     catalog: Annotated[
@@ -104,7 +104,7 @@ def status_command(
 ) -> None:
     """Say how an archive stands: done by verdict, failed by reason, in progress, pending. Changes nothing.
 
-    Done counts pairs by their latest correction. With a catalogue, its pairs are planned as `crosstie pairs`
+    Done counts pairs by their latest correction. With a catalog, its pairs are planned as `crosstie pairs`
     does, and counted for the settings and weights of now. Exit code 3 where pairs have failed, else 0: a pair
     that cannot be trusted is a result, not a fault.
 
@@ -116,7 +116,7 @@ def status_command(
     from crosstie.io.storage.store import open_store
 
     settings = search_settings(config, start, end, bbox, max_days, max_cloud, area=area)
-    status = take_status(open_store(out, settings.storage), settings, catalogue=catalog)
+    status = take_status(open_store(out, settings.storage), settings, catalog=catalog)
     if form is ReportFormat.JSON:
         typer.echo(json.dumps(status.as_dict(), indent=1, ensure_ascii=False))
     else:
@@ -194,7 +194,7 @@ def _print_plan(status: Status) -> None:
         f" ({plan.done_otherwise} corrected with other settings or weights)" if plan.done_otherwise else ""
     )
     typer.echo(
-        f"catalogue: {plan.pairs} pairs, {plan.done} done, {plan.failed} failed, {plan.in_progress} in "
+        f"catalog: {plan.pairs} pairs, {plan.done} done, {plan.failed} failed, {plan.in_progress} in "
         f"progress, {plan.abandoned} abandoned, {len(plan.pending)} pending{otherwise}"
     )
 

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from crosstie.cli.app import app, told
+from crosstie.cli.app import app, exit_codes
 from crosstie.cli.options import CatalogOption, ConfigOption, OutOption
 
 
 @app.command("listen")
-@told
+@exit_codes
 def listen_command(
     catalog: CatalogOption,
     out: OutOption,
@@ -59,4 +59,4 @@ def listen_command(
     from crosstie.flows.web.address import Address
 
     settings = load_settings(config)
-    serve(Address(host, port), catalogue=catalog, out=out, settings=settings, insecure=insecure)
+    serve(Address(host, port), catalog=catalog, out=out, settings=settings, insecure=insecure)

@@ -21,7 +21,7 @@ ConfigOption = Annotated[
     ),
 ]
 CatalogOption = Annotated[
-    str, typer.Option("--catalog", help="STAC catalogue: path or URL of a static one, or of an API.")
+    str, typer.Option("--catalog", help="STAC catalog: path or URL of a static one, or of an API.")
 ]
 OutOption = Annotated[
     str, typer.Option("--out", "-o", help="Where products go: a folder, file://… or s3://bucket/prefix.")
@@ -62,18 +62,18 @@ def search_settings(
     area: Path | None = None,
     more: Mapping[str, object] | None = None,
 ) -> Settings:
-    """Settings of a command that searches a catalogue; `more` are options of this command alone."""
+    """Settings of a command that searches a catalog; `more` are options of this command alone."""
     from crosstie.config import load_settings
     from crosstie.io.catalog.area import read_area
 
     return load_settings(
         config,
         options={
-            "catalogue.start_utc": _moment("--start", start),
-            "catalogue.end_utc": _moment("--end", end),
-            "catalogue.bbox": _bbox(bbox),
-            "catalogue.intersects": None if area is None else read_area(area),
-            "catalogue.max_cloud_pct": max_cloud,
+            "catalog.start_utc": _moment("--start", start),
+            "catalog.end_utc": _moment("--end", end),
+            "catalog.bbox": _bbox(bbox),
+            "catalog.intersects": None if area is None else read_area(area),
+            "catalog.max_cloud_pct": max_cloud,
             "pairing.max_days": max_days,
         }
         | dict(more or {}),

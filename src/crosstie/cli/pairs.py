@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crosstie.cli.app import app, told
+from crosstie.cli.app import app, exit_codes
 from crosstie.cli.options import (
     AreaOption,
     BboxOption,
@@ -57,7 +57,7 @@ class SlicesName(StrEnum):
 
 
 @app.command("pairs")
-@told
+@exit_codes
 def pairs_command(
     catalog: CatalogOption,
     out: Annotated[
@@ -113,7 +113,7 @@ def pairs_command(
 ) -> None:
     """Show what would be done, and which scenes are left out and why. Computes nothing.
 
-    The catalogue may be an API, a static catalogue or a stac-geoparquet file; all give the same pairs.
+    The catalog may be an API, a static catalog or a stac-geoparquet file; all give the same pairs.
 
     [bold]Example:[/bold] crosstie pairs --catalog catalog.json --max-days 10 --format geojson > pairs.geojson
 
@@ -134,10 +134,10 @@ def pairs_command(
         max_cloud,
         area=area,
         more={
-            "catalogue.orbit": orbit,
-            "catalogue.tracks": tuple(track or ()) or None,
-            "catalogue.platforms": tuple(platform or ()) or None,
-            "catalogue.product_types": tuple(product or ()) or None,
+            "catalog.orbit": orbit,
+            "catalog.tracks": tuple(track or ()) or None,
+            "catalog.platforms": tuple(platform or ()) or None,
+            "catalog.product_types": tuple(product or ()) or None,
             "pairing.best_n": best,
             "pairing.best_n_per_tile": best_per_tile,
             "pairing.slices": slices,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from crosstie.cli.app import EXIT_UNRELIABLE, app, told
+from crosstie.cli.app import EXIT_UNRELIABLE, app, exit_codes
 from crosstie.cli.options import ConfigOption, OutOption
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class KindName(StrEnum):
 
 
 @app.command("register")
-@told
+@exit_codes
 def register_command(
     reference: Annotated[str, typer.Argument(help="Raster that stays, by default Sentinel-2.")],
     secondary: Annotated[str, typer.Argument(help="Raster that is corrected, by default Sentinel-1.")],
@@ -54,12 +54,12 @@ def register_command(
     """
     from crosstie.config import load_settings
     from crosstie.flows.register import register
-    from crosstie.flows.runs.progress import listener, told_on
+    from crosstie.flows.runs.progress import listener, report_progress_to
     from crosstie.io.products.write import correction_dict
     from crosstie.types import Kind
 
     settings = load_settings(config, options={"weights": weights})
-    with told_on(Console(stderr=True)):
+    with report_progress_to(Console(stderr=True)):
         name = Path(secondary).name
         result = register(
             reference,

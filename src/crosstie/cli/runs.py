@@ -1,4 +1,4 @@
-"""`crosstie nightly`, `backfill`, `new-scene`, `retrain`: runs over a catalogue."""
+"""`crosstie nightly`, `backfill`, `new-scene`, `retrain`: runs over a catalog."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from crosstie.cli.app import EXIT_UNRELIABLE, app, told
+from crosstie.cli.app import EXIT_UNRELIABLE, app, exit_codes
 from crosstie.cli.options import (
     AreaOption,
     BboxOption,
@@ -45,7 +45,7 @@ class OrderName(StrEnum):
 
 
 @app.command("nightly")
-@told
+@exit_codes
 def nightly_command(
     catalog: CatalogOption,
     out: OutOption,
@@ -68,12 +68,12 @@ def nightly_command(
     limit: LimitOption = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Register every pair of a catalogue that is not done yet, as a Prefect flow on a Dask cluster.
+    """Register every pair of a catalog that is not done yet, as a Prefect flow on a Dask cluster.
 
     Brings its own Prefect server and cluster, unless PREFECT_API_URL and compute.cluster name others. Run
     it again at any time: what is committed is not computed again, and a pair that another run works on is
     left to it. With --look-back a large archive is not gone through every night; give as many days as scenes
-    take to reach the catalogue.
+    take to reach the catalog.
 
     [bold]Example:[/bold] crosstie nightly --catalog catalog.json --out products --start 2025-06-01
 
@@ -84,9 +84,9 @@ def nightly_command(
     if look_back is not None:
         settings = _with(settings, "nightly", look_back_days=look_back)
     from crosstie.flows.nightly import run_nightly
-    from crosstie.flows.runs.progress import told_on
+    from crosstie.flows.runs.progress import report_progress_to
 
-    with told_on(Console(stderr=True)):
+    with report_progress_to(Console(stderr=True)):
         outcomes = run_nightly(catalog, out, settings, limit=limit)
     print_outcomes(outcomes, catalog)
     if any(outcome.bad for outcome in outcomes):
@@ -94,7 +94,7 @@ def nightly_command(
 
 
 @app.command("backfill")
-@told
+@exit_codes
 def backfill_command(
     catalog: CatalogOption,
     out: OutOption,
@@ -158,13 +158,13 @@ def backfill_command(
     if at_once is not None:
         settings = _with(settings, "compute", pairs_at_once=at_once)
     from crosstie.flows.backfill import Backfill, run_backfill
-    from crosstie.flows.runs.progress import told_on
+    from crosstie.flows.runs.progress import report_progress_to
 
     asked = Backfill(order=order.value, priority=priority, only_failed=only_failed, code=code)
     if dry_run:
         _print_plan(catalog, out, settings, asked)
         return
-    with told_on(Console(stderr=True)):
+    with report_progress_to(Console(stderr=True)):
         tally = run_backfill(catalog, out, settings, asked)
     _print_tally(tally)
     if not tally.is_well:
@@ -172,9 +172,9 @@ def backfill_command(
 
 
 @app.command("new-scene")
-@told
+@exit_codes
 def new_scene_command(
-    scene: Annotated[str, typer.Argument(help="Id of a Sentinel-1 or Sentinel-2 scene in the catalogue.")],
+    scene: Annotated[str, typer.Argument(help="Id of a Sentinel-1 or Sentinel-2 scene in the catalog.")],
     catalog: CatalogOption,
     out: OutOption,
     config: ConfigOption = None,
@@ -184,7 +184,7 @@ def new_scene_command(
 ) -> None:
     """Register one scene with its partners, as a Prefect flow on a Dask cluster.
 
-    The partners are those that a search of the whole catalogue would give it. A Sentinel-1 scene that is the
+    The partners are those that a search of the whole catalog would give it. A Sentinel-1 scene that is the
     best partner of no Sentinel-2 scene is in no pair, and that is said.
 
     [bold]Example:[/bold] crosstie new-scene S2A_MSIL1C_20201104T183541_N0209_R027_T11SLT_20201104T203551
@@ -192,9 +192,9 @@ def new_scene_command(
     """
     settings = _prepared(config, None, None, None, None, max_days, max_cloud, verbose=verbose)
     from crosstie.flows.new_scene import run_new_scene
-    from crosstie.flows.runs.progress import told_on
+    from crosstie.flows.runs.progress import report_progress_to
 
-    with told_on(Console(stderr=True)):
+    with report_progress_to(Console(stderr=True)):
         outcomes = run_new_scene(scene, catalog, out, settings)
     if outcomes:
         print_outcomes(outcomes, catalog)
@@ -205,7 +205,7 @@ def new_scene_command(
 
 
 @app.command("retrain")
-@told
+@exit_codes
 def retrain_command(
     catalog: CatalogOption,
     weights: Annotated[
@@ -242,11 +242,11 @@ def retrain_command(
 
     prepare(verbose=verbose)
     from crosstie.flows.retrain import run_retrain
-    from crosstie.flows.training.progress import told_on
+    from crosstie.flows.training.progress import report_progress_to
     from crosstie.train_settings import load_train_settings
 
     settings = load_train_settings(config, options={"start_from": "shipped"})
-    with told_on(Console(stderr=True)):
+    with report_progress_to(Console(stderr=True)):
         figures = run_retrain(catalog, out, weights, settings)
     for name, value in figures.items():
         typer.echo(f"{name:<20}{value:.4f}")

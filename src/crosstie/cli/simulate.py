@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from crosstie.cli.app import app, told
+from crosstie.cli.app import app, exit_codes
 from crosstie.errors import BadInputError
 
 DRAWN_PX, CROP_PX = 1024, 256
@@ -18,9 +18,9 @@ REST_SETTINGS = {"tiles.size_px": 128, "tiles.stride_px": 32, "tiles.coarse_max_
 
 
 @app.command("simulate")
-@told
+@exit_codes
 def simulate_command(
-    folder: Annotated[Path, typer.Argument(help="Where the catalogue goes; made where missing.")],
+    folder: Annotated[Path, typer.Argument(help="Where the catalog goes; made where missing.")],
     scenes: Annotated[
         int, typer.Option(min=1, help="Pairs; of two and more that are drawn the last is under cloud.")
     ] = 3,
@@ -44,7 +44,7 @@ def simulate_command(
         ),
     ] = None,
 ) -> None:
-    """Write a catalogue of scenes whose error is known, to try things out without any data.
+    """Write a catalog of scenes whose error is known, to try things out without any data.
 
     With --from the pixels are real. The scene is registered first, and what its two images are off one
     another is taken out of each crop: the shift that each crop is then given (1.5 to 6 px, in truth.json)
@@ -54,13 +54,13 @@ def simulate_command(
 
     [bold]Example:[/bold] crosstie simulate many --from scenes/T14RNT-2048 --scenes 2000
     """
-    from crosstie.io.simulation.pairs import write_simulated_catalogue
+    from crosstie.io.simulation.pairs import write_simulated_catalog
 
     if real is None:
-        catalogue = write_simulated_catalogue(folder, seed=seed, scenes=scenes, size_px=size_px or DRAWN_PX)
+        catalog = write_simulated_catalog(folder, seed=seed, scenes=scenes, size_px=size_px or DRAWN_PX)
     else:
-        catalogue = _cut(folder, real, scenes=scenes, size_px=size_px or CROP_PX, seed=seed)
-    typer.echo(catalogue)
+        catalog = _cut(folder, real, scenes=scenes, size_px=size_px or CROP_PX, seed=seed)
+    typer.echo(catalog)
 
 
 def _cut(folder: Path, real: Path, *, scenes: int, size_px: int, seed: int) -> Path:

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from crosstie.cli.app import app, told
+from crosstie.cli.app import app, exit_codes
 from crosstie.cli.options import ConfigOption
 
 
 @app.command("site")
-@told
+@exit_codes
 def site_command(
     out: Annotated[
         str, typer.Option("--out", "-o", help="Where products are: a folder, file://… or s3://bucket/prefix.")

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from crosstie.cli.app import app, told
+from crosstie.cli.app import app, exit_codes
 
 
 @app.command("train")
-@told
+@exit_codes
 def train_command(
     scenes: Annotated[
         list[Path] | None,
@@ -32,7 +32,7 @@ def train_command(
         str | None,
         typer.Option(
             "--catalog",
-            help="Also learn from the pairs of a STAC catalogue, without labels: path or URL.",
+            help="Also learn from the pairs of a STAC catalog, without labels: path or URL.",
             show_default=False,
         ),
     ] = None,
@@ -100,7 +100,7 @@ def train_command(
 ) -> None:
     """Train the matcher, with labels or on your own archive. Killed and started again, it goes on.
 
-    Labelled scenes teach by their truth; pictures and the tiles of a catalogue's pairs by what a slow average
+    Labelled scenes teach by their truth; pictures and the tiles of a catalog's pairs by what a slow average
     of the network, the teacher, finds in them. Confidence is calibrated on labelled places that are held out.
 
     [bold]Example:[/bold] crosstie train T11SLT T11SMT --hold-out-east -13062627 --out runs/first
@@ -134,10 +134,10 @@ def train_command(
     if show_config:
         typer.echo(commented_yaml(settings), nl=False)
         return
-    from crosstie.flows.training.progress import told_on
+    from crosstie.flows.training.progress import report_progress_to
     from crosstie.flows.training.train import run_training, weights_path
 
-    with told_on(Console(stderr=True)):
+    with report_progress_to(Console(stderr=True)):
         if flow:
             from crosstie.flows.training.flow import training
 

@@ -17,9 +17,9 @@ from crosstie.flows.cluster.connect import GPU, OnCluster, connected, require_gp
 from crosstie.flows.cluster.workforce import look
 from crosstie.flows.registration.load_matcher import load_matcher
 from crosstie.flows.registration.pipeline import InProcess, register_plan
-from crosstie.flows.registration.plan import Plan, plan_pair
+from crosstie.flows.registration.plan import TilePlan, plan_pair
 from crosstie.io.raster import open_pair
-from crosstie.io.simulation.pairs import write_simulated_catalogue
+from crosstie.io.simulation.pairs import write_simulated_catalog
 
 pytestmark = pytest.mark.server
 
@@ -45,10 +45,10 @@ def client() -> Iterator[Client]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a simulated pair."""
     folder = tmp_path_factory.mktemp("simulated")
-    return write_simulated_catalogue(folder, scenes=1, size_px=384).parent / "place-000"
+    return write_simulated_catalog(folder, scenes=1, size_px=384).parent / "place-000"
 
 
-def planned(place: Path) -> Plan:
+def planned(place: Path) -> TilePlan:
     return plan_pair(*open_pair(place / "s2_tci.tif", place / "s1_vh.tif"), SETTINGS)
 
 

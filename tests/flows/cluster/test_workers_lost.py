@@ -18,11 +18,11 @@ from distributed import Client
 from picture_reader import SETTINGS, Journal, PictureReader, loader, planned, with_compute
 from servers.dask_cluster import DaskCluster, dask_cluster
 
-from crosstie.errors import DeadlyWorkError, NoWorkerError, WeightsError
+from crosstie.errors import NoWorkerError, WeightsError, WorkerLostError
 from crosstie.flows.cluster.connect import OnCluster, connected
 from crosstie.flows.cluster.workforce import AHEAD, look
 from crosstie.flows.registration.pipeline import InProcess, Progress, register_plan
-from crosstie.flows.registration.plan import Plan
+from crosstie.flows.registration.plan import TilePlan
 from crosstie.types import TiePoints
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -46,14 +46,14 @@ def cluster(processes: DaskCluster) -> Iterator[DaskCluster]:
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+def plan(tmp_path_factory: pytest.TempPathFactory) -> TilePlan:
     plan = planned(tmp_path_factory.mktemp("pair"))
     assert len(plan.tiles) == 144
     return plan
 
 
 @pytest.fixture(scope="module")
-def undisturbed(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> TiePoints:
+def undisturbed(plan: TilePlan, tmp_path_factory: pytest.TempPathFactory) -> TiePoints:
     """What one process finds that nobody kills."""
     matcher = PictureReader(tmp_path_factory.mktemp("journal") / "alone.jsonl")
     return register_plan(plan, InProcess(matcher), SETTINGS).points
@@ -83,7 +83,7 @@ def after(tiles: int, act: Callable[[], object]) -> Progress:
 
 
 def test_a_matching_worker_killed_mid_scene_costs_the_windows_that_it_had(
-    cluster: DaskCluster, plan: Plan, undisturbed: TiePoints, journal: Journal
+    cluster: DaskCluster, plan: TilePlan, undisturbed: TiePoints, journal: Journal
 ) -> None:
     cluster.start("matcher-0", "matcher-1")
     victim = cluster.workers["matcher-0"].pid
@@ -106,7 +106,7 @@ def test_a_matching_worker_killed_mid_scene_costs_the_windows_that_it_had(
 
 @pytest.mark.parametrize("everyone", [False, True], ids=["no matcher is left", "nobody is left"])
 def test_the_scene_waits_for_workers_that_come_late_and_are_told_the_network(
-    cluster: DaskCluster, plan: Plan, undisturbed: TiePoints, journal: Journal, everyone: bool
+    cluster: DaskCluster, plan: TilePlan, undisturbed: TiePoints, journal: Journal, everyone: bool
 ) -> None:
     cluster.start("matcher-0")
     settings = with_compute(cluster=cluster.address, gpu_wait_s=300.0)
@@ -125,7 +125,7 @@ def test_the_scene_waits_for_workers_that_come_late_and_are_told_the_network(
     assert len(journal.processes) == 2
 
 
-def test_a_worker_that_joins_is_used(cluster: DaskCluster, plan: Plan, journal: Journal) -> None:
+def test_a_worker_that_joins_is_used(cluster: DaskCluster, plan: TilePlan, journal: Journal) -> None:
     cluster.start("matcher-0")
     settings = with_compute(cluster=cluster.address)
     with connected(settings.compute, loader(journal.path, seconds=0.3)) as client:
@@ -138,7 +138,7 @@ def test_a_worker_that_joins_is_used(cluster: DaskCluster, plan: Plan, journal: 
 
 def test_without_a_matching_worker_a_pair_warns_waits_and_fails_and_the_next_goes_on(
     cluster: DaskCluster,
-    plan: Plan,
+    plan: TilePlan,
     undisturbed: TiePoints,
     journal: Journal,
     caplog: pytest.LogCaptureFixture,
@@ -173,7 +173,7 @@ def tasks_left(client: Client) -> bool:
 
 
 def test_a_worker_that_cannot_load_the_network_is_given_no_tile(
-    cluster: DaskCluster, plan: Plan, undisturbed: TiePoints, journal: Journal, tmp_path: Path
+    cluster: DaskCluster, plan: TilePlan, undisturbed: TiePoints, journal: Journal, tmp_path: Path
 ) -> None:
     cluster.start("matcher-0")
     broken = tmp_path / "broken"
@@ -204,7 +204,7 @@ def test_where_no_worker_can_load_the_network_the_start_says_why(
 
 
 def test_runs_with_the_same_weights_share_the_network_and_other_weights_are_refused(
-    cluster: DaskCluster, plan: Plan, journal: Journal
+    cluster: DaskCluster, plan: TilePlan, journal: Journal
 ) -> None:
     cluster.start("matcher-0")
     settings = with_compute(cluster=cluster.address)
@@ -221,7 +221,7 @@ def test_runs_with_the_same_weights_share_the_network_and_other_weights_are_refu
 
 
 def test_pairs_share_one_client_and_what_may_be_under_way(
-    cluster: DaskCluster, plan: Plan, undisturbed: TiePoints, journal: Journal
+    cluster: DaskCluster, plan: TilePlan, undisturbed: TiePoints, journal: Journal
 ) -> None:
     cluster.start("matcher-0")
     settings = with_compute(cluster=cluster.address)
@@ -247,7 +247,9 @@ def test_pairs_share_one_client_and_what_may_be_under_way(
     assert max(under_way) < 3 * AHEAD * pairs / 2
 
 
-def test_a_scheduler_that_goes_is_an_error_of_the_pair(tmp_path: Path, plan: Plan, journal: Journal) -> None:
+def test_a_scheduler_that_goes_is_an_error_of_the_pair(
+    tmp_path: Path, plan: TilePlan, journal: Journal
+) -> None:
     environment = {"PYTHONPATH": str(TESTS)}
     with dask_cluster(tmp_path, workers=["reader-0", "matcher-0"], environment=environment) as cluster:
         settings = with_compute(cluster=cluster.address, worker_timeout_s=2.0)
@@ -259,7 +261,9 @@ def test_a_scheduler_that_goes_is_an_error_of_the_pair(tmp_path: Path, plan: Pla
                     )
 
 
-def test_a_local_cluster_starts_its_dead_again(plan: Plan, undisturbed: TiePoints, journal: Journal) -> None:
+def test_a_local_cluster_starts_its_dead_again(
+    plan: TilePlan, undisturbed: TiePoints, journal: Journal
+) -> None:
     settings = with_compute()
     with connected(settings.compute, loader(journal.path, seconds=0.05)) as client:
         process = client.run(os.getpid)
@@ -276,7 +280,7 @@ def test_a_local_cluster_starts_its_dead_again(plan: Plan, undisturbed: TiePoint
 
 
 def test_a_window_that_kills_its_workers_is_an_error_of_its_pair_alone(
-    plan: Plan, undisturbed: TiePoints, journal: Journal, tmp_path: Path
+    plan: TilePlan, undisturbed: TiePoints, journal: Journal, tmp_path: Path
 ) -> None:
     # One window: of several, one that nobody suspects yet may kill the worker on which an innocent is tried.
     deadly = planned(tmp_path, seed=5, size_px=192, deadly=True)
@@ -287,6 +291,6 @@ def test_a_window_that_kills_its_workers_is_an_error_of_its_pair_alone(
         ThreadPoolExecutor(2) as pairs,
     ):
         healthy = pairs.submit(register_plan, plan, OnCluster(client), settings)
-        with pytest.raises(DeadlyWorkError, match=r"window 1 of this pair: each of 4 workers"):
+        with pytest.raises(WorkerLostError, match=r"window 1 of this pair: each of 4 workers"):
             register_plan(deadly, OnCluster(client), settings)
         assert_same(healthy.result(300).points, undisturbed)

@@ -123,12 +123,12 @@ def test_ten_notices_in_two_forms_start_one_run(server: PrefectServer, listener:
 def test_a_run_is_told_what_the_listener_was_told_and_no_more(
     server: PrefectServer, listener: Listener
 ) -> None:
-    message = item(scene(1)) | {"catalogue": "evil", "out": "s3://evil", "settings": {"weights": "evil"}}
+    message = item(scene(1)) | {"catalog": "evil", "out": "s3://evil", "settings": {"weights": "evil"}}
     assert listener.post(message).status_code == 202
     (run,) = runs(server, scene(1))
     assert run["parameters"] == {
         "scene_id": scene(1),
-        "catalogue": str(listener.log.parent / "catalog.json"),
+        "catalog": str(listener.log.parent / "catalog.json"),
         "out": "s3://products",
         "settings": {"tiles": {"size_px": 128}},
     }
@@ -364,7 +364,7 @@ def with_starter(url: str, act: Callable[[RunStarter], Awaitable[T]], dedupe_s: 
 
     async def run() -> T:
         async with get_client() as client:
-            where = {"catalogue": "c", "out": "o", "settings": {}}
+            where = {"catalog": "c", "out": "o", "settings": {}}
             return await act(RunStarter(client, "crosstie-new-scene/new-scene", where, dedupe_s, 60.0))
 
     with temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 8}):

@@ -24,16 +24,16 @@ from servers.process import LOOPBACK, free_ports
 
 from crosstie.config import ObserveSettings
 from crosstie.errors import NoWorkerError
-from crosstie.flows.observe.context import about, working_on
+from crosstie.flows.observe.context import bind_context, log_context
 from crosstie.flows.observe.json_lines import JsonLines
 from crosstie.flows.observe.run_metrics import PAIRS, RUN, UNDER_WAY, UnderWay
 from crosstie.flows.observe.worker_metrics import GpuMemory
-from crosstie.flows.runs.failure_codes import Trouble
+from crosstie.flows.runs.failure_codes import FailureCause
 from crosstie.flows.runs.outcome import Outcome
 from crosstie.flows.runs.pair import PairFailedError
 from crosstie.flows.runs.pairs import _may_help
 from crosstie.flows.runs.record import note
-from crosstie.io.simulation.pairs import write_simulated_catalogue
+from crosstie.io.simulation.pairs import write_simulated_catalog
 
 PATIENCE_S = 60.0
 
@@ -55,7 +55,7 @@ def line_of(message: str, *given: object, **record: Any) -> dict[str, Any]:
 
 
 def test_a_line_says_what_it_is_about() -> None:
-    with working_on(flow="nightly", flow_run_id="f1"), working_on(pair_key="a__b"):
+    with bind_context(flow="nightly", flow_run_id="f1"), bind_context(pair_key="a__b"):
         line = line_of(
             "%d tiles", 12, verdict="unreliable", reasons=["water"], seconds=8.5, raster="not told"
         )
@@ -71,11 +71,11 @@ def test_a_line_says_what_it_is_about() -> None:
         "reasons": ["water"],
         "seconds": 8.5,
     }
-    assert about() == {}
+    assert log_context() == {}
 
 
 def test_what_prefect_says_of_a_record_goes_before_the_context() -> None:
-    with working_on(flow_run_id="of the context"):
+    with bind_context(flow_run_id="of the context"):
         assert line_of("x", flow_run_id="of the record")["flow_run_id"] == "of the record"
 
 
@@ -179,7 +179,7 @@ def test_a_pair_that_is_tried_again_is_counted(again: bool) -> None:
         return RUN.get_sample_value("crosstie_retries_total", {"kind": "pair"}) or 0
 
     before = count()
-    problem = PairFailedError(Trouble("connection", "gone", again))
+    problem = PairFailedError(FailureCause("connection", "gone", again))
     assert _may_help(None, None, Ended(problem)) is again
     assert count() - before == again
 
@@ -390,7 +390,7 @@ FETCHING = """
 
 
 def test_what_gdal_fetches_is_what_the_server_sent(tmp_path: Path) -> None:
-    place = write_simulated_catalogue(tmp_path, scenes=1, size_px=384).parent / "place-000"
+    place = write_simulated_catalog(tmp_path, scenes=1, size_px=384).parent / "place-000"
     Ranged.body = (place / "s1_vh.tif").read_bytes()
     server = ThreadingHTTPServer((LOOPBACK, 0), Ranged)
     server.daemon_threads = True
@@ -414,22 +414,22 @@ TRACING = """
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-    from crosstie.flows.observe.context import about, working_on
-    from crosstie.flows.observe.tracing import continued, luggage, step
+    from crosstie.flows.observe.context import log_context, bind_context
+    from crosstie.flows.observe.tracing import continued, trace_context, step
 
-    with working_on(pair_key="a__b"), step("unseen"):
-        assert luggage() == {"pair_key": "a__b"}, "nobody traces: nothing is sent along but the pair"
-        with continued("unseen", luggage()):
-            assert about()["pair_key"] == "a__b"
+    with bind_context(pair_key="a__b"), step("unseen"):
+        assert trace_context() == {"pair_key": "a__b"}, "nobody traces: nothing is sent along but the pair"
+        with continued("unseen", trace_context()):
+            assert log_context()["pair_key"] == "a__b"
 
     spans = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
     trace.set_tracer_provider(provider)
-    with working_on(pair_key="a__b"), step("measure"):
-        sent = json.loads(json.dumps(luggage()))
+    with bind_context(pair_key="a__b"), step("measure"):
+        sent = json.loads(json.dumps(trace_context()))
     with continued("read window", sent):  # as in another process: outside the span, and later
-        assert about()["pair_key"] == "a__b"
+        assert log_context()["pair_key"] == "a__b"
     window, measure = sorted(spans.get_finished_spans(), key=lambda span: span.name, reverse=True)
     assert (measure.name, window.name) == ("measure", "read window")
     assert window.parent.span_id == measure.context.span_id

@@ -20,12 +20,12 @@ from crosstie.config import load_settings
 from crosstie.flows.cluster.connect import connected
 from crosstie.flows.cluster.workforce import workforce_of
 from crosstie.flows.discovery.pairs import find_pairs
-from crosstie.flows.observe.context import working_on
+from crosstie.flows.observe.context import bind_context
 from crosstie.flows.observe.run_metrics import RUN, UNDER_WAY
 from crosstie.flows.registration.load_matcher import load_matcher, weights_sha256
 from crosstie.flows.runs.pair import Batch, PairFailedError, register_pair
 from crosstie.flows.runs.progress import _LISTENER
-from crosstie.io.simulation.pairs import write_simulated_catalogue
+from crosstie.io.simulation.pairs import write_simulated_catalog
 
 pytestmark = pytest.mark.server
 
@@ -75,7 +75,7 @@ class Night:
 @pytest.fixture(scope="module")
 def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
     folder = tmp_path_factory.mktemp("night")
-    catalogue = write_simulated_catalogue(folder / "scenes", scenes=2, size_px=192)
+    catalog = write_simulated_catalog(folder / "scenes", scenes=2, size_px=192)
     broken = folder / "scenes" / "place-001" / "s1_vh.tif"
     with broken.open("r+b") as file:  # the header stays, the pixels after it do not
         file.seek(600)
@@ -113,7 +113,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
             options={**OPTIONS, "compute.cluster": address, "compute.worker_timeout_s": PATIENCE_S,
                      "tiles.size_px": 64, "tiles.stride_px": 16, "compute.chunk_px": 64}
         )  # fmt: skip
-        pairs = sorted(find_pairs(str(catalogue), settings), key=lambda pair: "001" in pair.key)
+        pairs = sorted(find_pairs(str(catalog), settings), key=lambda pair: "001" in pair.key)
         batch = Batch(str(folder / "out"), settings, weights_sha256(settings))
         before = samples(generate_latest(RUN).decode())
         under_way: list[Samples] = []
@@ -121,7 +121,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
         with (
             connected(settings.compute, partial(load_matcher, settings)) as client,
             UNDER_WAY.working(workforce_of(client)),
-            working_on(flow="nightly", flow_run_id="f1"),
+            bind_context(flow="nightly", flow_run_id="f1"),
         ):
             with hearing(under_way):
                 register_pair(pairs[0], batch)

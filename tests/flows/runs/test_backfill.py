@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fleet_runs import Archive, Fleet, commits, fleet_of, leftovers, write_archive
 
-from crosstie.errors import CatalogueError, SettingsError
+from crosstie.errors import CatalogError, SettingsError
 from crosstie.io.archive.claims import take
 from crosstie.io.archive.failures import failures
 from crosstie.io.storage.store import open_store
@@ -19,8 +19,8 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 PLACES = 5
 SPAN = {
-    "catalogue__start_utc": "2025-06-01",
-    "catalogue__end_utc": "2025-07-31",
+    "catalog__start_utc": "2025-06-01",
+    "catalog__end_utc": "2025-07-31",
     "backfill__partition_days": 10,
 }
 
@@ -37,12 +37,12 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 
 
 @pytest.fixture(scope="module")
-def catalogue(archive: Archive) -> str:
+def catalog(archive: Archive) -> str:
     return archive.write("all.json", archive.items)
 
 
-def command(catalogue: str, out: Path) -> list[str]:
-    return ["backfill", "--catalog", catalogue, "--out", str(out), "--start", "2025-06-01",
+def command(catalog: str, out: Path) -> list[str]:
+    return ["backfill", "--catalog", catalog, "--out", str(out), "--start", "2025-06-01",
             "--end", "2025-07-31", "--partition-days", "10"]  # fmt: skip
 
 
@@ -52,8 +52,8 @@ def registered(text: str) -> list[str]:
     return [pair for pair, _, how in ends if how.startswith(("corrected", "already_aligned", "unreliable"))]
 
 
-def test_two_runs_that_race_do_each_pair_once(fleet: Fleet, catalogue: str, tmp_path: Path) -> None:
-    runs = [fleet.start(*command(catalogue, tmp_path / "out")) for _ in range(2)]
+def test_two_runs_that_race_do_each_pair_once(fleet: Fleet, catalog: str, tmp_path: Path) -> None:
+    runs = [fleet.start(*command(catalog, tmp_path / "out")) for _ in range(2)]
     said = [run.communicate(timeout=300) for run in runs]
     # The clouded pair is unreliable: exit code 3. Or 0, where the other run was at it to the end.
     assert {run.returncode for run in runs} <= {0, 3}, said
@@ -65,12 +65,12 @@ def test_two_runs_that_race_do_each_pair_once(fleet: Fleet, catalogue: str, tmp_
 
 
 def test_killed_and_started_again_it_goes_on_where_it_was(
-    fleet: Fleet, catalogue: str, tmp_path: Path
+    fleet: Fleet, catalog: str, tmp_path: Path
 ) -> None:
     from crosstie.flows.backfill import Backfill, run_backfill
 
     out = tmp_path / "out"
-    run = fleet.start(*command(catalogue, out), compute__pairs_at_once=1)
+    run = fleet.start(*command(catalog, out), compute__pairs_at_once=1)
     assert run.stderr is not None
     for line in run.stderr:
         if "tiles to match" in line and commits(out):
@@ -81,7 +81,7 @@ def test_killed_and_started_again_it_goes_on_where_it_was(
     assert 1 <= len(before) < PLACES
     assert len(leftovers(out, "_CLAIM")) == 1
     begin = time.monotonic()
-    tally = run_backfill(catalogue, str(out), fleet.settings(**SPAN), Backfill())
+    tally = run_backfill(catalog, str(out), fleet.settings(**SPAN), Backfill())
     assert time.monotonic() - begin < 200  # a claim would hold for 300 s: its owner was seen to be dead
     assert (tally.already_done, tally.tried) == (len(before), PLACES - len(before))
     after = commits(out)
@@ -91,13 +91,13 @@ def test_killed_and_started_again_it_goes_on_where_it_was(
 
 
 def test_what_takes_too_long_is_given_up_and_can_be_tried_again_alone(
-    fleet: Fleet, archive: Archive, catalogue: str, tmp_path: Path
+    fleet: Fleet, archive: Archive, catalog: str, tmp_path: Path
 ) -> None:
     from crosstie.flows.backfill import Backfill, planned, run_backfill
 
     out = str(tmp_path / "out")
     hasty = fleet.settings(**SPAN, runs__pair_timeout_s=0.001)
-    tally = run_backfill(catalogue, out, hasty, Backfill())
+    tally = run_backfill(catalog, out, hasty, Backfill())
     assert tally.codes == {"time_limit": PLACES}
     assert not tally.is_complete
     kept = list(failures(open_store(out)))
@@ -110,30 +110,30 @@ def test_what_takes_too_long_is_given_up_and_can_be_tried_again_alone(
     extra = archive.write("extra.json", [{**item, "id": f"{item['id']}_B"} for item in archive.items[:2]])
     settings = fleet.settings(**SPAN)
     assert run_backfill(extra, out, settings, Backfill(only_failed=True)).over == 0
-    assert run_backfill(catalogue, out, settings, Backfill(only_failed=True, code="storage")).over == 0
-    plan = list(planned(catalogue, out, settings, Backfill(only_failed=True, code="time_limit")))
+    assert run_backfill(catalog, out, settings, Backfill(only_failed=True, code="storage")).over == 0
+    plan = list(planned(catalog, out, settings, Backfill(only_failed=True, code="time_limit")))
     assert sum(part.to_do for part in plan) == sum(part.failed for part in plan) == PLACES
-    again = run_backfill(catalogue, out, settings, Backfill(only_failed=True, code="time_limit"))
+    again = run_backfill(catalog, out, settings, Backfill(only_failed=True, code="time_limit"))
     assert (again.tried, again.codes) == (PLACES, {})
     assert list(failures(open_store(out))) == []
-    plan = list(planned(catalogue, out, settings, Backfill()))
+    plan = list(planned(catalog, out, settings, Backfill()))
     assert [sum(getattr(part, name) for part in plan) for name in ("pairs", "done", "to_do")] == [5, 5, 0]
 
 
 def test_a_dry_run_counts_by_period_and_knows_how_long_from_earlier_runs(
-    fleet: Fleet, archive: Archive, catalogue: str, tmp_path: Path
+    fleet: Fleet, archive: Archive, catalog: str, tmp_path: Path
 ) -> None:
     from crosstie.flows.backfill import Backfill, planned, run_backfill
 
     out, settings = tmp_path / "out", fleet.settings(**SPAN)
-    plan = list(planned(catalogue, str(out), settings, Backfill()))
+    plan = list(planned(catalog, str(out), settings, Backfill()))
     assert not out.exists()
     # 61 days in periods of ten, the newest first; references of June 4th, 9th, 14th, 19th and 24th
     assert [part.pairs for part in plan] == [0, 0, 0, 0, 1, 2, 2]
     assert plan[0].period.start_utc > plan[-1].period.start_utc
     assert {part.estimated_s for part in plan} == {None}
     run_backfill(archive.write("one.json", archive.items[:2]), str(out), settings, Backfill(order="oldest"))
-    plan = list(planned(catalogue, str(out), settings, Backfill()))
+    plan = list(planned(catalog, str(out), settings, Backfill()))
     assert sum(part.to_do for part in plan) == PLACES - 1
     assert all((part.estimated_s or 0) > 0 for part in plan if part.to_do)
 
@@ -160,12 +160,12 @@ def test_a_pair_that_another_run_holds_is_left_to_it(fleet: Fleet, archive: Arch
     assert len(commits(tmp_path / "out")) == 2
 
 
-def test_what_a_backfill_cannot_begin_leaves_nothing(fleet: Fleet, catalogue: str, tmp_path: Path) -> None:
+def test_what_a_backfill_cannot_begin_leaves_nothing(fleet: Fleet, catalog: str, tmp_path: Path) -> None:
     from crosstie.flows.backfill import Backfill, run_backfill
 
     with pytest.raises(SettingsError, match="--start"):
-        run_backfill(catalogue, str(tmp_path / "out"), fleet.settings(), Backfill())
-    with pytest.raises(CatalogueError, match=r"absent\.json"):
+        run_backfill(catalog, str(tmp_path / "out"), fleet.settings(), Backfill())
+    with pytest.raises(CatalogError, match=r"absent\.json"):
         run_backfill(str(tmp_path / "absent.json"), str(tmp_path / "out"), fleet.settings(**SPAN), Backfill())
     with pytest.raises(SettingsError, match="only_failed"):
         Backfill(code="time_limit")
@@ -197,12 +197,12 @@ def test_artifacts_and_log_tell_what_became_of_a_run(fleet: Fleet, archive: Arch
     assert log["pairs"] == 2
 
 
-def test_help_and_exit_codes_of_the_command(fleet: Fleet, catalogue: str, tmp_path: Path) -> None:
-    dry = fleet.start(*command(catalogue, tmp_path / "out"), "--dry-run")
+def test_help_and_exit_codes_of_the_command(fleet: Fleet, catalog: str, tmp_path: Path) -> None:
+    dry = fleet.start(*command(catalog, tmp_path / "out"), "--dry-run")
     said, _ = dry.communicate(timeout=120)
     assert dry.returncode == 0
     assert "5 pairs, 5 to do" in said
     assert not (tmp_path / "out").exists()
-    bad = fleet.start("backfill", "--catalog", catalogue, "--out", str(tmp_path / "out"))
+    bad = fleet.start("backfill", "--catalog", catalog, "--out", str(tmp_path / "out"))
     assert bad.communicate(timeout=120)[1].startswith("error: a backfill needs to know from when on")
     assert bad.returncode == 2

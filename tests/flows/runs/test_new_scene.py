@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from fleet_runs import Archive, Fleet, commits, fleet_of, moved, write_archive
 
-from crosstie.errors import CatalogueError, SettingsError
+from crosstie.errors import CatalogError, SettingsError
 from crosstie.flows.discovery.periods import between, pairs_of_period, pairs_since, parted
 from crosstie.io.archive.failures import failures
 from crosstie.io.storage.store import open_store
@@ -53,26 +53,26 @@ def test_a_new_optical_scene_is_registered_with_its_best_partner(
 ) -> None:
     from crosstie.flows.new_scene import run_new_scene
 
-    catalogue = archive.write("visits.json", visits(archive))
-    (outcome,) = run_new_scene("OPT_B", catalogue, str(tmp_path), fleet.settings())
+    catalog = archive.write("visits.json", visits(archive))
+    (outcome,) = run_new_scene("OPT_B", catalog, str(tmp_path), fleet.settings())
     assert outcome.pair_key == "OPT_B__SAR_B"
     assert set(commits(tmp_path)) == {"OPT_B__SAR_B"}
-    (again,) = run_new_scene("OPT_B", catalogue, str(tmp_path), fleet.settings())
+    (again,) = run_new_scene("OPT_B", catalog, str(tmp_path), fleet.settings())
     assert again.already_done
 
 
-def test_a_scene_that_the_catalogue_has_only_later_is_waited_for(
+def test_a_scene_that_the_catalog_has_only_later_is_waited_for(
     fleet: Fleet, archive: Archive, tmp_path: Path
 ) -> None:
     from crosstie.flows.new_scene import run_new_scene
 
     all_visits = visits(archive)
-    catalogue = archive.write("late.json", [item for item in all_visits if item["id"] != "OPT_B"])
-    with pytest.raises(CatalogueError, match="OPT_B"):
-        run_new_scene("OPT_B", catalogue, str(tmp_path), fleet.settings())
+    catalog = archive.write("late.json", [item for item in all_visits if item["id"] != "OPT_B"])
+    with pytest.raises(CatalogError, match="OPT_B"):
+        run_new_scene("OPT_B", catalog, str(tmp_path), fleet.settings())
     later = threading.Timer(2.0, archive.write, ("late.json", all_visits))
     later.start()
-    (outcome,) = run_new_scene("OPT_B", catalogue, str(tmp_path), fleet.settings(runs__scene_wait_s=8))
+    (outcome,) = run_new_scene("OPT_B", catalog, str(tmp_path), fleet.settings(runs__scene_wait_s=8))
     later.join()
     assert outcome.pair_key == "OPT_B__SAR_B"
 
@@ -82,16 +82,16 @@ def test_a_new_radar_scene_is_registered_where_it_is_the_best(
 ) -> None:
     from crosstie.flows.new_scene import partners_of, run_new_scene
 
-    catalogue = archive.write("visits.json", visits(archive))
+    catalog = archive.write("visits.json", visits(archive))
     settings = fleet.settings()
-    (outcome,) = run_new_scene("SAR_A", catalogue, str(tmp_path), settings)
+    (outcome,) = run_new_scene("SAR_A", catalog, str(tmp_path), settings)
     assert outcome.pair_key == "OPT_A__SAR_A"
     # It lies within max_days of both, and each has a better partner: rivals are looked at, too.
-    nobodys = partners_of(catalogue, "SAR_FAR", settings)
+    nobodys = partners_of(catalog, "SAR_FAR", settings)
     assert nobodys.pairs == ()
     assert "better" in str(nobodys.why_none)
     both = fleet.settings(pairing__best_n=3)
-    assert {pair.key for pair in partners_of(catalogue, "SAR_FAR", both).pairs} == {
+    assert {pair.key for pair in partners_of(catalog, "SAR_FAR", both).pairs} == {
         "OPT_A__SAR_FAR",
         "OPT_B__SAR_FAR",
     }
@@ -100,9 +100,9 @@ def test_a_new_radar_scene_is_registered_where_it_is_the_best(
 def test_a_scene_that_nobody_knows_is_bad_input(fleet: Fleet, archive: Archive, tmp_path: Path) -> None:
     from crosstie.flows.new_scene import run_new_scene
 
-    catalogue = archive.write("visits.json", visits(archive))
-    with pytest.raises(CatalogueError, match=r"visits\.json.* no scene 'S2_ABSENT'"):
-        run_new_scene("S2_ABSENT", catalogue, str(tmp_path / "out"), fleet.settings())
+    catalog = archive.write("visits.json", visits(archive))
+    with pytest.raises(CatalogError, match=r"visits\.json.* no scene 'S2_ABSENT'"):
+        run_new_scene("S2_ABSENT", catalog, str(tmp_path / "out"), fleet.settings())
     assert not (tmp_path / "out").exists()
 
 
@@ -113,9 +113,9 @@ def test_a_night_looks_at_what_is_new_since_the_last_success(
 
     def night(look_back_days: float, *pairs: Sequence[dict[str, Any]]) -> dict[str, bool]:
         """Pairs that a night looks at, and whether it registers them."""
-        catalogue = archive.write("growing.json", [item for pair in pairs for item in pair])
+        catalog = archive.write("growing.json", [item for pair in pairs for item in pair])
         settings = fleet.settings(nightly__look_back_days=look_back_days)
-        outcomes = run_nightly(catalogue, str(tmp_path), settings)
+        outcomes = run_nightly(catalog, str(tmp_path), settings)
         return {outcome.pair_key: not outcome.already_done for outcome in outcomes}
 
     long_ago, other = archive.pairs[0], archive.pairs[1]
@@ -130,27 +130,27 @@ def test_a_night_looks_at_what_is_new_since_the_last_success(
 def test_a_night_that_was_not_whole_is_no_success(fleet: Fleet, archive: Archive, tmp_path: Path) -> None:
     from crosstie.flows.nightly import run_nightly
 
-    catalogue = archive.write("two.json", archive.items[:4])
+    catalog = archive.write("two.json", archive.items[:4])
     settings = fleet.settings(nightly__look_back_days=1)
-    assert len(run_nightly(catalogue, str(tmp_path), settings, limit=1)) == 1
+    assert len(run_nightly(catalog, str(tmp_path), settings, limit=1)) == 1
     hasty = fleet.settings(nightly__look_back_days=1, runs__pair_timeout_s=0.001)
-    assert [o.verdict for o in run_nightly(catalogue, str(tmp_path), hasty)].count("failed") == 1
-    assert len(run_nightly(catalogue, str(tmp_path), settings)) == 2
-    assert run_nightly(catalogue, str(tmp_path), settings) == []  # now it was one, and nothing is new
+    assert [o.verdict for o in run_nightly(catalog, str(tmp_path), hasty)].count("failed") == 1
+    assert len(run_nightly(catalog, str(tmp_path), settings)) == 2
+    assert run_nightly(catalog, str(tmp_path), settings) == []  # now it was one, and nothing is new
 
 
 def test_parts_by_time_hold_the_pairs_of_the_whole(fleet: Fleet, archive: Archive) -> None:
-    catalogue = archive.write("visits.json", visits(archive))
+    catalog = archive.write("visits.json", visits(archive))
     settings = fleet.settings(pairing__max_days=5, pairing__best_n=2)
     start, end = datetime(2025, 6, 1, tzinfo=UTC), datetime(2025, 6, 30, tzinfo=UTC)
-    whole = [pair.key for pair in pairs_since(catalogue, settings, start)]
+    whole = [pair.key for pair in pairs_since(catalog, settings, start)]
     assert len(whole) == 4
     for days in (0.7, 3, 5, 100):
         periods = parted(start, end, days=days, newest_first=False)
-        parts = [pair for period in periods for pair in pairs_of_period(catalogue, settings, period)]
+        parts = [pair for period in periods for pair in pairs_of_period(catalog, settings, period)]
         assert sorted(pair.key for pair in parts) == whole
     # A secondary is new, its reference is not; and the better partner of that one is older still.
-    new = pairs_since(catalogue, settings, datetime(2025, 6, 4, 12, tzinfo=UTC))
+    new = pairs_since(catalog, settings, datetime(2025, 6, 4, 12, tzinfo=UTC))
     assert {pair.key for pair in new} == {"OPT_A__SAR_A", "OPT_B__SAR_A", "OPT_B__SAR_B"}
 
 
@@ -163,12 +163,12 @@ def test_the_last_moment_of_a_span_belongs_to_it() -> None:
 
 
 def test_a_window_never_asks_for_more_than_the_settings_do(fleet: Fleet) -> None:
-    settings = fleet.settings(catalogue__start_utc="2025-06-10", catalogue__end_utc="2025-06-20")
+    settings = fleet.settings(catalog__start_utc="2025-06-10", catalog__end_utc="2025-06-20")
     day = partial(datetime, 2025, 6, tzinfo=UTC)
-    wider = between(settings, day(1), day(30)).catalogue.interval_utc
-    assert wider == settings.catalogue.interval_utc
-    assert between(settings, day(12), day(15)).catalogue.interval_utc == (day(12), day(15))
-    start, end = between(settings, day(25), None).catalogue.interval_utc
+    wider = between(settings, day(1), day(30)).catalog.interval_utc
+    assert wider == settings.catalog.interval_utc
+    assert between(settings, day(12), day(15)).catalog.interval_utc == (day(12), day(15))
+    start, end = between(settings, day(25), None).catalog.interval_utc
     assert start == end  # nothing
 
 
@@ -290,7 +290,7 @@ def test_no_secret_of_an_address_reaches_prefect_or_the_products(
     address = network.url.replace("//", "//me:kept-to-myself@") + "/one.json?token=kept-to-myself&v=1"
     (outcome,) = run_nightly(address, str(tmp_path), fleet.settings())
     assert outcome.verdict != "failed"
-    with pytest.raises(CatalogueError) as told:
+    with pytest.raises(CatalogError) as told:
         run_nightly(address.replace("one.json", "absent.json"), str(tmp_path), fleet.settings())
     assert "kept-to-myself" not in str(told.value)
     with pytest.raises(SettingsError, match="withdraw that secret"):

@@ -20,9 +20,9 @@ import rasterio
 from affine import Affine
 
 from crosstie.config import load_settings
-from crosstie.errors import CatalogueError
+from crosstie.errors import CatalogError
 from crosstie.flows.runs.prefect_env import prepare
-from crosstie.io.simulation.pairs import write_simulated_catalogue
+from crosstie.io.simulation.pairs import write_simulated_catalog
 
 if TYPE_CHECKING:
     from crosstie.flows.runs.outcome import Outcome
@@ -61,22 +61,22 @@ def run(prefect_home: Path) -> Run:
 
 
 @pytest.fixture(scope="module")
-def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three places: one to correct, one whose SAR file is cut short, one under cloud."""
-    path = write_simulated_catalogue(tmp_path_factory.mktemp("catalogue"), scenes=3, size_px=SIZE)
+    path = write_simulated_catalog(tmp_path_factory.mktemp("catalog"), scenes=3, size_px=SIZE)
     broken = path.parent / "place-001" / "s1_vh.tif"
     broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 3])
     return path
 
 
 @pytest.fixture(scope="module")
-def first(run: Run, catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Outcome]]:
+def first(run: Run, catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Outcome]]:
     """Products of an undisturbed run, and what it said."""
     out = tmp_path_factory.mktemp("out") / "products"
-    return out, run(str(catalogue), str(out), SETTINGS)
+    return out, run(str(catalog), str(out), SETTINGS)
 
 
-def test_every_pair_has_its_own_outcome(first: tuple[Path, list[Outcome]], catalogue: Path) -> None:
+def test_every_pair_has_its_own_outcome(first: tuple[Path, list[Outcome]], catalog: Path) -> None:
     out, outcomes = first
     assert [outcome.verdict for outcome in outcomes] == ["corrected", "failed", "unreliable"]
     assert outcomes[1].reasons == ("unreadable_raster",)
@@ -88,8 +88,8 @@ def test_every_pair_has_its_own_outcome(first: tuple[Path, list[Outcome]], catal
     assert sorted(index["verdict"]) == ["corrected", "unreliable"]
 
     correction = read_correction(outcomes[0])
-    truth = json.loads((catalogue.parent / "truth.json").read_text())["pairs"][0]
-    with rasterio.open(catalogue.parent / "place-000" / "s1_vh.tif") as raster:
+    truth = json.loads((catalog.parent / "truth.json").read_text())["pairs"][0]
+    with rasterio.open(catalog.parent / "place-000" / "s1_vh.tif") as raster:
         middle = raster.transform @ (SIZE / 2, SIZE / 2)
     found, true = Affine(*correction["affine"]) @ middle, Affine(*truth["true_affine"]) @ middle
     assert math.dist(found, true) < 5  # half a pixel, on one small simulated scene
@@ -104,26 +104,26 @@ def read_correction(outcome: Outcome) -> dict[str, Any]:
 
 
 def test_a_second_run_computes_nothing_that_is_done(
-    run: Run, first: tuple[Path, list[Outcome]], catalogue: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, first: tuple[Path, list[Outcome]], catalog: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, outcomes = first
     before = state(out)
-    again = run(str(catalogue), str(out), SETTINGS)
+    again = run(str(catalog), str(out), SETTINGS)
     assert [outcome.already_done for outcome in again] == [True, False, True]  # what failed is tried again
     assert [outcome.verdict for outcome in again] == [outcome.verdict for outcome in outcomes]
     assert state(out) == before
 
 
-def test_other_settings_are_another_run(run: Run, first: tuple[Path, list[Outcome]], catalogue: Path) -> None:
+def test_other_settings_are_another_run(run: Run, first: tuple[Path, list[Outcome]], catalog: Path) -> None:
     out, _ = first
     other = load_settings(options={**OPTIONS, "tiles.search_px": 15})
-    (outcome,) = run(str(catalogue), str(out), other, limit=1)
+    (outcome,) = run(str(catalog), str(out), other, limit=1)
     assert not outcome.already_done
     assert len(list(out.rglob("_COMMIT"))) == 3
 
 
-def test_a_catalogue_that_is_not_there_is_bad_input(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(CatalogueError, match=r"absent\.json"):
+def test_a_catalog_that_is_not_there_is_bad_input(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match=r"absent\.json"):
         run(str(tmp_path / "absent.json"), str(tmp_path / "out"), SETTINGS)
     assert not (tmp_path / "out").exists()
 
@@ -142,11 +142,11 @@ def test_artifacts_tell_the_server(run: Run, first: tuple[Path, list[Outcome]]) 
 
 
 def test_a_killed_run_started_again_ends_with_the_same_products(
-    run: Run, first: tuple[Path, list[Outcome]], catalogue: Path, tmp_path: Path
+    run: Run, first: tuple[Path, list[Outcome]], catalog: Path, tmp_path: Path
 ) -> None:
     reference, _ = first
     out = tmp_path / "products"
-    command = [sys.executable, "-m", "crosstie", "nightly", "--catalog", str(catalogue), "--out", str(out)]
+    command = [sys.executable, "-m", "crosstie", "nightly", "--catalog", str(catalog), "--out", str(out)]
     settings = {f"CROSSTIE_{name.upper().replace('.', '__')}": str(value) for name, value in OPTIONS.items()}
     process = subprocess.Popen(
         command, env={**os.environ, **settings}, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -164,7 +164,7 @@ def test_a_killed_run_started_again_ends_with_the_same_products(
         with contextlib.suppress(psutil.NoSuchProcess):
             child.kill()
     unfinished = products(out)
-    run(str(catalogue), str(out), SETTINGS)
+    run(str(catalog), str(out), SETTINGS)
     assert unfinished.items() <= products(out).items()
     expected = {path: body for path, body in products(reference).items() if run_of(path) in runs(out)}
     assert products(out) == expected

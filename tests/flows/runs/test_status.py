@@ -20,7 +20,7 @@ from crosstie.io.archive.claims import take
 from crosstie.io.archive.failures import Failure, record_failure
 from crosstie.io.archive.index import update_index
 from crosstie.io.archive.run_log import begin
-from crosstie.io.simulation.pairs import write_simulated_catalogue
+from crosstie.io.simulation.pairs import write_simulated_catalog
 from crosstie.io.storage.store import Store, open_store
 from crosstie.types import Reason, Registration, VerdictCode
 
@@ -123,13 +123,13 @@ def test_claims_are_live_or_abandoned_and_none_of_what_is_committed(store: Store
     assert claims["S2__S1A_ODD"].expires_utc is None
 
 
-def test_a_catalogue_says_what_is_pending(
+def test_a_catalog_says_what_is_pending(
     store: Store, registration: Registration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    catalogue = str(write_simulated_catalogue(tmp_path / "scenes", seed=0, scenes=6, size_px=64))
+    catalog = str(write_simulated_catalog(tmp_path / "scenes", seed=0, scenes=6, size_px=64))
     settings = Settings()
     digest = weights_sha256(settings)
-    pairs = find_pairs(catalogue, settings)
+    pairs = find_pairs(catalog, settings)
     runs = [(pair.key, run_key_of(pair.key, settings, weights_sha256=digest)) for pair in pairs]
     assert len(runs) == 6
     for n, other in ((0, None), (1, "f" * 16)):
@@ -140,16 +140,16 @@ def test_a_catalogue_says_what_is_pending(
         )  # fmt: skip
     fail(store, runs[2])
     run_out(store, runs[3])
-    commit(store, registration, secondary_id="S1A_OF_ANOTHER_CATALOGUE")
+    commit(store, registration, secondary_id="S1A_OF_ANOTHER_CATALOG")
     with take(store, "/".join(runs[4]), lease_s=60):  # type: ignore[union-attr]
-        plan = take_status(store, settings, catalogue=catalogue).plan
+        plan = take_status(store, settings, catalog=catalog).plan
     assert plan is not None
     assert dataclasses.astuple(plan)[:5] == (6, 1, 1, 1, 1)
     assert set(plan.pending) == {runs[1][0], runs[5][0]}
     assert plan.done_otherwise == 1
-    told = CliRunner().invoke(app, ["status", "--out", store.url, "--catalog", catalogue])
+    told = CliRunner().invoke(app, ["status", "--out", store.url, "--catalog", catalog])
     assert told.exit_code == 3
-    assert "catalogue: 6 pairs, 1 done, 1 failed, 0 in progress, 1 abandoned, 3 pending" in told.stdout
+    assert "catalog: 6 pairs, 1 done, 1 failed, 0 in progress, 1 abandoned, 3 pending" in told.stdout
 
 
 def test_the_command_says_it_to_people_and_to_programs(store: Store, registration: Registration):

@@ -1,4 +1,4 @@
-"""Mining a simulated catalogue: tiles that matching would choose, read once, labelled where it is sure."""
+"""Mining a simulated catalog: tiles that matching would choose, read once, labelled where it is sure."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from crosstie.flows.training.mine import (
     MiningRules,
     choose,
     labelled_side_px,
-    mine_catalogue,
+    mine_catalog,
     read_mined_scenes,
 )
 from crosstie.io.datasets.mined import MinedTiles, read_mined, tiles_path, write_mined
 from crosstie.io.raster import open_source, read_plane
 from crosstie.io.raster.plane import optical_plane
-from crosstie.io.simulation.pairs import write_simulated_catalogue
+from crosstie.io.simulation.pairs import write_simulated_catalog
 from crosstie.matcher.training.loop import TrainingPlan
 from crosstie.matcher.training.samples import draw_batch, truth_at
 from crosstie.matcher.training.unlabelled import draw_views
@@ -78,19 +78,19 @@ class OnceSure:
 
 
 @pytest.fixture(scope="module")
-def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three places: a good one, one whose SAR file is cut short, one under cloud."""
-    path = write_simulated_catalogue(tmp_path_factory.mktemp("catalogue"), scenes=3, size_px=448)
+    path = write_simulated_catalog(tmp_path_factory.mktemp("catalog"), scenes=3, size_px=448)
     broken = path.parent / "place-001" / "s1_vh.tif"
     broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 3])
     return path
 
 
 @pytest.fixture(scope="module")
-def mined(catalogue: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], list[str]]:
+def mined(catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], list[str]]:
     folder = tmp_path_factory.mktemp("run") / "mined"
     said: list[str] = []
-    keys = mine_catalogue(str(catalogue), SETTINGS, RULES, folder, OnceSure, tell=said.append)
+    keys = mine_catalog(str(catalog), SETTINGS, RULES, folder, OnceSure, tell=said.append)
     return folder, keys, said
 
 
@@ -104,12 +104,12 @@ def test_each_pair_gives_tiles_or_says_why_not(mined: tuple[Path, list[str], lis
 
 
 def test_tiles_hold_the_bands_that_use_would_read(
-    mined: tuple[Path, list[str], list[str]], catalogue: Path
+    mined: tuple[Path, list[str], list[str]], catalog: Path
 ) -> None:
     folder, keys, _ = mined
     tiles = read_mined(tiles_path(folder, keys[0]))
     assert tiles.optical.shape == (3, 3, SIDE, SIDE)
-    source = open_source(catalogue.parent / "place-000" / "s2_tci.tif", kind=Kind.OPTICAL)
+    source = open_source(catalog.parent / "place-000" / "s2_tci.tif", kind=Kind.OPTICAL)
     whole = read_plane(source, source.geobox)
     plane = optical_plane(tiles.optical[1].astype(np.float32) / 255)
     plane = np.where(tiles.optical_valid[1], plane, np.nan)
@@ -123,7 +123,7 @@ def test_tiles_hold_the_bands_that_use_would_read(
 
 
 def test_nothing_is_read_twice_and_a_cut_run_goes_on(
-    mined: tuple[Path, list[str], list[str]], catalogue: Path, monkeypatch: pytest.MonkeyPatch
+    mined: tuple[Path, list[str], list[str]], catalog: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, keys, _ = mined
 
@@ -134,8 +134,8 @@ def test_nothing_is_read_twice_and_a_cut_run_goes_on(
     monkeypatch.setattr(mine, "open_pair", forbidden)
     done: list[tuple[int, int]] = []
     load: Callable[[], OnceSure] = forbidden  # type: ignore[assignment]
-    again = mine_catalogue(
-        str(catalogue), SETTINGS, RULES, folder, load, progress=lambda *count: done.append(count)
+    again = mine_catalog(
+        str(catalog), SETTINGS, RULES, folder, load, progress=lambda *count: done.append(count)
     )
     assert again == keys
     assert done == [(1, 3), (2, 3), (3, 3)]
@@ -143,14 +143,14 @@ def test_nothing_is_read_twice_and_a_cut_run_goes_on(
 
     whole = tiles_path(folder, keys[0]).read_bytes()
     tiles_path(folder, keys[0]).unlink()
-    assert mine_catalogue(str(catalogue), SETTINGS, RULES, folder, OnceSure) == keys
+    assert mine_catalog(str(catalog), SETTINGS, RULES, folder, OnceSure) == keys
     assert len(tiles_path(folder, keys[0]).read_bytes()) == len(whole)
 
 
-def test_other_rules_are_another_run(mined: tuple[Path, list[str], list[str]], catalogue: Path) -> None:
+def test_other_rules_are_another_run(mined: tuple[Path, list[str], list[str]], catalog: Path) -> None:
     folder, _, _ = mined
     with pytest.raises(SettingsError, match="mined by other settings"):
-        mine_catalogue(str(catalogue), SETTINGS, replace(RULES, seed=1), folder, OnceSure)
+        mine_catalog(str(catalog), SETTINGS, replace(RULES, seed=1), folder, OnceSure)
 
 
 def test_what_the_matcher_is_sure_of_is_learnt_like_a_label(mined: tuple[Path, list[str], list[str]]) -> None:
@@ -166,7 +166,7 @@ def test_what_the_matcher_is_sure_of_is_learnt_like_a_label(mined: tuple[Path, l
     assert labelled_side_px(PLAN) <= SIDE
 
 
-def test_the_sar_image_is_moved_by_the_coarse_offset(catalogue: Path, tmp_path: Path) -> None:
+def test_the_sar_image_is_moved_by_the_coarse_offset(catalog: Path, tmp_path: Path) -> None:
     """What lay at +20, -10 px lies there no more: both tiles show the same ground again, moved by that."""
     moved = Settings.model_validate(
         SETTINGS.model_dump() | {"tiles": SETTINGS.tiles.model_dump() | {"coarse_max_offset_m": 300.0}}
@@ -174,7 +174,7 @@ def test_the_sar_image_is_moved_by_the_coarse_offset(catalogue: Path, tmp_path: 
     rules = replace(RULES, pairs=10, tiles_per_pair=99, side_px=SIDE, pseudo_labels=False)
     tiles = {}
     for name, settings in (("still", SETTINGS), ("moved", moved)):
-        keys = mine_catalogue(str(catalogue), settings, rules, tmp_path / name, OnceSure)
+        keys = mine_catalog(str(catalog), settings, rules, tmp_path / name, OnceSure)
         tiles[name] = read_mined(tiles_path(tmp_path / name, keys[0]))
     assert tiles["moved"].note == "coarse offset (+20, -10) px taken off"
     still, there = tiles["still"], tiles["moved"]
@@ -189,12 +189,10 @@ def test_the_sar_image_is_moved_by_the_coarse_offset(catalogue: Path, tmp_path: 
     assert measured_offset(*(plane - plane.mean() for plane in planes)) == (-20, 10)
 
 
-def test_the_optical_image_is_the_reference_whatever_the_pairing_says(
-    catalogue: Path, tmp_path: Path
-) -> None:
+def test_the_optical_image_is_the_reference_whatever_the_pairing_says(catalog: Path, tmp_path: Path) -> None:
     turned = load_settings(options={**SETTINGS_OPTIONS, "pairing.secondary": "optical"})
     matcher = OnceSure()
-    keys = mine_catalogue(str(catalogue), turned, RULES, tmp_path / "mined", lambda: matcher)
+    keys = mine_catalog(str(catalog), turned, RULES, tmp_path / "mined", lambda: matcher)
     assert sum(len(read_mined(tiles_path(tmp_path / "mined", key))) for key in keys) == 3
     assert matcher.kinds == {(Kind.OPTICAL, Kind.SAR)}
 
@@ -213,10 +211,10 @@ def test_pairs_are_drawn_by_the_seed_and_stay_in_order() -> None:
     assert drawn != choose(keys, 7, seed=1)
 
 
-def test_a_catalogue_without_a_pair_is_bad_input(catalogue: Path, tmp_path: Path) -> None:
-    never = load_settings(options={"catalogue.end_utc": "2001-01-01"})
+def test_a_catalog_without_a_pair_is_bad_input(catalog: Path, tmp_path: Path) -> None:
+    never = load_settings(options={"catalog.end_utc": "2001-01-01"})
     with pytest.raises(SettingsError, match="no pair to mine"):
-        mine_catalogue(str(catalogue), never, RULES, tmp_path / "mined", OnceSure)
+        mine_catalog(str(catalog), never, RULES, tmp_path / "mined", OnceSure)
     assert not (tmp_path / "mined").exists()
 
 
@@ -229,4 +227,4 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
         read_mined(path)
     (tmp_path / "index.json").write_text(json.dumps({})[:1])
     with pytest.raises(BadInputError, match=r"index\.json"):
-        mine_catalogue("x", SETTINGS, RULES, tmp_path, OnceSure)
+        mine_catalog("x", SETTINGS, RULES, tmp_path, OnceSure)

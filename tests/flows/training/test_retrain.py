@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from crosstie.cli import app
 from crosstie.errors import SettingsError
 from crosstie.flows.runs.prefect_env import prepare
-from crosstie.io.simulation.pairs import write_simulated_catalogue
+from crosstie.io.simulation.pairs import write_simulated_catalog
 
 TINY = {
     "plan": {
@@ -82,12 +82,12 @@ def test_training_is_not_sent_to_object_storage_nor_told_a_secret(tmp_path: Path
 @pytest.mark.slow
 @pytest.mark.server
 def test_weights_that_are_no_better_replace_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    catalogue = write_simulated_catalogue(tmp_path / "catalogue", scenes=1, size_px=384)
+    catalog = write_simulated_catalog(tmp_path / "catalog", scenes=1, size_px=384)
     east, config, out = tmp_path / "east", tmp_path / "train.yaml", tmp_path / "runs"
     write_scene(east, west_m=100_000)
     config.write_text(yaml.safe_dump({**TINY, "labelled": {"hold_out_folders": [str(east)]}}))
     weights = tmp_path / "best.safetensors"
-    command = ["retrain", "--catalog", catalogue, "--weights", weights, "--config", config, "--out", out]
+    command = ["retrain", "--catalog", catalog, "--weights", weights, "--config", config, "--out", out]
     result = CliRunner().invoke(app, [str(part) for part in command])
     assert result.exit_code == 0, result.output
     assert "cmr" in result.stdout

@@ -21,7 +21,7 @@ from crosstie.errors import SettingsError, WeightsError
 from crosstie.flows.runs.prefect_env import prepare
 from crosstie.flows.training.data import keep_labels, read_data
 from crosstie.flows.training.train import promote, run_training, weights_path
-from crosstie.io.simulation.pairs import write_simulated_catalogue
+from crosstie.io.simulation.pairs import write_simulated_catalog
 from crosstie.matcher.calibration import CONFIDENCE_TERMS, SIGMA_TERMS, Calibration
 from crosstie.matcher.network import MatchingNetwork
 from crosstie.matcher.training.loop import read_log
@@ -148,7 +148,7 @@ def test_without_a_label_calibration_is_kept_and_said_so(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_an_archive_teaches_without_any_label(tmp_path: Path) -> None:
-    catalogue = write_simulated_catalogue(tmp_path / "catalogue", scenes=1, size_px=384)
+    catalog = write_simulated_catalog(tmp_path / "catalog", scenes=1, size_px=384)
     config, out = tmp_path / "train.yaml", tmp_path / "run"
     plan = {name.partition(".")[2]: value for name, value in TINY.items() if name.startswith("plan.")}
     config.write_text(
@@ -163,7 +163,7 @@ def test_an_archive_teaches_without_any_label(tmp_path: Path) -> None:
     result = crosstie(
         "train",
         "--catalog",
-        catalogue,
+        catalog,
         "--start-from",
         "shipped",
         "--config",

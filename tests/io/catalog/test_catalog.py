@@ -14,7 +14,7 @@ import shapely
 from pydantic import TypeAdapter
 from stac_site import as_table, served, stac_item, written
 
-from crosstie.errors import CatalogueError
+from crosstie.errors import CatalogError
 from crosstie.io.catalog.search import SceneQuery, find_scenes
 from crosstie.io.storage.href_policy import resolve_href
 from crosstie.types import Kind, SceneRef
@@ -35,7 +35,7 @@ def ids(scenes: Iterable[SceneRef]) -> set[str]:
 
 
 @pytest.mark.real
-def test_the_real_catalogue_gives_three_scenes_of_each_kind(real_data: Path):
+def test_the_real_catalog_gives_three_scenes_of_each_kind(real_data: Path):
     scenes = find_scenes(real_data / "scenes" / "catalog.json")
     assert [s.kind for s in scenes].count(Kind.SAR) == [s.kind for s in scenes].count(Kind.OPTICAL) == 3
     assert all(Path(href).is_file() for scene in scenes for href in scene.hrefs)
@@ -109,8 +109,8 @@ def test_a_file_an_api_and_a_table_answer_alike(
 )
 def test_one_asset_is_read_the_best_known(collection: str, assets: list[str], taken: str, tmp_path: Path):
     offered = {name: {"href": f"https://example.com/{name}.tif"} for name in assets}
-    catalogue = written(tmp_path, [stac_item("x", collection=collection, assets=offered)])
-    (scene,) = find_scenes(catalogue)
+    catalog = written(tmp_path, [stac_item("x", collection=collection, assets=offered)])
+    (scene,) = find_scenes(catalog)
     assert scene.hrefs == (f"https://example.com/{taken}.tif",)
 
 
@@ -118,7 +118,7 @@ def test_one_asset_is_read_the_best_known(collection: str, assets: list[str], ta
     ("changes", "why"),
     [
         ({"assets": {"hh": {"href": "a.tif"}, "hv": {"href": "b.tif"}}}, "no SAR asset.*it has: hh, hv"),
-        ({"assets": {"vh": {"href": "../../secret.tif"}}}, "outside the catalogue's folder"),
+        ({"assets": {"vh": {"href": "../../secret.tif"}}}, "outside the catalog's folder"),
         ({"geometry": None, "bbox": None}, "neither geometry nor bbox"),
     ],
 )
@@ -128,14 +128,14 @@ def test_an_unusable_item_is_left_out_by_name(
     bad = stac_item("bad-one", **changes)
     if bad["bbox"] is None:
         del bad["bbox"]
-    catalogue = written(tmp_path / "c", [bad, stac_item("good")])
-    scenes = find_scenes(catalogue)
+    catalog = written(tmp_path / "c", [bad, stac_item("good")])
+    scenes = find_scenes(catalog)
     assert ids(scenes) == {"good"}
     (out,) = scenes.left_out
     assert (out.scene, out.rule) == ("bad-one", "cannot be used")
     assert re.search(why, out.why)
     with caplog.at_level(logging.WARNING):
-        find_scenes(catalogue, explain=False)
+        find_scenes(catalog, explain=False)
     assert len(caplog.messages) == 1
     caplog.records[0].getMessage().index("bad-one")
     assert re.search(why, caplog.messages[0])
@@ -159,11 +159,11 @@ def test_items_without_a_collection_are_known_by_what_they_carry(tmp_path: Path)
 
 
 def test_a_circle_of_links_ends_and_search_results_in_a_file_are_read(tmp_path: Path):
-    catalogue = written(tmp_path, [stac_item("x")])
-    body = json.loads(catalogue.read_text())
+    catalog = written(tmp_path, [stac_item("x")])
+    body = json.loads(catalog.read_text())
     body["links"] += [{"rel": "child", "href": "./catalog.json"}, {"rel": "item", "href": "./x/item.json"}]
-    catalogue.write_text(json.dumps(body))
-    assert ids(find_scenes(catalogue)) == {"x"}
+    catalog.write_text(json.dumps(body))
+    assert ids(find_scenes(catalog)) == {"x"}
 
     results = tmp_path / "results.json"
     results.write_text(
@@ -175,7 +175,7 @@ def test_a_circle_of_links_ends_and_search_results_in_a_file_are_read(tmp_path: 
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (None, "cannot read the catalogue"),
+        (None, "cannot read the catalog"),
         ("<html>", "is not JSON"),
         ("[1, 2]", "JSON but not STAC"),
         ('{"type": "Topology"}', "JSON but not STAC"),
@@ -186,17 +186,17 @@ def test_a_circle_of_links_ends_and_search_results_in_a_file_are_read(tmp_path: 
         ),
     ],
 )
-def test_what_is_no_catalogue_is_said_in_one_line(content: str | None, why: str, tmp_path: Path):
+def test_what_is_no_catalog_is_said_in_one_line(content: str | None, why: str, tmp_path: Path):
     if content is not None:
         (tmp_path / "c.json").write_text(content)
-    with pytest.raises(CatalogueError, match=why) as caught:
+    with pytest.raises(CatalogError, match=why) as caught:
         find_scenes(tmp_path / "c.json")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.server
 def test_an_api_that_refuses_is_told_with_what_was_asked(serve: Callable[[list[Json]], str]):
-    with pytest.raises(CatalogueError, match=r"no such collection.*collections sentinel-1-grd") as caught:
+    with pytest.raises(CatalogError, match=r"no such collection.*collections sentinel-1-grd") as caught:
         find_scenes(serve([]))
     assert "\n" not in str(caught.value)
 
@@ -204,7 +204,7 @@ def test_an_api_that_refuses_is_told_with_what_was_asked(serve: Callable[[list[J
 @pytest.mark.server
 def test_a_server_that_is_not_there_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("crosstie.io.storage.http.BACKOFF_S", 0.01)
-    with pytest.raises(CatalogueError, match=r"cannot read the catalogue http://127\.0\.0\.1:9/") as caught:
+    with pytest.raises(CatalogError, match=r"cannot read the catalog http://127\.0\.0\.1:9/") as caught:
         find_scenes("http://127.0.0.1:9/")
     assert "\n" not in str(caught.value)
 
@@ -247,8 +247,8 @@ REMOTE = "https://example.com/stac/catalog.json"
         ("//cdn.example.com/x.tif", REMOTE, "https://cdn.example.com/x.tif"),
     ],
 )
-def test_hrefs_of_a_remote_catalogue(href: str, base: str, expected: str):
-    assert resolve_href(href, catalogue_href=REMOTE, base_href=base) == expected
+def test_hrefs_of_a_remote_catalog(href: str, base: str, expected: str):
+    assert resolve_href(href, catalog_href=REMOTE, base_href=base) == expected
 
 
 @pytest.mark.parametrize(
@@ -274,13 +274,13 @@ def test_hrefs_of_a_remote_catalogue(href: str, base: str, expected: str):
         "",
     ],
 )
-def test_hrefs_that_a_local_catalogue_may_not_name(href: str, tmp_path: Path):
+def test_hrefs_that_a_local_catalog_may_not_name(href: str, tmp_path: Path):
     home = tmp_path / "home"
     home.mkdir()
     (tmp_path / "outside.tif").write_bytes(b"")
     (home / "link.tif").symlink_to(tmp_path / "outside.tif")
-    with pytest.raises(CatalogueError) as caught:
-        resolve_href(href, catalogue_href=str(home / "catalog.json"))
+    with pytest.raises(CatalogError) as caught:
+        resolve_href(href, catalog_href=str(home / "catalog.json"))
     assert "\n" not in str(caught.value)
 
 
@@ -294,34 +294,34 @@ def test_hrefs_that_a_local_catalogue_may_not_name(href: str, tmp_path: Path):
         "/vsimem/x",
     ],
 )
-def test_a_remote_catalogue_cannot_reach_into_this_machine(href: str):
-    # a rooted path is a path of the catalogue's own server, which is no file of ours
+def test_a_remote_catalog_cannot_reach_into_this_machine(href: str):
+    # a rooted path is a path of the catalog's own server, which is no file of ours
     if href == "/etc/passwd":
-        assert resolve_href(href, catalogue_href=REMOTE) == "https://example.com/etc/passwd"
+        assert resolve_href(href, catalog_href=REMOTE) == "https://example.com/etc/passwd"
         return
-    with pytest.raises(CatalogueError):
-        resolve_href(href, catalogue_href=REMOTE)
+    with pytest.raises(CatalogError):
+        resolve_href(href, catalog_href=REMOTE)
 
 
 def test_plain_http_is_for_this_machine_or_a_host_that_is_named():
     home, far = "http://stac.local/catalog.json", "http://other.local/x.tif"
-    assert resolve_href("x.json", catalogue_href=home, http_host="stac.local") == "http://stac.local/x.json"
+    assert resolve_href("x.json", catalog_href=home, http_host="stac.local") == "http://stac.local/x.json"
     for host in (None, "stac.local"):
-        with pytest.raises(CatalogueError, match=r"plain http to other\.local"):
-            resolve_href(far, catalogue_href=home, http_host=host)
+        with pytest.raises(CatalogError, match=r"plain http to other\.local"):
+            resolve_href(far, catalog_href=home, http_host=host)
 
 
-def test_local_hrefs_stay_in_the_catalogues_folder_unless_allowed(tmp_path: Path):
-    catalogue, item = tmp_path / "home" / "catalog.json", tmp_path / "home" / "a" / "item.json"
+def test_local_hrefs_stay_in_the_catalogs_folder_unless_allowed(tmp_path: Path):
+    catalog, item = tmp_path / "home" / "catalog.json", tmp_path / "home" / "a" / "item.json"
 
     def resolve(href: str, **more: Any) -> str:
-        return resolve_href(href, catalogue_href=str(catalogue), base_href=str(item), **more)
+        return resolve_href(href, catalog_href=str(catalog), base_href=str(item), **more)
 
     assert resolve("./x.tif") == str(tmp_path / "home" / "a" / "x.tif")
     assert resolve("../x.tif") == str(tmp_path / "home" / "x.tif")
     assert resolve((tmp_path / "home" / "a b.tif").as_uri()) == str(tmp_path / "home" / "a b.tif")
     assert resolve("http://localhost:1/x.tif") == "http://localhost:1/x.tif"
     elsewhere = str(tmp_path / "data" / "x.tif")
-    with pytest.raises(CatalogueError, match="outside the catalogue's folder"):
+    with pytest.raises(CatalogError, match="outside the catalog's folder"):
         resolve(elsewhere)
     assert resolve(elsewhere, allow=[tmp_path / "data"]) == elsewhere

@@ -1,4 +1,4 @@
-"""Equal scenes from every kind of catalogue, whatever is in it and whatever is asked."""
+"""Equal scenes from every kind of catalog, whatever is in it and whatever is asked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stac_site import CORE, CQL2, Site, as_table, served, stac_item
 
-from crosstie.errors import CatalogueError
+from crosstie.errors import CatalogError
 from crosstie.io.catalog.presets import PRESETS, preset_of
 from crosstie.io.catalog.search import SceneQuery, find_scene, find_scenes
 from crosstie.io.pairing.pair_scenes import pair_scenes
@@ -31,7 +31,7 @@ BEGIN = datetime(2025, 6, 10, tzinfo=UTC)
 
 @st.composite
 def items(draw: st.DrawFn) -> Json:
-    """A STAC item as one of several catalogues would write it, at times on the antimeridian."""
+    """A STAC item as one of several catalogs would write it, at times on the antimeridian."""
     collection = draw(
         st.sampled_from(["sentinel-1-grd", "sentinel-2-l2a", "sentinel-2-l1c", "landsat-c2-l2"])
     )
@@ -125,7 +125,7 @@ def told(scenes: Scenes) -> tuple[list[object], list[object]]:
     found=st.lists(items(), min_size=1, max_size=8, unique_by=lambda item: (item["collection"], item["id"])),
     query=queries,
 )
-def test_every_kind_of_catalogue_gives_the_same_scenes_and_the_same_reasons(
+def test_every_kind_of_catalog_gives_the_same_scenes_and_the_same_reasons(
     found: list[Json], query: SceneQuery, tmp_path: Path, plain: Site, filtering: Site
 ):
     static = tmp_path / "items.json"
@@ -158,8 +158,8 @@ def test_rules_are_left_to_an_api_that_can_filter_unless_reasons_are_wanted():
         assert not any("filter" in body for body in site.asked)
         assert list(wide) == list(narrow)
         assert {out.scene: out.why for out in wide.left_out} == {
-            "overcast": "90.0 % of it are cloud (catalogue.max_cloud_pct is 20)",
-            "down": "its orbit is descending (catalogue.orbit is ascending)",
+            "overcast": "90.0 % of it are cloud (catalog.max_cloud_pct is 20)",
+            "down": "its orbit is descending (catalog.orbit is ascending)",
         }
         site.refuses_filters = True  # conforms to CQL2, but does not know the property
         assert list(find_scenes(site.url, query, explain=False)) == list(narrow)
@@ -178,7 +178,7 @@ def test_a_busy_api_is_asked_again_and_one_that_stays_broken_is_told(monkeypatch
         # two refusals, three pages of SAR, one of optical
         assert len(site.asked) == 6
         site.troubles = [502] * 20
-        with pytest.raises(CatalogueError, match=r"the STAC API .* failed"):
+        with pytest.raises(CatalogError, match=r"the STAC API .* failed"):
             find_scenes(site.url)
 
 
@@ -189,13 +189,13 @@ def test_one_scene_is_found_by_its_id_whenever_and_wherever_it_was(tmp_path: Pat
     static = tmp_path / "items.json"
     static.write_text(json.dumps({"type": "FeatureCollection", "features": found}))
     with served(found) as site:
-        for catalogue in (static, as_table(tmp_path / "items.parquet", found), site.url):
-            scene = find_scene(catalogue, "old", query)
+        for catalog in (static, as_table(tmp_path / "items.parquet", found), site.url):
+            scene = find_scene(catalog, "old", query)
             assert scene is not None
             assert scene.acquired_utc.year == 2019
-            assert find_scene(catalogue, "missing", query) is None
-            with pytest.raises(CatalogueError, match="bad: no SAR asset"):
-                find_scene(catalogue, "bad", query)
+            assert find_scene(catalog, "missing", query) is None
+            with pytest.raises(CatalogError, match="bad: no SAR asset"):
+                find_scene(catalog, "bad", query)
 
 
 def test_a_table_is_known_by_its_bytes_and_what_is_none_is_said(tmp_path: Path):
@@ -208,9 +208,9 @@ def test_a_table_is_known_by_its_bytes_and_what_is_none_is_said(tmp_path: Path):
     as_table(folder / "b.parquet", [stac_item("b")])
     assert [scene.id for scene in find_scenes(folder)] == ["a", "b"]
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 and no more")
-    with pytest.raises(CatalogueError, match=r"cannot read the catalogue .*broken\.parquet"):
+    with pytest.raises(CatalogError, match=r"cannot read the catalog .*broken\.parquet"):
         find_scenes(tmp_path / "broken.parquet")
-    with pytest.raises(CatalogueError, match=r"cannot read the catalogue .*gone\.parquet"):
+    with pytest.raises(CatalogError, match=r"cannot read the catalog .*gone\.parquet"):
         find_scenes(tmp_path / "gone.parquet")
 
 
@@ -247,7 +247,7 @@ def test_times_as_text_and_assets_as_json_are_read_too(tmp_path: Path):
     ]
 
 
-# One item as each catalogue writes it, reduced to what is read of it.
+# One item as each catalog writes it, reduced to what is read of it.
 EARTH_SEARCH = stac_item(
     "S2B_1WCV_20251010_0_L2A", collection="sentinel-2-l2a", grid__code="MGRS-1WCV",
     s2__processing_baseline="05.11", s2__product_type="S2MSI2A", s2__generation_time="2025-10-10T07:58:40Z",
@@ -296,7 +296,7 @@ COPERNICUS_GRD = stac_item(
         ("cdse", COPERNICUS_GRD, ("GRD", "ascending", 42, None, None, None, "vh.tiff")),
     ],
 )
-def test_a_preset_reads_its_catalogue_and_without_one_the_same_is_read(
+def test_a_preset_reads_its_catalog_and_without_one_the_same_is_read(
     preset: Any, item: Json, expected: tuple[object, ...], tmp_path: Path
 ):
     file = tmp_path / "item.json"

@@ -36,7 +36,7 @@ def keys(plan: PairPlan) -> list[tuple[str, str]]:
 
 
 @pytest.mark.real
-def test_the_real_catalogue_gives_the_three_true_pairs(real_data: Path):
+def test_the_real_catalog_gives_the_three_true_pairs(real_data: Path):
     plan = pair_scenes(find_scenes(real_data / "scenes" / "catalog.json"))
     tiles = [(pair.reference.id.split("_")[5], pair.secondary.id.split("_")[-1]) for pair in plan.pairs]
     assert sorted(tiles) == [("T11SLT", "T11SLT"), ("T11SMT", "T11SMT"), ("T14RNT", "T14RNT")]
@@ -134,7 +134,7 @@ def test_every_scene_without_a_pair_is_named_with_the_value_that_left_it_out():
         "elsewhere": "no SAR scene overlaps it",
         "grazed": "largest overlap is 4.0% (min_overlap is 10%)",
         "grazing": "largest overlap is 4.0% (min_overlap is 10%)",
-        "a-point": "its footprint is no area: mend its geometry in the catalogue",
+        "a-point": "its footprint is no area: mend its geometry in the catalog",
         "taken": "its id is listed more than once: the newest is taken",
     }
     assert dict(plan.by_rule()) == {
@@ -158,7 +158,7 @@ def test_nothing_in_nothing_out():
         "mgrs_tile",
         "geometry",
     ]
-    assert [out.why for out in pair_scenes([s2()]).left_out] == ["the catalogue gave no SAR scene at all"]
+    assert [out.why for out in pair_scenes([s2()]).left_out] == ["the catalog gave no SAR scene at all"]
 
 
 def test_the_antimeridian_and_bow_ties_are_no_trouble():

@@ -186,16 +186,16 @@ def test_the_choice_is_that_of_trying_everything_with_slices_tiles_and_many_date
     ("query", "left", "reason"),
     [
         (SceneQuery(orbit="ascending"), {"down", "unsaid"}, "its orbit is descending"),
-        (SceneQuery(tracks=(71,)), {"down", "unsaid"}, "its track is 107 (catalogue.tracks: 71)"),
+        (SceneQuery(tracks=(71,)), {"down", "unsaid"}, "its track is 107 (catalog.tracks: 71)"),
         (
             SceneQuery(platforms=("S1C",)),
             {"down", "unsaid"},
-            "it is of sentinel-1a (catalogue.platforms: S1C)",
+            "it is of sentinel-1a (catalog.platforms: S1C)",
         ),
         (SceneQuery(platforms=("S1A", "S2A")), {"up", "s2"}, "it is of sentinel-1c"),
-        (SceneQuery(product_types=("L2A",)), {"s2"}, "it is L1C (catalogue.product_types: L2A)"),
+        (SceneQuery(product_types=("L2A",)), {"s2"}, "it is L1C (catalog.product_types: L2A)"),
         (SceneQuery(product_types=("GRD", "L1C")), set(), ""),
-        (SceneQuery(max_cloud_pct=10), {"s2"}, "30.0 % of it are cloud (catalogue.max_cloud_pct is 10)"),
+        (SceneQuery(max_cloud_pct=10), {"s2"}, "30.0 % of it are cloud (catalog.max_cloud_pct is 10)"),
         (SceneQuery(), set(), ""),
     ],
 )

@@ -502,12 +502,12 @@ def test_a_vrt_is_for_the_users_own_files_only(tmp_path):
     source = open_source(vrt)
     np.testing.assert_allclose(read_plane(source, source.geobox), 0.2, rtol=0, atol=1e-6)
     with pytest.raises(UnreadableRasterError, match="not recognized"):
-        open_source(vrt, from_catalogue=True)
-    assert "VRT" not in open_source(path, from_catalogue=True).drivers
+        open_source(vrt, from_catalog=True)
+    assert "VRT" not in open_source(path, from_catalog=True).drivers
     disguised = tmp_path / "s2_disguised.tif"
     shutil.copy(vrt, disguised)
     with pytest.raises(UnreadableRasterError, match="not recognized"):
-        open_source(disguised, from_catalogue=True)
+        open_source(disguised, from_catalog=True)
 
 
 def test_files_that_do_not_fit_together_are_refused(tmp_path):

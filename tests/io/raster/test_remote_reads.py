@@ -17,10 +17,10 @@ from read_costs import needed_bytes
 from crosstie.config import load_settings
 from crosstie.flows.registration.measure import ALIGN_PX
 from crosstie.flows.registration.pipeline import InProcess, register_plan
-from crosstie.flows.registration.plan import Plan, plan_pair
+from crosstie.flows.registration.plan import TilePlan, plan_pair
 from crosstie.flows.registration.publish import Names, assemble, publish
 from crosstie.io.raster import RasterSource, open_pair, read_plane
-from crosstie.io.storage.s3 import Storage
+from crosstie.io.storage.s3 import S3Options
 from crosstie.io.storage.store import open_store
 from crosstie.matcher.matching import Matches
 from crosstie.types import Kind
@@ -74,7 +74,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "mine")
 
 
-def register(scene: str, storage: Storage, out: Path) -> Plan:
+def register(scene: str, storage: S3Options, out: Path) -> TilePlan:
     """All that `crosstie register` does, with a matcher that takes no time."""
     settings = load_settings()
     sources = open_pair(*(f"s3://scenes/{scene}/{name}" for name in FILES), storage=storage)
@@ -89,7 +89,7 @@ def register(scene: str, storage: Storage, out: Path) -> Plan:
 def test_a_pair_is_fetched_once(scenes: Callable[[str], str], real_data: Path, tmp_path: Path):
     scene = "T14RNT-2048"
     with counting(scenes(scene)) as proxy:
-        plan = register(scene, Storage(endpoint=proxy.url), tmp_path)
+        plan = register(scene, S3Options(endpoint=proxy.url), tmp_path)
         first = Tally.of(proxy)
         local = real_data / "scenes" / scene
         needed = needed_bytes(plan, local / FILES[0], local / FILES[1])
@@ -100,7 +100,7 @@ def test_a_pair_is_fetched_once(scenes: Callable[[str], str], real_data: Path, t
         assert {passed.method for passed in proxy.log} == {"GET"}
         assert {passed.status for passed in proxy.log} == {206}
         # What was fetched is kept: the same pair again costs nothing.
-        register(scene, Storage(endpoint=proxy.url), tmp_path / "again")
+        register(scene, S3Options(endpoint=proxy.url), tmp_path / "again")
         assert Tally.of(proxy) == first
 
 
@@ -110,7 +110,7 @@ def test_a_raster_without_overviews_is_fetched_once_for_plan_and_tiles(
 ):
     scene = "T11SMT"
     with counting(scenes(scene)) as proxy:
-        plan = register(scene, Storage(endpoint=proxy.url), tmp_path)
+        plan = register(scene, S3Options(endpoint=proxy.url), tmp_path)
         local = real_data / "scenes" / scene
         needed = needed_bytes(plan, local / FILES[0], local / FILES[1])
         assert proxy.received() <= 1.3 * needed.full_resolution
@@ -120,7 +120,7 @@ def test_the_planes_are_those_of_the_files(scenes: Callable[[str], str], real_da
     scene = "T14RNT-2048"
     with counting(scenes(scene)) as proxy:
         remote = open_pair(
-            *(f"s3://scenes/{scene}/{name}" for name in FILES), storage=Storage(endpoint=proxy.url)
+            *(f"s3://scenes/{scene}/{name}" for name in FILES), storage=S3Options(endpoint=proxy.url)
         )
         local = open_pair(*(real_data / "scenes" / scene / name for name in FILES))
         for there, here in zip(remote, local, strict=True):
@@ -143,7 +143,7 @@ def test_plan_and_report_are_read_by_whom_they_are_told(
     settings = load_settings()
     with counting(scenes(scene)) as proxy:
         sources = open_pair(
-            *(f"s3://scenes/{scene}/{name}" for name in FILES), storage=Storage(endpoint=proxy.url)
+            *(f"s3://scenes/{scene}/{name}" for name in FILES), storage=S3Options(endpoint=proxy.url)
         )
         headers = Tally.of(proxy)
         assert headers.requests == 2

@@ -41,15 +41,15 @@ def make_scene(*, rest_px: Any = REST_PX) -> RealScene:
     )
 
 
-def truth_of(catalogue: Path) -> list[dict[str, Any]]:
-    pairs: list[dict[str, Any]] = json.loads((catalogue.parent / "truth.json").read_text())["pairs"]
+def truth_of(catalog: Path) -> list[dict[str, Any]]:
+    pairs: list[dict[str, Any]] = json.loads((catalog.parent / "truth.json").read_text())["pairs"]
     return pairs
 
 
 def test_a_feature_of_the_sar_crop_lies_off_by_the_error_and_by_nothing_else(tmp_path: Path):
     scene = make_scene()
-    catalogue = write_crops(tmp_path, scene, scenes=12, size_px=200, seed=1)
-    for truth, pair in zip(truth_of(catalogue), pair_scenes(find_scenes(catalogue)).pairs, strict=True):
+    catalog = write_crops(tmp_path, scene, scenes=12, size_px=200, seed=1)
+    for truth, pair in zip(truth_of(catalog), pair_scenes(find_scenes(catalog)).pairs, strict=True):
         with rasterio.open(pair.reference.hrefs[0]) as raster:
             home, light = raster.transform, raster.read(1)
         with rasterio.open(pair.secondary.hrefs[0]) as raster:
@@ -68,9 +68,9 @@ def test_a_feature_of_the_sar_crop_lies_off_by_the_error_and_by_nothing_else(tmp
 
 
 def test_every_scene_has_one_partner_and_a_place_of_its_own(tmp_path: Path):
-    catalogue = write_crops(tmp_path, make_scene(), scenes=60, size_px=160, seed=2)
-    truth = truth_of(catalogue)
-    plan = pair_scenes(find_scenes(catalogue))
+    catalog = write_crops(tmp_path, make_scene(), scenes=60, size_px=160, seed=2)
+    truth = truth_of(catalog)
+    plan = pair_scenes(find_scenes(catalog))
     assert [(pair.reference.id, pair.secondary.id) for pair in plan.pairs] == [
         (t["reference"], t["secondary"]) for t in truth
     ]

@@ -15,19 +15,19 @@ from skimage.registration import phase_cross_correlation
 
 from crosstie.io.catalog.search import find_scenes
 from crosstie.io.pairing.pair_scenes import pair_scenes
-from crosstie.io.simulation.pairs import SimulatedPair, TrueError, simulate_pair, write_simulated_catalogue
+from crosstie.io.simulation.pairs import SimulatedPair, TrueError, simulate_pair, write_simulated_catalog
 from crosstie.types import Kind
 
 SIZE_PX = 512
 
 
 @pytest.fixture(scope="module")
-def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_simulated_catalogue(tmp_path_factory.mktemp("simulated"), seed=3, scenes=2, size_px=SIZE_PX)
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_simulated_catalog(tmp_path_factory.mktemp("simulated"), seed=3, scenes=2, size_px=SIZE_PX)
 
 
-def truth_of(catalogue: Path) -> list[dict[str, Any]]:
-    pairs: list[dict[str, Any]] = json.loads((catalogue.parent / "truth.json").read_text())["pairs"]
+def truth_of(catalog: Path) -> list[dict[str, Any]]:
+    pairs: list[dict[str, Any]] = json.loads((catalog.parent / "truth.json").read_text())["pairs"]
     return pairs
 
 
@@ -49,13 +49,13 @@ def offset_px(ground: np.ndarray, image: np.ndarray) -> np.ndarray:
     return -move[::-1]
 
 
-def test_the_catalogue_gives_the_pairs_that_its_truth_lists(catalogue: Path):
-    plan = pair_scenes(find_scenes(catalogue))
+def test_the_catalog_gives_the_pairs_that_its_truth_lists(catalog: Path):
+    plan = pair_scenes(find_scenes(catalog))
     assert [(p.reference.id, p.secondary.id) for p in plan.pairs] == [
-        (t["reference"], t["secondary"]) for t in truth_of(catalogue)
+        (t["reference"], t["secondary"]) for t in truth_of(catalog)
     ]
     assert plan.left_out == ()
-    for pair, truth in zip(plan.pairs, truth_of(catalogue), strict=True):
+    for pair, truth in zip(plan.pairs, truth_of(catalog), strict=True):
         assert (pair.reference.kind, pair.secondary.kind) == (Kind.OPTICAL, Kind.SAR)
         for scene, bands in ((pair.reference, 3), (pair.secondary, 1)):
             with rasterio.open(scene.hrefs[0]) as raster:
@@ -66,9 +66,9 @@ def test_the_catalogue_gives_the_pairs_that_its_truth_lists(catalogue: Path):
                 assert raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
 
 
-def test_it_is_a_self_contained_stac_catalogue_that_may_be_moved(catalogue: Path, tmp_path: Path):
+def test_it_is_a_self_contained_stac_catalog_that_may_be_moved(catalog: Path, tmp_path: Path):
     moved = tmp_path / "moved"
-    catalogue.parent.rename(moved)
+    catalog.parent.rename(moved)
     try:
         items = list(pystac.Catalog.from_file(str(moved / "catalog.json")).get_items(recursive=True))
         assert len(items) == 4
@@ -82,11 +82,11 @@ def test_it_is_a_self_contained_stac_catalogue_that_may_be_moved(catalogue: Path
         assert affines == {t["secondary"]: t["true_affine"] for t in truth_of(moved / "catalog.json")}
         assert len(find_scenes(moved / "catalog.json")) == 4
     finally:
-        moved.rename(catalogue.parent)
+        moved.rename(catalog.parent)
 
 
-def test_every_pair_has_its_own_error_within_the_promised_limits(catalogue: Path):
-    truth = truth_of(catalogue)
+def test_every_pair_has_its_own_error_within_the_promised_limits(catalog: Path):
+    truth = truth_of(catalog)
     for pair in truth:
         assert 20 < np.hypot(*pair["shift_m"]) <= 60
         assert abs(pair["rotation_deg"]) <= 0.05
@@ -94,9 +94,9 @@ def test_every_pair_has_its_own_error_within_the_promised_limits(catalogue: Path
     assert truth[0]["shift_m"] != truth[1]["shift_m"]
 
 
-def test_the_written_affine_carries_what_the_sar_shows_to_where_it_is(catalogue: Path):
-    (truth, _) = truth_of(catalogue)
-    secondary = next(s for s in find_scenes(catalogue) if s.id == truth["secondary"])
+def test_the_written_affine_carries_what_the_sar_shows_to_where_it_is(catalog: Path):
+    (truth, _) = truth_of(catalog)
+    secondary = next(s for s in find_scenes(catalog) if s.id == truth["secondary"])
     with rasterio.open(secondary.hrefs[0]) as raster:
         sar, transform = decibel(raster.read(1)), raster.transform
     ground = ground_db(simulate_pair(3, 0, size_px=SIZE_PX))
@@ -143,11 +143,11 @@ def test_optical_and_sar_share_edges_but_are_no_function_of_each_other():
     np.testing.assert_allclose(found, [x / 10, -y / 10], rtol=0, atol=1.5)
 
 
-def test_the_last_of_several_is_under_cloud_and_only_its_optical_image(catalogue: Path):
-    clear, clouded = truth_of(catalogue)
+def test_the_last_of_several_is_under_cloud_and_only_its_optical_image(catalog: Path):
+    clear, clouded = truth_of(catalog)
     assert clear["cloud_pct"] == 0
     assert 85 < clouded["cloud_pct"] < 100
-    scenes = {s.id: s for s in find_scenes(catalogue)}
+    scenes = {s.id: s for s in find_scenes(catalog)}
     assert scenes[clouded["reference"]].cloud_cover_pct == pytest.approx(clouded["cloud_pct"], abs=0.01)
     with rasterio.open(scenes[clouded["reference"]].hrefs[0]) as raster:
         assert np.median(raster.read()) > 200
@@ -156,8 +156,8 @@ def test_the_last_of_several_is_under_cloud_and_only_its_optical_image(catalogue
     assert open_sky.error == under.error
 
 
-def test_the_swath_ends_inside_the_first_scene(catalogue: Path):
-    first = next(s for s in find_scenes(catalogue) if s.id == truth_of(catalogue)[0]["reference"])
+def test_the_swath_ends_inside_the_first_scene(catalog: Path):
+    first = next(s for s in find_scenes(catalog) if s.id == truth_of(catalog)[0]["reference"])
     with rasterio.open(first.hrefs[0]) as raster:
         mask, bands = raster.dataset_mask(), raster.read()
     assert mask[0, -1] == 0
@@ -191,4 +191,4 @@ def test_speckle_is_that_of_a_ground_range_product():
 @pytest.mark.parametrize("wrong", [{"scenes": 0}, {"size_px": 32}])
 def test_too_little_is_refused(wrong: dict[str, int], tmp_path: Path):
     with pytest.raises(ValueError, match="at least 1 scene of 64 px"):
-        write_simulated_catalogue(tmp_path, **wrong)
+        write_simulated_catalog(tmp_path, **wrong)

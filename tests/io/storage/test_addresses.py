@@ -1,4 +1,4 @@
-"""What a catalogue may lead to. A secret is planted in a file and on a server; nobody may read it.
+"""What a catalog may lead to. A secret is planted in a file and on a server; nobody may read it.
 
 Which guard is proven by which test. Without the guard, the test fails: each was taken out once.
 
@@ -24,7 +24,7 @@ Which guard is proven by which test. Without the guard, the test fails: each was
 - tables connect to judged numbers only (`stac_table._client`): `test_a_table_that_redirects`
 - redirects of rasters are followed before GDAL does (`access._followed`): `test_a_raster_that_redirects`
 - an API links to no file (`_OnlyHttp`): `test_an_api_reads_no_file`
-- a remote catalogue names no file (`_local`): HOSTILE `FILE://`; nor of another machine (`_path`):
+- a remote catalog names no file (`_local`): HOSTILE `FILE://`; nor of another machine (`_path`):
   `test_a_name_of_another_machine`
 - signatures are in no log of the client (`_NoQuery`):
   `test_storage.test_a_signature_is_neither_logged_nor_raised`
@@ -46,13 +46,13 @@ import pystac
 import pytest
 from stac_site import GEOJSON, as_table, stac_item
 
-from crosstie.errors import CatalogueError, UnreadableRasterError
+from crosstie.errors import CatalogError, UnreadableRasterError
 from crosstie.io.catalog.query import SceneQuery
 from crosstie.io.catalog.search import find_scenes
 from crosstie.io.catalog.stac_api import _OnlyHttp
 from crosstie.io.raster import open_source
 from crosstie.io.raster.gdal import check_href
-from crosstie.io.simulation.pairs import write_simulated_catalogue
+from crosstie.io.simulation.pairs import write_simulated_catalog
 from crosstie.io.storage import http as patient_http
 from crosstie.io.storage.address import Reach, is_loopback, is_metadata, is_public, parse_address
 from crosstie.io.storage.href_policy import resolve_href
@@ -196,7 +196,7 @@ def secret(tmp_path: Path) -> Path:
     return path
 
 
-def catalogue(*links: str) -> bytes:
+def catalog(*links: str) -> bytes:
     found = [{"rel": "item", "href": href} for href in links]
     about = {"type": "Catalog", "id": "c", "stac_version": "1.1.0", "description": "d"}
     return json.dumps(about | {"links": found}).encode()
@@ -320,7 +320,7 @@ def test_no_hostile_address_is_read(
     href = href.format(file=secret, port=trap.port)
     as_table(tmp_path / "items.parquet", [with_asset(href)])
     page = {"type": "FeatureCollection", "features": [with_asset(href)]}
-    api = json.loads(catalogue()) | {
+    api = json.loads(catalog()) | {
         "conformsTo": ["https://api.stacspec.org/v1.0.0/core", "https://api.stacspec.org/v1.0.0/item-search"],
         "links": [
             {"rel": rel, "href": site.url(to), "method": "POST", "type": GEOJSON}
@@ -328,8 +328,8 @@ def test_no_hostile_address_is_read(
         ],
     }
     site.files |= {
-        "/link.json": catalogue(href),
-        "/asset.json": catalogue("./item.json"),
+        "/link.json": catalog(href),
+        "/asset.json": catalog("./item.json"),
         "/item.json": json.dumps(with_asset(href)).encode(),
         "/items.parquet": (tmp_path / "items.parquet").read_bytes(),
         "/api": json.dumps(api).encode(),
@@ -355,7 +355,7 @@ def _has(why: str, text: str) -> bool:
 
 
 def refusal(root: str, query: SceneQuery | None = None) -> str:
-    with pytest.raises(CatalogueError) as caught:
+    with pytest.raises(CatalogError) as caught:
         list(find_scenes(root, query))
     return str(caught.value)
 
@@ -382,16 +382,16 @@ HOPS = [
 def test_a_redirect_leads_nowhere_else(to: str, site: Server, trap: Server, secret: Path, net: Net):
     net.names["private.test"] = [["127.0.0.1"]]
     to = to.format(file=secret, port=trap.port)
-    site.files["/c.json"] = catalogue(f"/go?to={to}")
+    site.files["/c.json"] = catalog(f"/go?to={to}")
     assert SECRET not in refusal(site.url("/c.json"))
     # and of an API's search, of which pystac asks by a session of its own
-    api = json.loads(catalogue()) | {
+    api = json.loads(catalog()) | {
         "conformsTo": ["https://api.stacspec.org/v1.0.0/core", "https://api.stacspec.org/v1.0.0/item-search"],
         "links": [{"rel": "search", "href": site.url(f"/go?to={to}"), "method": "POST", "type": GEOJSON}],
     }
     site.files["/api"] = json.dumps(api).encode()
     refusal(site.url("/api"))
-    refusal(site.url(f"/go?to={to}"))  # of the catalogue itself
+    refusal(site.url(f"/go?to={to}"))  # of the catalog itself
 
 
 @pytest.mark.parametrize(
@@ -405,11 +405,11 @@ def test_a_redirect_leads_nowhere_else(to: str, site: Server, trap: Server, secr
 def test_a_name_of_a_private_number(numbers: list[str], site: Server, trap: Server, net: Net):
     net.names["private.test"] = [numbers]
     href = f"https://private.test:{trap.port}/x.tif"
-    site.files |= {"/c.json": catalogue("item.json"), "/item.json": json.dumps(with_asset(href)).encode()}
+    site.files |= {"/c.json": catalog("item.json"), "/item.json": json.dumps(with_asset(href)).encode()}
     scenes = find_scenes(site.url("/c.json"))
     assert list(scenes) == []
     assert "private.test is" in scenes.left_out[0].why
-    site.files["/c.json"] = catalogue(href)
+    site.files["/c.json"] = catalog(href)
     assert "private.test is" in refusal(site.url("/c.json"))
 
 
@@ -418,33 +418,33 @@ def test_what_is_fetched_is_judged_by_number(trap: Server, net: Net):
     for url in (f"http://private.test:{trap.port}/x", f"https://private.test:{trap.port}/x"):
         # its own host, but of a time when it was public
         reach = Reach(parse_address(url))
-        with pytest.raises(CatalogueError, match=r"private.test is 127\.0\.0\.1"):
+        with pytest.raises(CatalogError, match=r"private.test is 127\.0\.0\.1"):
             patient_http.get(url, reach)
 
 
 def test_a_name_that_changes_its_mind(site: Server, trap: Server, net: Net):
     """DNS rebinding: public when it was judged, this machine when the next file is asked for."""
     net.names["flip.test"] = [[PUBLIC], [PUBLIC], ["127.0.0.1"]]
-    site.files["/c.json"] = catalogue(f"http://flip.test:{trap.port}/x")
+    site.files["/c.json"] = catalog(f"http://flip.test:{trap.port}/x")
     assert r"flip.test is 127.0.0.1" in refusal(site.url("/c.json", "flip.test"))
 
 
 def test_a_private_host_stays_what_it_was(site: Server, net: Net):
     net.names["inside.test"] = [["127.0.0.1"], [PUBLIC]]
-    site.files |= {"/c.json": catalogue()}
+    site.files |= {"/c.json": catalog()}
     assert f"inside.test is {PUBLIC}" in refusal(site.url("/c.json", "inside.test"))
 
 
 def test_a_table_that_redirects(site: Server, trap: Server):
     for to in (f"http://127.0.0.1:{trap.port}/x", f"http://0.0.0.0:{trap.port}/x"):
         site.moved = to
-        assert "cannot read the catalogue" in refusal(site.url("/moved/t.parquet"))
+        assert "cannot read the catalog" in refusal(site.url("/moved/t.parquet"))
 
 
 @pytest.fixture(scope="module")
 def tif(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("rasters")
-    write_simulated_catalogue(folder / "c", scenes=1, size_px=64)
+    write_simulated_catalog(folder / "c", scenes=1, size_px=64)
     return next(path for path in (folder / "c").rglob("*s1*.tif")).read_bytes()
 
 
@@ -466,7 +466,7 @@ def test_a_raster_that_redirects(to: str, site: Server, trap: Server, net: Net, 
     try:
         href = site.url("/go?to=" + to.format(port=bait.port), "127.0.0.1")
         with pytest.raises(UnreadableRasterError) as caught:
-            open_source(href, kind=Kind.SAR, from_catalogue=True)
+            open_source(href, kind=Kind.SAR, from_catalog=True)
         assert bait.connections == []
         assert "\n" not in str(caught.value)
     finally:
@@ -475,8 +475,8 @@ def test_a_raster_that_redirects(to: str, site: Server, trap: Server, net: Net, 
 
 def test_rasters_of_ones_own_host_are_read_redirected_or_not(site: Server, tif: bytes):
     site.files["/s1_vh.tif"] = tif
-    plain = open_source(site.url("/s1_vh.tif", "127.0.0.1"), kind=Kind.SAR, from_catalogue=True)
-    moved = open_source(site.url("/go?to=/s1_vh.tif", "127.0.0.1"), kind=Kind.SAR, from_catalogue=True)
+    plain = open_source(site.url("/s1_vh.tif", "127.0.0.1"), kind=Kind.SAR, from_catalog=True)
+    moved = open_source(site.url("/go?to=/s1_vh.tif", "127.0.0.1"), kind=Kind.SAR, from_catalog=True)
     assert plain.shape == moved.shape == (64, 64)
 
 
@@ -491,18 +491,18 @@ def test_rasters_of_ones_own_host_are_read_redirected_or_not(site: Server, tif: 
 def test_rasters_at_hostile_addresses(href: str, net: Net):
     net.names["private.test"] = [["127.0.0.1"]]
     with pytest.raises(UnreadableRasterError):
-        open_source(href, kind=Kind.SAR, from_catalogue=True)
+        open_source(href, kind=Kind.SAR, from_catalog=True)
 
 
 def test_an_api_reads_no_file(secret: Path):
-    with pytest.raises(CatalogueError, match="is a file of this machine"):
+    with pytest.raises(CatalogError, match="is a file of this machine"):
         _OnlyHttp().read_text(str(secret))
     with pytest.raises(Exception, match=r".") as caught:
         _OnlyHttp().read_text(pystac.Link("next", f"FILE://{secret}"))
     assert SECRET not in str(caught.value)
 
 
-def test_a_remote_catalogue_names_no_file_by_what_its_items_call_themselves(site: Server, secret: Path):
+def test_a_remote_catalog_names_no_file_by_what_its_items_call_themselves(site: Server, secret: Path):
     item = with_asset(secret.name) | {"links": [{"rel": "self", "href": f"FILE://{secret}"}]}
     site.files["/c.json"] = json.dumps({"type": "FeatureCollection", "features": [item]}).encode()
     [scene] = find_scenes(site.url("/c.json")).left_out or [None]
@@ -511,21 +511,21 @@ def test_a_remote_catalogue_names_no_file_by_what_its_items_call_themselves(site
 
 
 def test_a_name_of_another_machine(tmp_path: Path):
-    with pytest.raises(CatalogueError, match="of another machine"):
-        resolve_href(f"file://nas{tmp_path}/x.tif", catalogue_href=str(tmp_path / "catalog.json"))
-    assert resolve_href(f"FILE://{tmp_path}/x.tif", catalogue_href=str(tmp_path / "c.json")) == str(
+    with pytest.raises(CatalogError, match="of another machine"):
+        resolve_href(f"file://nas{tmp_path}/x.tif", catalog_href=str(tmp_path / "catalog.json"))
+    assert resolve_href(f"FILE://{tmp_path}/x.tif", catalog_href=str(tmp_path / "c.json")) == str(
         tmp_path / "x.tif"
     )
 
 
-def test_a_local_catalogue_may_name_this_machine_and_no_other(net: Net, tmp_path: Path):
+def test_a_local_catalog_may_name_this_machine_and_no_other(net: Net, tmp_path: Path):
     net.names["private.test"] = [["10.0.0.5"]]
     root = str(tmp_path / "c.json")
     reach = Reach.of(root)
-    assert resolve_href("http://localhost:1/x", catalogue_href=root, reach=reach) == "http://localhost:1/x"
+    assert resolve_href("http://localhost:1/x", catalog_href=root, reach=reach) == "http://localhost:1/x"
     for href in ("https://private.test/x", "https://10.0.0.5/x"):
-        with pytest.raises(CatalogueError, match="private network"):
-            resolve_href(href, catalogue_href=root, reach=reach)
+        with pytest.raises(CatalogError, match="private network"):
+            resolve_href(href, catalog_href=root, reach=reach)
 
 
 def test_no_setting_allows_a_metadata_service(net: Net):
@@ -533,8 +533,8 @@ def test_no_setting_allows_a_metadata_service(net: Net):
     hosts = ("169.254.169.254", "metadata.test", "168.63.129.16")
     for home in ("https://public.test/c.json", "http://169.254.169.254/c.json"):
         for host in hosts:
-            with pytest.raises(CatalogueError, match=r"metadata|169\.254\.169\.254"):
-                resolve_href(f"https://{host}/x", catalogue_href=home, reach=Reach.of(home, hosts))
+            with pytest.raises(CatalogError, match=r"metadata|169\.254\.169\.254"):
+                resolve_href(f"https://{host}/x", catalog_href=home, reach=Reach.of(home, hosts))
 
 
 def test_hosts_that_a_setting_allows(site: Server, net: Net):
@@ -563,20 +563,20 @@ def test_buckets_on_request(site: Server):
     assert len(find_scenes(site.url("/c.json"))) == 2
     found = find_scenes(site.url("/c.json"), SceneQuery(allow_buckets=("bucket-one",)))
     assert [scene.hrefs for scene in found] == [("s3://bucket-one/x.tif",)]
-    assert "bucket-two, which is not in catalogue.allow_buckets" in found.left_out[0].why
+    assert "bucket-two, which is not in catalog.allow_buckets" in found.left_out[0].why
     own = Reach.of("s3://home/c.json", (), ("other",))
-    assert resolve_href("x.tif", catalogue_href="s3://home/c.json", reach=own) == "s3://home/x.tif"
+    assert resolve_href("x.tif", catalog_href="s3://home/c.json", reach=own) == "s3://home/x.tif"
     with pytest.raises(ValueError, match="allow_buckets"):
         SceneQuery(allow_buckets=("s3://a",))
 
 
-def test_catalogues_that_lie_on_a_private_host(site: Server, net: Net):
+def test_catalogs_that_lie_on_a_private_host(site: Server, net: Net):
     """They name their own host, by links, redirects and further pages."""
     net.names["inside.test"] = [["127.0.0.1"]]
     item = json.dumps(stac_item("ours")).encode()
     for host in ("inside.test", "INSIDE.test.", "127.0.0.1", "localhost"):
         site.files = {
-            "/c.json": catalogue("./a/item.json", "/go?to=/b/item.json", site.url("/d/item.json", host)),
+            "/c.json": catalog("./a/item.json", "/go?to=/b/item.json", site.url("/d/item.json", host)),
             "/a/item.json": item,
             "/b/item.json": item,
             "/d/item.json": item,
@@ -584,7 +584,7 @@ def test_catalogues_that_lie_on_a_private_host(site: Server, net: Net):
         assert len(find_scenes(site.url("/c.json", host))) == 3
     href = "https://inside.test/x.tif"
     root = site.url("/c.json", "inside.test")
-    assert resolve_href(href, catalogue_href=root, reach=Reach.of(root)) == href
+    assert resolve_href(href, catalog_href=root, reach=Reach.of(root)) == href
 
 
 @pytest.mark.parametrize(
@@ -601,7 +601,7 @@ def test_catalogues_that_lie_on_a_private_host(site: Server, net: Net):
 )  # fmt: skip
 def test_one_form(href: str, expected: str):
     home = "https://public.test/a/c.json"
-    assert resolve_href(href, catalogue_href=home, reach=Reach.of(home)) == expected
+    assert resolve_href(href, catalog_href=home, reach=Reach.of(home)) == expected
     assert parse_address(expected).url == expected
 
 
@@ -609,9 +609,9 @@ def test_what_the_user_names_may_hold_a_password():
     href = "https://me:pw@example.org/s2.tif?sig=x"
     assert check_href(href) == href
     home = "https://me:pw@example.org/c.json"
-    assert resolve_href("x.tif", catalogue_href=home) == "https://me:pw@example.org/x.tif"
-    with pytest.raises(CatalogueError, match="user or password") as caught:
-        resolve_href("https://me:geheim@example.org/x.tif", catalogue_href=home)
+    assert resolve_href("x.tif", catalog_href=home) == "https://me:pw@example.org/x.tif"
+    with pytest.raises(CatalogError, match="user or password") as caught:
+        resolve_href("https://me:geheim@example.org/x.tif", catalog_href=home)
     assert "geheim" not in str(caught.value)
 
 
@@ -648,11 +648,11 @@ def test_a_token_is_sent_to_the_host_that_is_meant():
     "text", ["ftp://public.test/x", "FILE:///x", "https:public.test/x", "s3:/bucket/x", "x"]
 )
 def test_the_scheme_counts_after_joining(text: str):
-    with pytest.raises(CatalogueError, match="begins with"):
+    with pytest.raises(CatalogError, match="begins with"):
         parse_address(text)
 
 
 @pytest.mark.parametrize("host", ["10.0.0.5", "[fd00::1]", "0.0.0.0"])
 def test_private_numbers_need_no_look_up(host: str):
-    with pytest.raises(CatalogueError, match="from a catalogue on another machine"):
-        resolve_href(f"https://{host}/x", catalogue_href="https://public.test/c.json")
+    with pytest.raises(CatalogError, match="from a catalog on another machine"):
+        resolve_href(f"https://{host}/x", catalog_href="https://public.test/c.json")

@@ -19,7 +19,7 @@ from crosstie.errors import UnreadableRasterError
 from crosstie.io.catalog.search import find_scenes
 from crosstie.io.products.vrt import corrected_vrt
 from crosstie.io.raster import open_source
-from crosstie.io.simulation.pairs import write_simulated_catalogue
+from crosstie.io.simulation.pairs import write_simulated_catalog
 from crosstie.io.storage import signing
 from crosstie.io.storage.signing import signed
 
@@ -42,7 +42,7 @@ class Guarded(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[str]:
-    write_simulated_catalogue(tmp_path / "c", scenes=1, size_px=64)
+    write_simulated_catalog(tmp_path / "c", scenes=1, size_px=64)
     raster = next(path for path in (tmp_path / "c").rglob("*.tif"))
     (tmp_path / "served").mkdir()
     shutil.copy(raster, tmp_path / "served" / "s1_vh.tif")
@@ -62,7 +62,7 @@ def test_a_scene_is_signed_when_it_is_opened_and_only_there(
     file.write_text(json.dumps(stac_item("x", assets={"vh": {"href": guarded}})))
     (scene,) = find_scenes(file)
     with pytest.raises(UnreadableRasterError):
-        open_source(scene.hrefs, from_catalogue=True)
+        open_source(scene.hrefs, from_catalog=True)
 
     calls = []
 
@@ -73,7 +73,7 @@ def test_a_scene_is_signed_when_it_is_opened_and_only_there(
     monkeypatch.setitem(signing.SIGNERS, "127.0.0.1", sign)
     (scene,) = find_scenes(file)
     assert calls == []
-    source = open_source(scene.hrefs, kind=scene.kind, from_catalogue=True)
+    source = open_source(scene.hrefs, kind=scene.kind, from_catalog=True)
     assert calls
     assert set(calls) == {guarded}
     assert source.hrefs == scene.hrefs == (guarded,)

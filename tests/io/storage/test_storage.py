@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from crosstie.errors import BadInputError, StoreError, UnreadableRasterError
 from crosstie.io.raster import open_source, read_plane
-from crosstie.io.storage.s3 import Storage, gdal_options, obstore_options, s3fs_options
+from crosstie.io.storage.s3 import S3Options, gdal_options, obstore_options, s3fs_options
 from crosstie.io.storage.store import open_store
 
 SECRET = "kept-to-myself"
@@ -75,31 +75,31 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
 
 
-def through_obstore(storage: Storage) -> bytes | None:
+def through_obstore(storage: S3Options) -> bytes | None:
     return open_store("s3://scenes", storage).get("a/vv.tif")
 
 
-def through_s3fs(storage: Storage) -> bytes:
+def through_s3fs(storage: S3Options) -> bytes:
     with fsspec.open("s3://scenes/a/vv.tif", skip_instance_cache=True, **s3fs_options(storage)) as file:
         body: bytes = file.read()
     return body
 
 
-def through_gdal(storage: Storage) -> float:
+def through_gdal(storage: S3Options) -> float:
     source = open_source("s3://scenes/a/vv.tif", storage=storage)
     return float(np.nanmean(read_plane(source, source.geobox)))
 
 
 CLIENTS = pytest.mark.parametrize("read", [through_obstore, through_s3fs, through_gdal])
 
-Read = Callable[[Storage], object]
+Read = Callable[[S3Options], object]
 
 
 @pytest.mark.server
 @pytest.mark.usefixtures("keys")
 @CLIENTS
 def test_endpoint_region_and_path_style_are_those_of_the_setting(read: Read, proxy: CountingProxy):
-    assert read(Storage(endpoint=proxy.url, region="eu-north-1"))
+    assert read(S3Options(endpoint=proxy.url, region="eu-north-1"))
     assert proxy.log
     for passed in proxy.log:
         assert passed.path == "/scenes/a/vv.tif"  # the bucket stands in the path
@@ -118,7 +118,7 @@ def test_the_setting_wins_over_the_environment(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_REGION", "us-west-2")
-    assert read(Storage(endpoint=proxy.url, region="eu-north-1"))
+    assert read(S3Options(endpoint=proxy.url, region="eu-north-1"))
     assert all("/eu-north-1/s3/" in passed.headers["authorization"] for passed in proxy.log)
 
 
@@ -129,7 +129,7 @@ def test_the_environment_alone_is_enough(read: Read, proxy: CountingProxy, monke
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-south-1")
     monkeypatch.setenv("AWS_REQUEST_PAYER", "requester")
-    assert read(Storage())
+    assert read(S3Options())
     assert all("/eu-south-1/s3/" in passed.headers["authorization"] for passed in proxy.log)
     assert all(passed.headers["x-amz-request-payer"] == "requester" for passed in proxy.log)
 
@@ -138,7 +138,7 @@ def test_the_environment_alone_is_enough(read: Read, proxy: CountingProxy, monke
 @pytest.mark.usefixtures("keys")
 @CLIENTS
 def test_anonymous_requests_carry_no_credentials(read: Read, proxy: CountingProxy):
-    assert read(Storage(endpoint=proxy.url, anonymous=True))
+    assert read(S3Options(endpoint=proxy.url, anonymous=True))
     assert proxy.log
     assert all("authorization" not in passed.headers for passed in proxy.log)
 
@@ -147,7 +147,7 @@ def test_anonymous_requests_carry_no_credentials(read: Read, proxy: CountingProx
 @pytest.mark.usefixtures("keys")
 @CLIENTS
 def test_requester_pays_is_said_at_every_request(read: Read, proxy: CountingProxy):
-    assert read(Storage(endpoint=proxy.url, requester_pays=True))
+    assert read(S3Options(endpoint=proxy.url, requester_pays=True))
     assert proxy.log
     assert all(passed.headers["x-amz-request-payer"] == "requester" for passed in proxy.log)
 
@@ -163,7 +163,7 @@ def test_a_profile_wins_over_the_keys_of_the_environment(
         f"[archive]\naws_access_key_id = from-the-profile\naws_secret_access_key = {SECRET}\n"
     )
     (tmp_path / "config").write_text(f"[profile archive]\nregion = eu-west-3\nendpoint_url = {proxy.url}\n")
-    assert read(Storage(profile="archive"))
+    assert read(S3Options(profile="archive"))
     for passed in proxy.log:
         assert "Credential=from-the-profile/" in passed.headers["authorization"]
         assert "/eu-west-3/s3/" in passed.headers["authorization"]
@@ -180,12 +180,12 @@ def test_without_keys_the_default_profile_is_asked(
         "aws_session_token = its-token\n"
         "[other]\naws_access_key_id = of-other\naws_secret_access_key = x\n"
     )
-    assert read(Storage(endpoint=proxy.url))
+    assert read(S3Options(endpoint=proxy.url))
     assert all("Credential=of-default/" in passed.headers["authorization"] for passed in proxy.log)
     assert all(passed.headers["x-amz-security-token"] == "its-token" for passed in proxy.log)
     proxy.log.clear()
     monkeypatch.setenv("AWS_PROFILE", "other")
-    assert read(Storage(endpoint=proxy.url))
+    assert read(S3Options(endpoint=proxy.url))
     assert all("Credential=of-other/" in passed.headers["authorization"] for passed in proxy.log)
 
 
@@ -193,20 +193,20 @@ def test_without_keys_the_default_profile_is_asked(
 def test_a_profile_that_is_not_there_or_empty_is_told_by_name(read: Read, tmp_path: Path):
     (tmp_path / "config").write_text("[profile empty]\nregion = eu-west-3\n")
     with pytest.raises(StoreError, match=r"no profile 'absent'.*AWS_CONFIG_FILE"):
-        read(Storage(profile="absent"))
+        read(S3Options(profile="absent"))
     with pytest.raises(StoreError, match=r"'empty'.*aws_access_key_id"):
-        read(Storage(profile="empty", endpoint="http://127.0.0.1:9"))
+        read(S3Options(profile="empty", endpoint="http://127.0.0.1:9"))
 
 
 def test_a_bucket_in_the_host_is_asked_for_in_each_client_s_way():
-    storage = Storage(endpoint="https://s3.example.org:8443", path_style=False)
+    storage = S3Options(endpoint="https://s3.example.org:8443", path_style=False)
     assert obstore_options(storage, "scenes")["endpoint"] == "https://scenes.s3.example.org:8443"
     assert obstore_options(storage, "scenes")["virtual_hosted_style_request"]
     assert s3fs_options(storage)["config_kwargs"] == {"s3": {"addressing_style": "virtual"}}
     assert gdal_options(storage)["AWS_S3_ENDPOINT"] == "s3.example.org:8443"
     assert gdal_options(storage)["AWS_VIRTUAL_HOSTING"]
     assert gdal_options(storage)["AWS_HTTPS"] == "YES"
-    assert gdal_options(Storage())["AWS_VIRTUAL_HOSTING"]  # AWS itself
+    assert gdal_options(S3Options())["AWS_VIRTUAL_HOSTING"]  # AWS itself
 
 
 @pytest.mark.parametrize(
@@ -221,18 +221,18 @@ def test_a_bucket_in_the_host_is_asked_for_in_each_client_s_way():
 )
 def test_an_endpoint_that_is_none_is_refused(endpoint: str, reason: str):
     with pytest.raises(ValueError, match=reason) as caught:
-        Storage(endpoint=endpoint)
+        S3Options(endpoint=endpoint)
     assert SECRET not in str(caught.value)
 
 
 class Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-    storage: Storage
+    storage: S3Options
 
 
 def test_it_is_a_group_of_settings():
     given = {"endpoint": "http://h:1", "requester_pays": True}
-    assert Group(storage=given).storage == Storage("http://h:1", requester_pays=True)
+    assert Group(storage=given).storage == S3Options("http://h:1", requester_pays=True)
     with pytest.raises(ValueError, match="endpont"):
         Group(storage={"endpont": "http://h:1"})
     with pytest.raises(ValueError, match="exclude each other"):
@@ -249,7 +249,7 @@ def test_a_planted_secret_is_nowhere_to_be_seen(
         f"[archive]\naws_access_key_id = AKIAPLANTED\naws_secret_access_key = {SECRET}\n"
         f"aws_session_token = token-{SECRET}\n"
     )
-    storage = Storage(endpoint=proxy.url, profile="archive")
+    storage = S3Options(endpoint=proxy.url, profile="archive")
     store = open_store("s3://scenes", storage)
     source = open_source("s3://scenes/a/vv.tif", storage=storage)
     read_plane(source, source.geobox)
@@ -292,7 +292,7 @@ def test_a_signature_is_neither_logged_nor_raised(upstream: str, caplog: pytest.
 @pytest.mark.usefixtures("keys")
 def test_wrong_credentials_are_told_without_the_secret(upstream: str):
     with counting(upstream, refuse=lambda method, path, before: 403) as proxy:
-        storage = Storage(endpoint=proxy.url)
+        storage = S3Options(endpoint=proxy.url)
         with pytest.raises(
             StoreError, match=r"cannot write x in s3://scenes.*AWS_SECRET_ACCESS_KEY"
         ) as written:
@@ -310,7 +310,7 @@ def test_wrong_credentials_are_told_without_the_secret(upstream: str):
 @pytest.mark.parametrize("read", [through_obstore, through_gdal])
 def test_a_server_that_is_busy_for_a_moment_is_asked_again(read: Read, upstream: str):
     with counting(upstream, refuse=lambda method, path, before: 503 if before == 0 else None) as proxy:
-        assert read(Storage(endpoint=proxy.url))
+        assert read(S3Options(endpoint=proxy.url))
         assert [passed.status for passed in proxy.log][:2] == [503, 200 if read is through_obstore else 206]
 
 
@@ -321,7 +321,7 @@ def test_what_was_missing_is_found_once_it_is_there(upstream: str, status: int):
     """GDAL remembers that a file is not there; a worker lives for many pairs, and the file may come."""
     missing = [True]
     with counting(upstream, refuse=lambda *about: status if missing[0] else None) as proxy:
-        storage = Storage(endpoint=proxy.url)
+        storage = S3Options(endpoint=proxy.url)
         with pytest.raises(UnreadableRasterError, match=str(status)):
             through_gdal(storage)
         missing.clear()
@@ -332,7 +332,7 @@ def test_what_was_missing_is_found_once_it_is_there(upstream: str, status: int):
 @pytest.mark.server
 @pytest.mark.usefixtures("keys")
 def test_large_objects_go_up_in_parts_and_whole(proxy: CountingProxy):
-    store = open_store("s3://scenes/large", Storage(endpoint=proxy.url))
+    store = open_store("s3://scenes/large", S3Options(endpoint=proxy.url))
     body = np.random.default_rng(3).bytes(9 * 2**20)
     store.put("b.bin", body)
     assert [passed.method for passed in proxy.log].count("PUT") == 2
@@ -348,8 +348,8 @@ def test_threads_with_different_storage_do_not_mix(upstream: str):
     """GDAL's configuration belongs to a thread: a reader of two archives must not sign for the wrong one."""
     with counting(upstream) as one, counting(upstream) as other:
         storages = [
-            Storage(endpoint=one.url, region="eu-one-1"),
-            Storage(endpoint=other.url, region="eu-two-1"),
+            S3Options(endpoint=one.url, region="eu-one-1"),
+            S3Options(endpoint=other.url, region="eu-two-1"),
         ]
         threads = [
             threading.Thread(target=lambda s=storage: [through_gdal(s) for _ in range(5)])
