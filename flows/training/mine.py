@@ -179,7 +179,12 @@ def mine_pair(pair: ScenePair, settings: Settings, rules: MiningRules, matcher: 
     if optical.kind is sar.kind:
         raise BadInputError(f"{pair.key}: both images are {optical.kind}; one of each kind is needed")
     sources = open_pair(
-        optical.hrefs, sar.hrefs, reference_kind=optical.kind, secondary_kind=sar.kind, from_catalog=True
+        optical.hrefs,
+        sar.hrefs,
+        reference_kind=optical.kind,
+        secondary_kind=sar.kind,
+        from_catalog=True,
+        storage=settings.storage,
     )
     plan = plan_pair(*sources, settings)
     if plan.grid is None or not plan.tiles:

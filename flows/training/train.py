@@ -230,6 +230,7 @@ def mining_settings(settings: TrainSettings) -> Settings:
         ),
         catalog=settings.catalog,
         pairing=settings.pairing,
+        storage=settings.storage,
         compute=ComputeSettings(device="cpu" if settings.device == "cpu" else "auto"),
         weights=settings.start_weights,
     )

@@ -8,9 +8,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from crosstie.config import Group, TileSettings, given_options, read_yaml, validated
+from crosstie.config import Group, Settings, TileSettings, given_options, read_yaml, validated
 from crosstie.io.catalog.search import SceneQuery
 from crosstie.io.pairing.pair_scenes import PairingRules
+from crosstie.io.storage.s3 import S3Options
 from crosstie.matcher.training.learner import CrosstieLearner
 from crosstie.matcher.training.loop import TrainingPlan
 
@@ -109,6 +110,7 @@ class TrainSettings(Group):
     pairing: PairingRules = Field(
         default=PairingRules(), description="Which scenes make a pair, as in `crosstie config`."
     )
+    storage: S3Options = Field(default=S3Options(), description=Settings.model_fields["storage"].description)
     configuration: Literal["crosstie", "s2m2", "published"] = Field(
         default="crosstie",
         description="What is trained: crosstie (used by all commands), s2m2 (the published method with its "
@@ -142,6 +144,11 @@ class TrainSettings(Group):
     out: Path = Field(
         default=Path("runs/train"), description="Receives checkpoint, log, pictures, mined tiles and weights."
     )
+
+    @property
+    def weights_path(self) -> Path:
+        """File that receives the trained weights."""
+        return self.out / f"{self.configuration}.safetensors"
 
     @property
     def start_weights(self) -> Path | None:
