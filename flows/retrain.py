@@ -16,7 +16,6 @@ from crosstie.errors import SettingsError
 from crosstie.flows.discovery.periods import now_utc
 from crosstie.flows.runs.parameters import as_parameter, dotted, private
 from crosstie.flows.training.flow import training
-from crosstie.flows.training.train import weights_path
 from crosstie.io.storage.href import local_path
 from crosstie.train_settings import BEGUN, SHIPPED, TrainSettings
 
@@ -49,7 +48,7 @@ def folder_of(out: Path, now: datetime, given: dict[str, Any] | None) -> Path:
     unfinished = [
         folder
         for folder in sorted(out.glob("20*T*Z"), reverse=True)
-        if not weights_path(retrain_settings("", folder, None, given)).exists()
+        if not retrain_settings("", folder, None, given).weights_path.exists()
     ]
     return unfinished[0] if unfinished else out / f"{now:%Y%m%dT%H%M%SZ}"
 

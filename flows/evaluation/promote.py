@@ -5,15 +5,83 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crosstie.errors import SettingsError, WeightsError
-from crosstie.flows.evaluation.evaluate import Evaluation, report
+from crosstie.flows.evaluation.report import evaluation_report
 from crosstie.matcher.evaluation.comparison import Comparison, compare
 from crosstie.matcher.weights import SHIPPED, verified_sha256
+
+if TYPE_CHECKING:
+    from crosstie.flows.evaluation.evaluate import Evaluation
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MeasuredWeights:
+    """Weights and what a matcher with them found."""
+
+    path: Path | None
+    """File of the weights; None for the shipped ones."""
+    sha256: str
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """What became of new weights."""
+
+    comparison: Comparison
+    written: Path | None = None
+    """File of the decision; None where nothing was to be replaced."""
+    promoted: bool = False
+    """Whether the new weights lie at the target now."""
+    kept: Path | None = None
+    """File of the weights that were replaced; None where there were none."""
+
+
+def compare_and_promote(
+    new: MeasuredWeights,
+    measure: Callable[[Path | None], MeasuredWeights],
+    *,
+    against: Path | None = None,
+    target: Path | None = None,
+    facts: Mapping[str, object] | None = None,
+) -> Promotion:
+    """Measure the opponent of new weights, decide, write the decision, and promote the new ones if better.
+
+    Parameters
+    ----------
+    new : MeasuredWeights
+        The new weights, measured by `measure`.
+    measure : Callable[[Path | None], MeasuredWeights]
+        Evaluates weights; always on the same placements.
+    against : Path | None
+        The opponent. Without it: what lies at `target`, else the shipped weights.
+    target : Path | None
+        Where better weights go, and where the decision is written beside. Without it nothing is written.
+    facts : Mapping[str, object] | None
+        How the weights were evaluated; goes into the written decision.
+
+    Raises
+    ------
+    WeightsError
+        Weights are missing, or not what their sha256 says.
+    """
+    old = measure(opponent(against, target))
+    decision = compared(old.evaluation, new.evaluation)
+    if target is None:
+        return Promotion(decision)
+    tree = comparison_report(decision, old, new)
+    if facts is not None:
+        tree["evaluation"] = dict(facts)
+    written = write_comparison(target, tree)
+    if not decision.better or new.path is None:
+        return Promotion(decision, written)
+    return Promotion(decision, written, promoted=True, kept=promote(new.path, target))
 
 
 def opponent(against: Path | None, target: Path | None) -> Path | None:
@@ -55,9 +123,7 @@ def compared(old: Evaluation, new: Evaluation) -> Comparison:
     return compare(old.error_px, new.error_px, new.places)
 
 
-def comparison_report(
-    comparison: Comparison, old: Evaluation, new: Evaluation, *, old_sha256: str, new_sha256: str
-) -> dict[str, Any]:
+def comparison_report(comparison: Comparison, old: MeasuredWeights, new: MeasuredWeights) -> dict[str, Any]:
     """What was decided and why, fit for JSON."""
     return {
         "schema": "crosstie/comparison/1",
@@ -67,8 +133,8 @@ def comparison_report(
         "sign_test_p": comparison.sign_test_p,
         "n": comparison.n,
         "places": comparison.places,
-        "new": {"weights_sha256": new_sha256, **report(new)},
-        "old": {"weights_sha256": old_sha256, **report(old)},
+        "new": {"weights_sha256": new.sha256, **evaluation_report(new.evaluation)},
+        "old": {"weights_sha256": old.sha256, **evaluation_report(old.evaluation)},
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -98,8 +164,8 @@ def promote(new: Path, target: Path) -> Path | None:
         old = target.read_bytes()
         old_digest = hashlib.sha256(old).hexdigest()
         kept = target.with_name(f"{target.stem}.{old_digest[:12]}{target.suffix}")
-        _write(kept, old, old_digest)
-    _write(target, body, digest)
+        _write_weights(kept, old, old_digest)
+    _write_weights(target, body, digest)
     return kept
 
 
@@ -110,7 +176,7 @@ def write_comparison(target: Path, tree: dict[str, Any]) -> Path:
     return path
 
 
-def _write(path: Path, body: bytes, digest: str) -> None:
+def _write_weights(path: Path, body: bytes, digest: str) -> None:
     _replace(path, body)
     _replace(path.with_name(path.name + ".sha256"), f"{digest}  {path.name}\n".encode())
 

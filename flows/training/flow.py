@@ -11,30 +11,32 @@ from prefect import flow, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from crosstie.flows.training.checks import check_settings
+from crosstie.flows.training.handover import hand_over, handover_line
 from crosstie.flows.training.progress import listener
-from crosstie.flows.training.train import check, mine, promote, promotion_line, train_and_save, weights_path
+from crosstie.flows.training.train import mine, train_and_save
 from crosstie.train_settings import TrainSettings
 
 TABLE_KEY = "crosstie-train"
 
 
-def hand_over(settings: TrainSettings) -> str:
-    """Promote the new weights if they are better; says on one line what became of those in use."""
-    decision = promote(settings)
-    line = "nothing was to be replaced" if decision is None else promotion_line(settings, decision)
+def hand_over_and_say(settings: TrainSettings) -> str:
+    """Promote the new weights if they are better; say in one line what became of those in use."""
+    decision = hand_over(settings)
+    line = "nothing was to be replaced" if decision is None else handover_line(settings, decision)
     listener().say(line)
     return line
 
 
 mine_task = task(name="mine unlabelled tiles", cache_policy=NO_CACHE)(mine)
 train_task = task(name="train and calibrate", cache_policy=NO_CACHE)(train_and_save)
-hand_over_task = task(name="compare and promote", cache_policy=NO_CACHE)(hand_over)
+hand_over_task = task(name="compare and promote", cache_policy=NO_CACHE)(hand_over_and_say)
 
 
 @flow(name="crosstie-train", persist_result=False)
 def training(settings: TrainSettings) -> dict[str, float]:
     """Mine, train and hand over; returns the figures on the held-out places."""
-    check(settings)
+    check_settings(settings)
     pairs = mine_task(settings)
     figures: dict[str, float] = train_task(settings)
     line = hand_over_task(settings)
@@ -44,6 +46,6 @@ def training(settings: TrainSettings) -> dict[str, float]:
     create_table_artifact(
         [*rows, {"figure": "pairs mined", "value": str(pairs)}, {"figure": "weights in use", "value": line}],
         key=TABLE_KEY,
-        description=f"{weights_path(settings)}, on places never learnt from",
+        description=f"{settings.weights_path}, on places never learnt from",
     )
     return figures

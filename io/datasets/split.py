@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
 
 import numpy as np
 
 from crosstie.errors import SettingsError
 from crosstie.io.datasets.benchmark_pair import BenchmarkPair
+from crosstie.io.datasets.names import Part
 
 TEST_SHARE = 0.2
 """Share of the pairs, about, that a split by place keeps for testing."""
-
-
-class Part(StrEnum):
-    """Which part of a set."""
-
-    ALL = "all"
-    TRAIN = "train"
-    TEST = "test"
 
 
 def split_by_place(

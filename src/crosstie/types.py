@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
     BoolArray = NDArray[np.bool_]
+    IntArray = NDArray[np.int64]
+    Plane = NDArray[np.float32]
 
 
 class Kind(StrEnum):

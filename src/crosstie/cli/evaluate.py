@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,47 +16,25 @@ from crosstie.cli.app import EXIT_UNRELIABLE, app, exit_codes
 from crosstie.cli.options import ConfigOption
 from crosstie.cli.printing import print_table
 from crosstie.errors import SettingsError
+from crosstie.io.datasets.names import Dataset, Part, Split
 
 if TYPE_CHECKING:
     from crosstie.config import Settings
-    from crosstie.flows.evaluation.evaluate import Evaluation, Placement
+    from crosstie.flows.evaluation.evaluate import Evaluation
+    from crosstie.flows.evaluation.placement import Placement, Protocol
+    from crosstie.flows.evaluation.promote import MeasuredWeights, Promotion
+    from crosstie.io.datasets.benchmark_pair import BenchmarkPair
     from crosstie.matcher.evaluation.comparison import Comparison
 
 MOST_PLACES = 20
 """Lines of a table that are still read."""
 
 
-class DatasetName(StrEnum):
-    """Sets that `crosstie evaluate` knows the layout of."""
-
-    SEN12 = "sen12"
-    QXS = "qxs"
-    SCENES = "scenes"
-    OMBRIA = "ombria"
-    SEBAST144 = "sebast144"
-    SIH1733 = "sih1733"
-
-
-class SplitName(StrEnum):
-    """How a set is parted."""
-
-    PLACE = "place"
-    PUBLISHED = "published"
-
-
-class PartName(StrEnum):
-    """Which part of a set."""
-
-    ALL = "all"
-    TRAIN = "train"
-    TEST = "test"
-
-
 @app.command("evaluate")
 @exit_codes
 def evaluate_command(
     dataset: Annotated[
-        DatasetName | None,
+        Dataset | None,
         typer.Option(help="A set in its published layout, with --data.", show_default=False),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the set.", show_default=False)] = None,
@@ -73,15 +51,13 @@ def evaluate_command(
         Path | None, typer.Option(help="Weights other than the shipped ones.", show_default=False)
     ] = None,
     split: Annotated[
-        SplitName,
+        Split,
         typer.Option(
             help="How sen12 and qxs are parted: no place in both parts, or pair by pair, the parts as large "
             "as published."
         ),
-    ] = SplitName.PLACE,
-    part: Annotated[
-        PartName, typer.Option(help="Which part of sen12, qxs or ombria is measured.")
-    ] = PartName.ALL,
+    ] = Split.PLACE,
+    part: Annotated[Part, typer.Option(help="Which part of sen12, qxs or ombria is measured.")] = Part.ALL,
     template_px: Annotated[
         list[int] | None,
         typer.Option(
@@ -94,7 +70,8 @@ def evaluate_command(
     search_px: Annotated[int, typer.Option(min=4, max=128, help="How far is searched, per axis.")] = 32,
     seed: Annotated[int, typer.Option(min=0, help="Of parts, cuts and known shifts.")] = 0,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="So many pairs at most, drawn by the seed.", show_default=False)
+        int | None,
+        typer.Option(min=1, help="Maximum number of pairs, drawn by the seed.", show_default=False),
     ] = None,
     json_path: Annotated[
         Path | None, typer.Option("--json", help="Write all figures there.", show_default=False)
@@ -143,91 +120,113 @@ def evaluate_command(
     best.safetensors
     """
     from crosstie.config import load_settings
-    from crosstie.flows.evaluation import evaluate, promote
-    from crosstie.io.datasets.split import Part
+    from crosstie.flows.evaluation.datasets import some_of
+    from crosstie.flows.evaluation.placement import Protocol, place_templates
+    from crosstie.flows.evaluation.promote import compare_and_promote, refuse_target
 
     outputs = [path for path in (json_path, csv_path, picture_path) if path is not None]
     for path in outputs:
         _refuse_unwritable(path)
     settings = load_settings(config, options={"weights": weights})
     if promote_to is not None:
-        promote.refuse_target(weights, promote_to)
+        refuse_target(weights, promote_to)
         _refuse_unwritable(promote_to)
-    protocol = evaluate.Protocol(search_px=search_px, sizes_px=tuple(template_px or ()), seed=seed)
-    if pairs is not None and dataset is None and data is None:
-        if part is not PartName.ALL:
-            raise SettingsError("--part: a table of pairs has no parts; leave it out")
-        found, truth = evaluate.load_table(pairs), "as the table says"
-    elif pairs is None and dataset is not None and data is not None:
-        named = evaluate.Dataset(dataset)
-        found = evaluate.load_pairs(named, data, protocol, part=Part(part), split=evaluate.Split(split))
-        truth = evaluate.TRUTH[named]
-    else:
-        raise SettingsError("give either --pairs TABLE, or --dataset NAME with --data FOLDER")
-    groups = evaluate.place(evaluate.some_of(found, limit, seed=seed), protocol)
+    protocol = Protocol(search_px=search_px, sizes_px=tuple(template_px or ()), seed=seed)
+    found, truth = _pairs_and_truth(pairs, dataset, data, protocol, part=part, split=split)
+    groups = place_templates(some_of(found, limit, seed=seed), protocol)
+    measure = partial(_measured, groups=groups, settings=settings, search_px=search_px)
 
-    new, new_sha256 = _measured(groups, settings, search_px, "measure")
+    new = measure(settings.weights, label="measure")
+    parted = dataset in (Dataset.SEN12, Dataset.QXS) and part is not Part.ALL
     facts: dict[str, object] = {
         "schema": "crosstie/evaluation/1",
         "source": str(pairs or dataset),
         "truth": truth,
-        "split": split
-        if dataset in (DatasetName.SEN12, DatasetName.QXS) and part is not PartName.ALL
-        else None,
+        "split": split if parted else None,
         "part": part,
         "seed": seed,
         "search_px": search_px,
-        "weights_sha256": new_sha256,
+        "weights_sha256": new.sha256,
     }
-    _print_evaluation(new, facts)
-    if json_path is not None:
-        tree = facts | evaluate.report(new, per_pair=per_pair)
-        _write_out(json_path, json.dumps(tree, indent=1, ensure_ascii=False) + "\n")
-    if csv_path is not None:
-        _write_out(csv_path, evaluate.csv_text(new))
-    if picture_path is not None:
-        title = f"{dataset or pairs}, weights {new_sha256[:12]}"
-        _write_out(picture_path, evaluate.picture(new, title))
+    _print_evaluation(new.evaluation, facts)
+    title = f"{dataset or pairs}, weights {new.sha256[:12]}"
+    _write_outputs(new.evaluation, facts, title, json_path, csv_path, picture_path, per_pair=per_pair)
     for path in outputs:
         typer.echo(f"written: {path}")
-    if against is None and promote_to is None:
-        return
+    if against is not None or promote_to is not None:
+        end = compare_and_promote(new, measure, against=against, target=promote_to, facts=facts)
+        _print_comparison(end.comparison)
+        _print_promotion(end, promote_to)
 
-    other = promote.opponent(against, promote_to)
-    old, old_sha256 = _measured(groups, settings.model_copy(update={"weights": other}), search_px, "against")
-    decision = promote.compared(old, new)
-    _print_comparison(decision)
-    if promote_to is None:
-        return
-    tree = promote.comparison_report(decision, old, new, old_sha256=old_sha256, new_sha256=new_sha256)
-    written = promote.write_comparison(promote_to, tree | {"evaluation": facts})
-    typer.echo(f"comparison: {written}")
-    if not decision.better:
-        typer.echo(f"not promoted: {promote_to} is as it was")
-        raise typer.Exit(EXIT_UNRELIABLE)
-    if weights is not None:
-        kept = promote.promote(weights, promote_to)
-        typer.echo(f"promoted: {promote_to}" + (f"; the old ones are kept as {kept}" if kept else ""))
+
+def _pairs_and_truth(
+    table: Path | None,
+    dataset: Dataset | None,
+    data: Path | None,
+    protocol: Protocol,
+    *,
+    part: Part,
+    split: Split,
+) -> tuple[list[BenchmarkPair], str]:
+    """List the pairs that the options name, and say where their true offsets come from."""
+    from crosstie.flows.evaluation.datasets import TRUTH, load_pairs
+    from crosstie.io.datasets.pair_table import read_pair_table
+
+    if table is not None and dataset is None and data is None:
+        if part is not Part.ALL:
+            raise SettingsError("--part: a table of pairs has no parts; leave it out")
+        return read_pair_table(table), "as the table says"
+    if table is None and dataset is not None and data is not None:
+        return load_pairs(dataset, data, protocol, part=part, split=split), TRUTH[dataset]
+    raise SettingsError("give either --pairs TABLE, or --dataset NAME with --data FOLDER")
 
 
 def _measured(
-    groups: Sequence[Sequence[Placement]], settings: Settings, search_px: int, what: str
-) -> tuple[Evaluation, str]:
-    """Evaluate one set of weights, with a bar where somebody looks."""
+    weights: Path | None,
+    *,
+    groups: Sequence[Sequence[Placement]],
+    settings: Settings,
+    search_px: int,
+    label: str = "against",
+) -> MeasuredWeights:
+    """Evaluate weights; show a progress bar on a terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from crosstie.flows.evaluation.evaluate import evaluate
+    from crosstie.flows.evaluation.promote import MeasuredWeights
     from crosstie.flows.registration.load_matcher import load_matcher
 
-    matcher = load_matcher(settings)
+    matcher = load_matcher(settings.model_copy(update={"weights": weights}))
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=sum(map(len, groups)))
+        task = bar.add_task(label, total=sum(map(len, groups)))
         found = evaluate(
             groups, matcher, search_px=search_px, progress=lambda count: bar.advance(task, count)
         )
-    return found, matcher.weights_sha256
+    return MeasuredWeights(weights, matcher.weights_sha256, found)
+
+
+def _write_outputs(
+    evaluation: Evaluation,
+    facts: dict[str, object],
+    title: str,
+    json_path: Path | None,
+    csv_path: Path | None,
+    picture_path: Path | None,
+    *,
+    per_pair: bool,
+) -> None:
+    """Write the files that were asked for."""
+    from crosstie.flows.evaluation.report import csv_text, evaluation_report, picture
+
+    if json_path is not None:
+        tree = facts | evaluation_report(evaluation, per_pair=per_pair)
+        _write_out(json_path, json.dumps(tree, indent=1, ensure_ascii=False) + "\n")
+    if csv_path is not None:
+        _write_out(csv_path, csv_text(evaluation))
+    if picture_path is not None:
+        _write_out(picture_path, picture(evaluation, title))
 
 
 def _refuse_unwritable(path: Path) -> None:
@@ -291,3 +290,14 @@ def _print_comparison(comparison: Comparison) -> None:
     typer.echo("the new weights are better" if comparison.better else "the new weights are not better:")
     for reason in comparison.reasons:
         typer.echo(f"  {reason}")
+
+
+def _print_promotion(end: Promotion, target: Path | None) -> None:
+    """Say what became of the weights at the target; exit code 3 where the new ones are not better."""
+    if target is None:
+        return
+    typer.echo(f"comparison: {end.written}")
+    if not end.promoted:
+        typer.echo(f"not promoted: {target} is as it was")
+        raise typer.Exit(EXIT_UNRELIABLE)
+    typer.echo(f"promoted: {target}" + (f"; the old ones are kept as {end.kept}" if end.kept else ""))

@@ -135,7 +135,7 @@ def train_command(
         typer.echo(commented_yaml(settings), nl=False)
         return
     from crosstie.flows.training.progress import report_progress_to
-    from crosstie.flows.training.train import run_training, weights_path
+    from crosstie.flows.training.train import run_training
 
     with report_progress_to(Console(stderr=True)):
         if flow:
@@ -146,4 +146,4 @@ def train_command(
             found = run_training(settings)
     for name, value in found.items():
         typer.echo(f"{name:<20}{value:.4f}")
-    typer.echo(f"weights: {weights_path(settings)}")
+    typer.echo(f"weights: {settings.weights_path}")

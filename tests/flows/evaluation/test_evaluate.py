@@ -17,23 +17,13 @@ from typer.testing import CliRunner, Result
 
 from crosstie.cli import app
 from crosstie.errors import BadInputError, SettingsError
-from crosstie.flows.evaluation.evaluate import (
-    Dataset,
-    Evaluation,
-    Protocol,
-    Split,
-    csv_text,
-    evaluate,
-    load_pairs,
-    load_table,
-    picture,
-    place,
-    place_picture,
-    report,
-    some_of,
-)
+from crosstie.flows.evaluation.datasets import load_pairs, some_of
+from crosstie.flows.evaluation.evaluate import Evaluation, evaluate
+from crosstie.flows.evaluation.placement import Protocol, place_picture, place_templates
+from crosstie.flows.evaluation.report import csv_text, evaluation_report, picture
 from crosstie.io.datasets.benchmark_pair import BenchmarkPair
-from crosstie.io.datasets.split import Part
+from crosstie.io.datasets.names import Dataset, Part, Split
+from crosstie.io.datasets.pair_table import read_pair_table
 from crosstie.types import Kind
 
 FIGURES = {
@@ -50,7 +40,7 @@ def crosstie(*arguments: str | Path | int) -> Result:
 
 
 def measured(pairs: list[BenchmarkPair], protocol: Protocol = PLAIN, *, stuck: bool = False) -> Evaluation:
-    return evaluate(place(pairs, protocol), GreyMatcher(stuck=stuck), search_px=protocol.search_px)
+    return evaluate(place_templates(pairs, protocol), GreyMatcher(stuck=stuck), search_px=protocol.search_px)
 
 
 @settings(deadline=None)
@@ -98,22 +88,22 @@ def test_known_shifts_are_spread_over_the_search_and_repeat_with_the_seed() -> N
 
 def test_a_known_offset_comes_back_with_its_sign(tmp_path: Path) -> None:
     offsets = [(0, 0), (3, -5), (-7, 2), (12, 9)]
-    found = measured(load_table(write_table(tmp_path, offsets)))
+    found = measured(read_pair_table(write_table(tmp_path, offsets)))
     np.testing.assert_array_equal(found.offset_px, offsets)
-    assert report(found)["cmr_1"] == 1
+    assert evaluation_report(found)["cmr_1"] == 1
     assert found.sizes_px == [192] * 4
 
 
 def test_a_matcher_that_sticks_to_zero_does_not_look_good(tmp_path: Path) -> None:
     pairs = load_pairs(Dataset.SEN12, write_sen12(tmp_path, scenes=4, patches=3), Protocol())
-    assert report(measured(pairs))["cmr_1"] == 1
-    assert report(measured(pairs, stuck=True))["cmr_5"] < 0.3
+    assert evaluation_report(measured(pairs))["cmr_1"] == 1
+    assert evaluation_report(measured(pairs, stuck=True))["cmr_5"] < 0.3
 
 
 @pytest.mark.parametrize(("shape", "size"), [((300, 420), 236), ((640, 600), 512)])
 def test_a_larger_picture_is_cut_at_its_centre(tmp_path: Path, shape: tuple[int, int], size: int) -> None:
-    pairs = load_table(write_table(tmp_path, [(6, -11)], shape=shape))
-    ((placement,),) = place(pairs, Protocol())
+    pairs = read_pair_table(write_table(tmp_path, [(6, -11)], shape=shape))
+    ((placement,),) = place_templates(pairs, Protocol())
     assert placement.tile.size_px == size
     assert placement.shift_px == (0, 0)
     assert placement.tile.centre_px == (shape[1] // 2, shape[0] // 2)
@@ -121,19 +111,19 @@ def test_a_larger_picture_is_cut_at_its_centre(tmp_path: Path, shape: tuple[int,
 
 
 def test_small_pictures_are_matched_as_long_as_something_is_left_and_named_where_not(tmp_path: Path) -> None:
-    pairs = load_table(write_table(tmp_path, [(2, 1)], shape=(100, 110)))
+    pairs = read_pair_table(write_table(tmp_path, [(2, 1)], shape=(100, 110)))
     found = measured(pairs)
     assert found.sizes_px == [36]
     np.testing.assert_array_equal(found.offset_px, [(2, 1)])
-    small = load_table(write_table(tmp_path / "small", [(0, 0)], shape=(95, 95)))
+    small = read_pair_table(write_table(tmp_path / "small", [(0, 0)], shape=(95, 95)))
     with pytest.raises(BadInputError, match=r"row 1: .*95 x 95 px leave no template of 32 px"):
-        place(small, Protocol())
-    assert place(small, Protocol(search_px=16))[0][0].tile.size_px == 63
+        place_templates(small, Protocol())
+    assert place_templates(small, Protocol(search_px=16))[0][0].tile.size_px == 63
 
 
 def test_several_sizes_are_measured_apart(tmp_path: Path) -> None:
-    pairs = load_table(write_table(tmp_path, [(3, 4), (-2, 0)]))
-    tree = report(measured(pairs, Protocol(sizes_px=(128, 64))))
+    pairs = read_pair_table(write_table(tmp_path, [(3, 4), (-2, 0)]))
+    tree = evaluation_report(measured(pairs, Protocol(sizes_px=(128, 64))))
     assert {size: figures["n"] for size, figures in tree["per_size"].items()} == {"128": 2, "64": 2}
     assert tree["n"] == 4
 
@@ -149,7 +139,7 @@ def test_an_offset_beyond_the_search_is_refused(tmp_path: Path, shape: tuple[int
         )
     ]
     with pytest.raises(BadInputError, match=r"far: its true offset \(70, 0\) px .* 32 px"):
-        place(pairs, Protocol())
+        place_templates(pairs, Protocol())
 
 
 def test_holes_do_not_move_the_answer(tmp_path: Path) -> None:
@@ -174,7 +164,7 @@ def test_tiles_of_a_scene_share_a_pass_and_are_held_against_the_truth_at_their_c
 ) -> None:
     write_scene(tmp_path / "scene")
     protocol = Protocol(sizes_px=(64,), search_px=16)
-    groups = place(load_pairs(Dataset.SCENES, tmp_path, protocol), protocol)
+    groups = place_templates(load_pairs(Dataset.SCENES, tmp_path, protocol), protocol)
     assert len(groups) == 1
     assert groups[0][0].shift_px != (0, 0)
     found = evaluate(groups, GreyMatcher(), search_px=16)
@@ -182,7 +172,7 @@ def test_tiles_of_a_scene_share_a_pass_and_are_held_against_the_truth_at_their_c
         x, _ = placement.tile.centre_px
         if abs(x - 224) > 48:  # wholly in one half
             np.testing.assert_array_equal(offset, [2 if x < 224 else 6, -4])
-    assert report(found)["cmr_1"] > 0.6
+    assert evaluation_report(found)["cmr_1"] > 0.6
     assert np.ptp(found.ms) == 0
 
 
@@ -204,13 +194,13 @@ def test_parts_and_limits_take_what_they_say(tmp_path: Path) -> None:
 
 
 def test_a_pair_is_cut_alike_whatever_else_is_measured(tmp_path: Path) -> None:
-    pairs = load_table(write_table(tmp_path, [(0, 0), (3, 1), (2, 2)]))
-    whole = [group[0] for group in place(pairs, Protocol())]
-    assert place(pairs[1:2], Protocol())[0][0] == whole[1]
+    pairs = read_pair_table(write_table(tmp_path, [(0, 0), (3, 1), (2, 2)]))
+    whole = [group[0] for group in place_templates(pairs, Protocol())]
+    assert place_templates(pairs[1:2], Protocol())[0][0] == whole[1]
 
 
 def test_the_picture_and_the_table_show_the_pairs(tmp_path: Path) -> None:
-    found = measured(load_table(write_table(tmp_path, [(1, 0), (0, 4), (9, -9)])), stuck=True)
+    found = measured(read_pair_table(write_table(tmp_path, [(1, 0), (0, 4), (9, -9)])), stuck=True)
     with Image.open(io.BytesIO(picture(found, "stuck $_{x}", count=3))) as png:
         assert png.format == "PNG"
         assert png.size[0] == 1600
@@ -290,6 +280,6 @@ def test_real_chips_are_found(real_data: Path) -> None:
     pairs = some_of(load_pairs(Dataset.OMBRIA, real_data / "pairs" / "ombria", Protocol()), 6, seed=0)
     from crosstie.matcher.matching import Matcher
 
-    found = evaluate(place(pairs, Protocol()), Matcher.load(device="cpu"), search_px=32)
+    found = evaluate(place_templates(pairs, Protocol()), Matcher.load(device="cpu"), search_px=32)
     assert {pair.secondary_kind for pair in pairs} == {Kind.SAR}
-    assert report(found)["cmr_2"] >= 5 / 6  # of all 233, 98 % lie within 2 px
+    assert evaluation_report(found)["cmr_2"] >= 5 / 6  # of all 233, 98 % lie within 2 px

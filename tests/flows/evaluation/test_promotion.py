@@ -14,8 +14,10 @@ from typer.testing import CliRunner, Result
 from crosstie.cli import app
 from crosstie.config import Settings
 from crosstie.errors import SettingsError, WeightsError
-from crosstie.flows.evaluation.evaluate import Protocol, evaluate, load_table, place
+from crosstie.flows.evaluation.evaluate import evaluate
+from crosstie.flows.evaluation.placement import Protocol, place_templates
 from crosstie.flows.evaluation.promote import compared, opponent, promote, refuse_target
+from crosstie.io.datasets.pair_table import read_pair_table
 from crosstie.matcher.weights import SHIPPED, verified_sha256
 
 
@@ -136,9 +138,10 @@ def test_the_opponent_is_who_was_asked_for_else_who_holds_the_place(tmp_path: Pa
 
 
 def test_evaluations_of_other_pairs_are_not_compared(table: Path) -> None:
-    pairs = load_table(table)
+    pairs = read_pair_table(table)
     all_pairs, fewer = (
-        evaluate(place(some, Protocol()), GreyMatcher(), search_px=32) for some in (pairs, pairs[:4])
+        evaluate(place_templates(some, Protocol()), GreyMatcher(), search_px=32)
+        for some in (pairs, pairs[:4])
     )
     assert not compared(all_pairs, all_pairs).better
     with pytest.raises(ValueError, match="other placements"):

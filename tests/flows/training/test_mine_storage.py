@@ -1,4 +1,4 @@
-"""A catalog behind `storage.endpoint` is mined as any other: the settings reach the catalog and the rasters."""
+"""A catalog behind `storage.endpoint` is mined as any other: settings reach the catalog and the rasters."""
 
 from __future__ import annotations
 

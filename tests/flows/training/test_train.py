@@ -20,7 +20,8 @@ from crosstie.cli import app
 from crosstie.errors import SettingsError, WeightsError
 from crosstie.flows.runs.prefect_env import prepare
 from crosstie.flows.training.data import keep_labels, read_data
-from crosstie.flows.training.train import promote, run_training, weights_path
+from crosstie.flows.training.handover import hand_over
+from crosstie.flows.training.train import run_training
 from crosstie.io.simulation.pairs import write_simulated_catalog
 from crosstie.matcher.calibration import CONFIDENCE_TERMS, SIGMA_TERMS, Calibration
 from crosstie.matcher.network import MatchingNetwork
@@ -316,15 +317,15 @@ def test_better_weights_replace_those_in_use_and_worse_ones_do_not(make: Make, t
     settings.out.mkdir()
     target = tmp_path / "best.safetensors"
     random_weights(target)
-    shutil.copy(SHIPPED, weights_path(settings))
-    weights_path(settings).with_name("crosstie.safetensors.sha256").write_text(SHIPPED_SHA256)
-    decision = promote(settings)
+    shutil.copy(SHIPPED, settings.weights_path)
+    settings.weights_path.with_name("crosstie.safetensors.sha256").write_text(SHIPPED_SHA256)
+    decision = hand_over(settings)
     assert decision is not None
     assert decision.better
     assert target.read_bytes() == SHIPPED.read_bytes()
 
-    random_weights(weights_path(settings))
-    decision = promote(settings)
+    random_weights(settings.weights_path)
+    decision = hand_over(settings)
     assert decision is not None
     assert not decision.better
     assert target.read_bytes() == SHIPPED.read_bytes()
@@ -355,6 +356,6 @@ def test_the_flow_trains_the_same_weights_and_leaves_a_table(make: Make, tmp_pat
     assert f"{figures['cmr1_48']:.4f}" in str(table.data)
     plain = make(plan__steps=1, out=tmp_path / "plain")
     assert run_training(plain) == figures
-    assert weights_path(plain).exists()
+    assert plain.weights_path.exists()
     with pytest.raises(SettingsError, match="nothing to learn from"):
         training(make(labelled__scenes=[]))

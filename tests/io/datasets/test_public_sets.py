@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from crosstie.errors import BadInputError, SettingsError, UnreadableRasterError
 from crosstie.io.datasets.benchmark_pair import BenchmarkPair
+from crosstie.io.datasets.names import Part
 from crosstie.io.datasets.pair_table import read_pair_table
 from crosstie.io.datasets.public_sets import ombria, qxs, sebast144, sen12
 from crosstie.io.datasets.scene_tiles import scenes, sih1733
-from crosstie.io.datasets.split import Part, split_at_random, split_by_place
+from crosstie.io.datasets.split import split_at_random, split_by_place
 from crosstie.types import Kind
 
 NOWHERE = Path("nowhere.png")
