@@ -41,7 +41,8 @@ from crosstie.matcher.network import MatchingNetwork, fuse
 from crosstie.matcher.s2m2.learner import S2M2Learner
 from crosstie.matcher.s2m2.settings import S2M2Settings
 from crosstie.matcher.training.learner import CrosstieLearner
-from crosstie.matcher.training.loop import Learner, TrainingPlan, train
+from crosstie.matcher.training.loop import Learner, train
+from crosstie.matcher.training.plan import TrainingPlan
 from crosstie.matcher.training.unlabelled import UnlabelledScene
 from crosstie.matcher.weights import load, save
 from crosstie.train_settings import LabelledSettings, PictureSettings, TrainSettings

@@ -31,7 +31,8 @@ from crosstie.matcher.network import MatchingNetwork
 from crosstie.matcher.training.held_out import Measured, measure, shares
 from crosstie.matcher.training.held_out_calibration import LABEL_NOISE_PX, RIGHT_PX, joined
 from crosstie.matcher.training.learner import CrosstieLearner
-from crosstie.matcher.training.loop import TrainingPlan, train
+from crosstie.matcher.training.loop import train
+from crosstie.matcher.training.plan import TrainingPlan
 from crosstie.matcher.training.samples import TrainingScene
 from crosstie.matcher.training.unlabelled import UnlabelledScene
 

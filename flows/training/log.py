@@ -14,7 +14,8 @@ from tensorboardX import SummaryWriter
 
 from crosstie.io.plots.training import curves_png, heatmaps_png
 from crosstie.matcher.training.held_out import Draws
-from crosstie.matcher.training.loop import Learner, read_log
+from crosstie.matcher.training.loop import Learner
+from crosstie.matcher.training.run_folder import read_log
 from crosstie.matcher.training.samples import TrainingScene
 
 EVERY = 10

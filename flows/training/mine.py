@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from crosstie.config import Settings
     from crosstie.flows.registration.measure import TileMatcher
     from crosstie.flows.registration.plan import TilePlan
-    from crosstie.matcher.training.loop import TrainingPlan
+    from crosstie.matcher.training.plan import TrainingPlan
     from crosstie.types import ScenePair, Tile
 
 SEED_PART = 6

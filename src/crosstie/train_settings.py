@@ -13,7 +13,7 @@ from crosstie.io.catalog.search import SceneQuery
 from crosstie.io.pairing.pair_scenes import PairingRules
 from crosstie.io.storage.s3 import S3Options
 from crosstie.matcher.training.learner import CrosstieLearner
-from crosstie.matcher.training.loop import TrainingPlan
+from crosstie.matcher.training.plan import TrainingPlan
 
 HINT = "`crosstie train --show-config` prints a complete one"
 

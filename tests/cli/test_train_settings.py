@@ -9,7 +9,7 @@ import yaml
 
 from crosstie.config import Settings, commented_yaml, load_settings, walk
 from crosstie.errors import SettingsError
-from crosstie.matcher.training.loop import TrainingPlan
+from crosstie.matcher.training.plan import TrainingPlan
 from crosstie.train_settings import TrainSettings, load_train_settings
 
 

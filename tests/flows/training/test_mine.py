@@ -26,7 +26,7 @@ from crosstie.io.datasets.mined import MinedTiles, read_mined, tiles_path, write
 from crosstie.io.raster import open_source, read_plane
 from crosstie.io.raster.plane import optical_plane
 from crosstie.io.simulation.pairs import write_simulated_catalog
-from crosstie.matcher.training.loop import TrainingPlan
+from crosstie.matcher.training.plan import TrainingPlan
 from crosstie.matcher.training.samples import draw_batch, truth_at
 from crosstie.matcher.training.unlabelled import draw_views
 from crosstie.types import Kind

@@ -25,7 +25,7 @@ from crosstie.flows.training.train import run_training
 from crosstie.io.simulation.pairs import write_simulated_catalog
 from crosstie.matcher.calibration import CONFIDENCE_TERMS, SIGMA_TERMS, Calibration
 from crosstie.matcher.network import MatchingNetwork
-from crosstie.matcher.training.loop import read_log
+from crosstie.matcher.training.run_folder import read_log
 from crosstie.matcher.training.samples import truth_at
 from crosstie.matcher.weights import SHIPPED, SHIPPED_SHA256, load, save
 from crosstie.train_settings import TrainSettings, load_train_settings

@@ -10,7 +10,8 @@ from training_land import shifted_scene
 
 from crosstie.matcher.s2m2.learner import S2M2Learner, mass_at_peak, middle
 from crosstie.matcher.s2m2.settings import S2M2Settings
-from crosstie.matcher.training.loop import TrainingPlan, train
+from crosstie.matcher.training.loop import train
+from crosstie.matcher.training.plan import TrainingPlan
 from crosstie.matcher.training.samples import Batch, draw_batch
 from crosstie.matcher.training.unlabelled import UnlabelledScene, Views, draw_views
 from crosstie.types import Kind

@@ -13,7 +13,9 @@ from training_land import shifted_scene, unlabelled_scene
 
 from crosstie.errors import SettingsError
 from crosstie.matcher.training.learner import CrosstieLearner, gaussian_target
-from crosstie.matcher.training.loop import TrainingPlan, read_log, train
+from crosstie.matcher.training.loop import train
+from crosstie.matcher.training.plan import TrainingPlan
+from crosstie.matcher.training.run_folder import read_log
 from crosstie.matcher.weights import load
 
 LEARNER = CrosstieLearner(search_px=16, sizes_px=(64, 48), least_confidence=0.0)

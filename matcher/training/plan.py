@@ -1,0 +1,76 @@
+"""How long, how fast and on what crops a network is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from crosstie.matcher.training.held_out import Draws
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPlan:
+    """All that decides what comes out of a training run, beside the data and the learner."""
+
+    steps: int = 2600
+    """Optimiser steps in all."""
+    batch: int = 8
+    """Labelled crops a step."""
+    unlabelled_rounds: int = 1
+    """Unlabelled batches for each labelled one."""
+    unlabelled_batch: int = 6
+    """Unlabelled crops a step, once `burn_in` is over."""
+    burn_in: int = 700
+    """Steps before the teacher is asked: what knows nothing must not teach."""
+    unlabelled_weight: float = 0.5
+    """Of the loss on pseudo-labels; it rises to this over 200 steps after `burn_in`."""
+    accumulate: int = 1
+    """Batches whose gradients are added before each optimiser step."""
+    learning_rate: float = 2e-3
+    """Peak, after 50 steps of warm-up; it falls to zero over the last 30 % of the steps."""
+    weight_decay: float = 1e-2
+    seed: int = 0
+    """Of the first weights and of all that is drawn; the same seed gives the same weights on a CPU."""
+    crop_px: int = 288
+    """Side of the labelled crops, a multiple of 16."""
+    unlabelled_crop_px: int = 224
+    """Smaller than the labelled ones: archives of chips of 256 px leave 16 px to move in."""
+    search_px: int = 32
+    """How far an offset is searched per axis, px."""
+    jitter_px: int = 24
+    """Known extra shift, drawn uniformly per axis: a network that sticks to zero learns nothing."""
+    unlabelled_jitter_px: int = 16
+    """Known shift of each of the two views, drawn uniformly per axis."""
+    average_decay: float = 0.995
+    """Of the exponential moving average of the weights, which teaches, and which is what is saved."""
+    evaluate_every: int = 200
+    """Steps between measurements on the held-out places."""
+    checkpoint_every: int = 50
+    """Steps that a killed run loses at most."""
+    patience: int = 0
+    """Evaluations without a better `watched` figure before training stops early; 0 for never."""
+    watched: str = "cmr1_64"
+    """Held-out figure that `patience` waits for; larger is better."""
+
+    def __post_init__(self) -> None:
+        at_least_one = ("steps", "batch", "accumulate", "crop_px", "search_px", "evaluate_every")
+        for name in (*at_least_one, "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("unlabelled_batch", "burn_in", "jitter_px", "unlabelled_jitter_px", "patience"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name in ("crop_px", "unlabelled_crop_px"):
+            if getattr(self, name) % 16:
+                raise ValueError(f"{name} must be a multiple of 16, got {getattr(self, name)}")
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate at `step`: warm-up, plateau, linear fall (so that a run can be extended)."""
+        fall = max(1, round(0.3 * self.steps))
+        return self.learning_rate * min(1.0, (step + 1) / 50, (self.steps - step) / fall)
+
+    def unlabelled_weight_at(self, step: int) -> float:
+        return self.unlabelled_weight * min(1.0, max(0.0, (step - self.burn_in + 1) / 200))
+
+    @property
+    def draws(self) -> Draws:
+        return Draws(self.crop_px, self.search_px, self.jitter_px)
