@@ -17,9 +17,7 @@ from crosstie.flows.discovery.periods import now_utc
 from crosstie.flows.runs.parameters import as_parameter, dotted, private
 from crosstie.flows.training.flow import training
 from crosstie.io.storage.href import local_path
-from crosstie.train_settings import BEGUN, SHIPPED, TrainSettings
-
-NAME = "retrain"
+from crosstie.train_settings import BEGUN, SHIPPED_NAME, TrainSettings
 
 
 def retrain_settings(
@@ -31,7 +29,7 @@ def retrain_settings(
     ------
     SettingsError : one line that names the key, the value and what is allowed
     """
-    start = SHIPPED if weights is None or not weights.exists() else str(weights)
+    start = SHIPPED_NAME if weights is None or not weights.exists() else str(weights)
     options: dict[str, object] = {"mine.catalog": catalog, "start_from": start, "out": str(out)}
     if weights is not None:
         options["promote_to"] = str(weights)

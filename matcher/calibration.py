@@ -10,12 +10,13 @@ the same places, scaled so that 68 % of it lies within one sigma. What the two i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-Array = NDArray[np.float64]
+if TYPE_CHECKING:
+    from crosstie.types import BoolArray, FloatArray, IntArray
 
 EVIDENCE = ("log10_mass_outside", "logit_lead", "deep_gap")
 """Of each template: logarithm of the probability that is not at the peak; lead over the second peak, in
@@ -38,31 +39,31 @@ SIGMA_RANGE_PX = (0.002, 10.0)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    confidence_weights: Array
+    confidence_weights: FloatArray
     """(5,) in the order of `CONFIDENCE_TERMS`."""
-    sigma_weights: Array
+    sigma_weights: FloatArray
     """(4,) in the order of `SIGMA_TERMS`; sigma in px per axis."""
-    bias_px: Array
+    bias_px: FloatArray
     """(2,) dx, dy that the network adds to every offset of SAR against optical, to be taken off."""
 
-    def confidence(self, evidence: Array, size_px: int) -> Array:
+    def confidence(self, evidence: FloatArray, size_px: int) -> FloatArray:
         """Probability (N,) that an offset is within 1 px, from evidence (N, 3) of `peak.find_peaks`."""
         return confidence(evidence, np.full(len(evidence), size_px), self.confidence_weights)
 
-    def sigma_px(self, evidence: Array, spread_px: Array, size_px: int) -> Array:
+    def sigma_px(self, evidence: FloatArray, spread_px: FloatArray, size_px: int) -> FloatArray:
         """Standard deviation (N,) of a repeated measurement per axis, px."""
         sizes_px = np.full(len(evidence), size_px)
         log_sigma = _sigma_terms(evidence, spread_px, sizes_px) @ self.sigma_weights
         return np.asarray(np.exp(np.clip(log_sigma, *np.log(SIGMA_RANGE_PX))))
 
 
-def confidence(evidence: Array, sizes_px: NDArray[np.int64], weights: Array) -> Array:
+def confidence(evidence: FloatArray, sizes_px: IntArray, weights: FloatArray) -> FloatArray:
     """Probability (N,) that an offset is within 1 px, by weights of `fit_confidence`."""
     logit = _confidence_terms(evidence, sizes_px) @ weights
     return np.asarray(1 / (1 + np.exp(-np.clip(logit, -30, 30))))
 
 
-def fit_confidence(evidence: Array, right: NDArray[np.bool_], sizes_px: NDArray[np.int64]) -> Array:
+def fit_confidence(evidence: FloatArray, right: BoolArray, sizes_px: IntArray) -> FloatArray:
     """Weights (5,) of the confidence, from N measured offsets.
 
     Parameters
@@ -77,17 +78,19 @@ def fit_confidence(evidence: Array, right: NDArray[np.bool_], sizes_px: NDArray[
     scale = np.maximum(terms.std(axis=0), 1e-6)
     scale[-1] = 1
 
-    def loss(w: Array) -> tuple[float, Array]:
+    def loss(w: FloatArray) -> tuple[float, FloatArray]:
         z = (terms / scale) @ w
         value = np.logaddexp(0, z) - target * z
         slope = 1 / (1 + np.exp(-z)) - target
         return float(value.mean() + 1e-4 * w @ w), (terms / scale).T @ slope / len(z) + 2e-4 * w
 
-    found: Array = minimize(loss, np.zeros(terms.shape[1]), jac=True, method="L-BFGS-B").x / scale
+    found: FloatArray = minimize(loss, np.zeros(terms.shape[1]), jac=True, method="L-BFGS-B").x / scale
     return found
 
 
-def fit_sigma(evidence: Array, spread_px: Array, closure_px: Array, sizes_px: NDArray[np.int64]) -> Array:
+def fit_sigma(
+    evidence: FloatArray, spread_px: FloatArray, closure_px: FloatArray, sizes_px: IntArray
+) -> FloatArray:
     """Weights (4,) of the logarithm of sigma, from N offsets that were measured twice.
 
     Parameters
@@ -102,18 +105,18 @@ def fit_sigma(evidence: Array, spread_px: Array, closure_px: Array, sizes_px: ND
     # Absolute deviations: closure has long tails, and a few tiles must not set the scale of all.
     size = error.mean(axis=1)
 
-    def likelihood(w: Array) -> tuple[float, Array]:
+    def likelihood(w: FloatArray) -> tuple[float, FloatArray]:
         log_scale = np.clip(terms @ w, -8, 3)
         ratio = size * np.exp(-log_scale)
         return float((log_scale + ratio).mean() + 1e-4 * w @ w), terms.T @ (1 - ratio) / len(ratio) + 2e-4 * w
 
     start = np.array([0.0, 0, 0, np.log(max(float(size.mean()), 1e-3))])
-    weights: Array = minimize(likelihood, start, jac=True, method="L-BFGS-B").x
+    weights: FloatArray = minimize(likelihood, start, jac=True, method="L-BFGS-B").x
     weights[-1] += np.log(np.quantile(error / np.exp(terms @ weights)[:, None], ONE_SIGMA))
     return weights
 
 
-def expected_calibration_error(confidence: Array, good: NDArray[np.bool_], *, bins: int = 10) -> float:
+def expected_calibration_error(confidence: FloatArray, good: BoolArray, *, bins: int = 10) -> float:
     """Mean gap between confidence and hit rate over equal-width bins, weighted by their counts.
 
     Naeini, Cooper & Hauskrecht (2015), AAAI, equation 2.
@@ -127,10 +130,10 @@ def expected_calibration_error(confidence: Array, good: NDArray[np.bool_], *, bi
     return float(sum(gaps))
 
 
-def _confidence_terms(evidence: Array, sizes_px: NDArray[np.int64]) -> Array:
+def _confidence_terms(evidence: FloatArray, sizes_px: IntArray) -> FloatArray:
     return np.column_stack((evidence, np.log2(sizes_px / 128), np.ones(len(evidence))))
 
 
-def _sigma_terms(evidence: Array, spread_px: Array, sizes_px: NDArray[np.int64]) -> Array:
+def _sigma_terms(evidence: FloatArray, spread_px: FloatArray, sizes_px: IntArray) -> FloatArray:
     log_spread = np.log(np.maximum(spread_px, 1e-3))
     return np.column_stack((log_spread, evidence[:, 0], np.log2(sizes_px / 128), np.ones(len(evidence))))

@@ -32,7 +32,7 @@ class CoarseOffset:
         return self.votes >= min(ENOUGH_VOTES, max(1.5, 0.5 * self.spots))
 
 
-def consensus(probabilities: Sequence[NDArray[np.float32]]) -> CoarseOffset:
+def vote_on_offset(probabilities: Sequence[NDArray[np.float32]]) -> CoarseOffset:
     """Find the offset that most spots agree on.
 
     Each spot spreads one vote over all offsets. Votes are blurred and added, so that a spot without texture

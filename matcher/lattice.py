@@ -13,7 +13,7 @@ from torch import Tensor
 CELL_PX = 64
 """Side of a cell. A tile side that is a multiple of it can be assembled."""
 
-BATCH = 4
+CELLS_AT_ONCE = 4
 """Cells transformed at once: larger batches leave the cache and were slower."""
 
 
@@ -72,8 +72,8 @@ def _cells(
     side = CELL_PX + 2 * search_px
     shifts = 2 * search_px + 1
     products, sums, energies = [], [], []
-    for start in range(0, len(places), BATCH):
-        batch = places[start : start + BATCH]
+    for start in range(0, len(places), CELLS_AT_ONCE):
+        batch = places[start : start + CELLS_AT_ONCE]
         cell = torch.stack([reference[:, r : r + CELL_PX, c : c + CELL_PX] for r, c in batch])
         window = torch.stack(
             [secondary[:, r - search_px :, c - search_px :][:, :side, :side] for r, c in batch]

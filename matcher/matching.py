@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -16,14 +16,15 @@ from torch.nn import functional as F
 from crosstie.matcher.calibration import Calibration
 from crosstie.matcher.correlate import correlate
 from crosstie.matcher.lattice import CELL_PX, correlate_tiles, shares_cells
-from crosstie.matcher.network import DEEP_STRIDE_PX, HALO_PX, STRIDE_PX, MatchingNetwork, fuse
+from crosstie.matcher.network import COARSEST_STRIDE_PX, DEEP_STRIDE_PX, HALO_PX, MatchingNetwork, fuse
 from crosstie.matcher.normalise import WINDOW_PX, normalise
 from crosstie.matcher.peak import Peaks, find_peaks
 from crosstie.matcher.similarity import Similarity, deep_reach, logits
 from crosstie.matcher.weights import load as load_weights
 from crosstie.types import Kind
 
-Plane = NDArray[np.float32]
+if TYPE_CHECKING:
+    from crosstie.types import Plane
 
 DEEP_BATCH = 64
 """Tiles whose deep similarity is computed at once."""
@@ -100,7 +101,7 @@ class Matcher:
     @property
     def halo_px(self) -> int:
         """Context round a tile that its features and their normalisation see, a multiple of the stride."""
-        return math.ceil((HALO_PX + WINDOW_PX // 2) / STRIDE_PX) * STRIDE_PX
+        return math.ceil((HALO_PX + WINDOW_PX // 2) / COARSEST_STRIDE_PX) * COARSEST_STRIDE_PX
 
     @torch.inference_mode()
     def features(self, plane: Plane, kind: Kind, within: tuple[slice, slice] | None = None) -> Features:
@@ -115,7 +116,7 @@ class Matcher:
             normalised, valid = np.ascontiguousarray(normalised[within]), np.ascontiguousarray(valid[within])
         rows, cols = valid.shape
         # Whole strides, by repeating the edge.
-        pad = (0, -cols % STRIDE_PX, 0, -rows % STRIDE_PX)
+        pad = (0, -cols % COARSEST_STRIDE_PX, 0, -rows % COARSEST_STRIDE_PX)
         x = F.pad(torch.from_numpy(normalised)[None, None], pad, mode="replicate").to(self.device)
         shallow, deep = self.network.features(x.contiguous(memory_format=torch.channels_last), kind)
         mask = torch.from_numpy(valid.astype(np.float32))[None, None].to(self.device)
@@ -158,8 +159,8 @@ class Matcher:
         # The network sees less far than normalisation: it need not look at all that was given.
         reach = HALO_PX + search_px
         within = (
-            _span(rows, size_px, reach, reference.shape[0]),
-            _span(cols, size_px, reach, reference.shape[1]),
+            _visible_span(rows, size_px, reach, reference.shape[0]),
+            _visible_span(cols, size_px, reach, reference.shape[1]),
         )
         left = self.features(reference, reference_kind, within)
         right = self.features(secondary, secondary_kind, within)
@@ -222,12 +223,12 @@ class Matcher:
         return probability
 
 
-def _span(starts: NDArray[np.int64], size_px: int, reach: int, length: int) -> slice:
+def _visible_span(starts: NDArray[np.int64], size_px: int, reach: int, length: int) -> slice:
     """What tiles can see along an axis, in whole strides from the origin of the array."""
     if len(starts) == 0:
         return slice(0, length)
-    first = (int(starts.min()) - reach) // STRIDE_PX * STRIDE_PX
-    last = -(-(int(starts.max()) + size_px + reach) // STRIDE_PX) * STRIDE_PX
+    first = (int(starts.min()) - reach) // COARSEST_STRIDE_PX * COARSEST_STRIDE_PX
+    last = -(-(int(starts.max()) + size_px + reach) // COARSEST_STRIDE_PX) * COARSEST_STRIDE_PX
     return slice(max(0, first), min(length, last))
 
 
@@ -263,7 +264,7 @@ def _shallow(
         if not shares_cells([rows[n] for n in lattice], [cols[n] for n in lattice], size_px, search_px):
             lattice = []
     for n in sorted(set(range(len(rows))) - set(lattice)):
-        found[n] = _correlate(templates[n], searches[n])[0]
+        found[n] = _correlate_levels(templates[n], searches[n])[0]
     if lattice:
         found[lattice] = correlate_tiles(
             reference.values[0],
@@ -298,7 +299,7 @@ def _deep(
         ]
         template = _stack([reference.cut(row, col, size) for row, col in places])
         search = _stack([secondary.cut(row - reach, col - reach, side) for row, col in places])
-        found.append(_correlate(template, search))
+        found.append(_correlate_levels(template, search))
     none = torch.empty((0, 2 * reach + 1, 2 * reach + 1), device=reference.values.device)
     return torch.cat([none, *found])
 
@@ -311,7 +312,7 @@ def _stack(levels: list[Level]) -> Level:
     return Level(torch.cat([level.values for level in levels]), torch.cat([level.valid for level in levels]))
 
 
-def _correlate(template: Level, search: Level) -> Tensor:
+def _correlate_levels(template: Level, search: Level) -> Tensor:
     if template.whole and search.whole:
         return correlate(template.values, search.values)
     return correlate(template.values, search.values, template.valid, search.valid)

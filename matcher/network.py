@@ -28,7 +28,7 @@ DEEP = 32
 
 DEEP_STRIDE_PX = 8
 
-STRIDE_PX: int = 2 ** (len(WIDTHS) - 1)
+COARSEST_STRIDE_PX: int = 2 ** (len(WIDTHS) - 1)
 """Coarsest stride: feature grids whose origins differ by a multiple of it are the same grid."""
 
 HALO_PX = 112

@@ -48,8 +48,8 @@ def find_peaks(similarity: Similarity, logit: Tensor) -> Peaks:
     logit = logit.flatten(1)
     index = logit.argmax(dim=1)
     # A vertex needs neighbours: a maximum on the rim is fitted one pixel inside.
-    row, col = _climb(shallow, *_inside(index // width, index % width, height, width))
-    row, col = _inside(row, col, height, width)
+    row, col = _climb(shallow, *_off_the_rim(index // width, index % width, height, width))
+    row, col = _off_the_rim(row, col, height, width)
     patch = _patches(shallow, row, col)
     offset = torch.stack((col, row), dim=1) + vertex(patch) - radius
 
@@ -74,7 +74,7 @@ def find_peaks(similarity: Similarity, logit: Tensor) -> Peaks:
     return Peaks(offset_px=offset, spread_px=spread_px, evidence=evidence)
 
 
-def _inside(row: Tensor, col: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+def _off_the_rim(row: Tensor, col: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     return row.clamp(1, height - 2), col.clamp(1, width - 2)
 
 

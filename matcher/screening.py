@@ -220,16 +220,16 @@ class _Stats:
 
 def _measure(overview: NDArray[np.float32], windows: _Windows, kind: Kind, white: float) -> _Stats:
     plane = overview / np.float32(white) if kind is Kind.OPTICAL else overview
-    step = _step(plane)
+    step = _neighbour_step(plane)
     parts = []
     batch = max(1, BATCH_PX // (windows.size[0] * windows.size[1]))
     for begin in range(0, len(windows.row), batch):
         part = slice(begin, begin + batch)
-        parts.append(_numbers(windows.cut(plane, part), windows.cut(step, part), kind))
+        parts.append(_window_numbers(windows.cut(plane, part), windows.cut(step, part), kind))
     return _Stats(*np.concatenate(parts, axis=1))
 
 
-def _numbers(value: NDArray[np.float32], step: NDArray[np.float32], kind: Kind) -> FloatArray:
+def _window_numbers(value: NDArray[np.float32], step: NDArray[np.float32], kind: Kind) -> FloatArray:
     """Fields of `_Stats`, (fields, n), of n windows."""
     deviation = _deviation(value)[1]
     share = np.isfinite(value).mean(axis=1)
@@ -289,7 +289,7 @@ def _cloud(optical: _Stats, *, clipped: bool, factor: float) -> BoolArray:
     return cloud | (optical.saturated >= SATURATED_SHARE) if clipped else cloud
 
 
-def _step(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+def _neighbour_step(plane: NDArray[np.float32]) -> NDArray[np.float32]:
     """Absolute difference to the mean of the four neighbours; NaN at the edge."""
     step = np.full_like(plane, np.nan)
     around = plane[:-2, 1:-1] + plane[2:, 1:-1] + plane[1:-1, :-2] + plane[1:-1, 2:]

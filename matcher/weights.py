@@ -104,15 +104,17 @@ def save(path: Path, network: MatchingNetwork, calibration: Calibration, *, fact
     tensors["calibration.confidence"] = torch.from_numpy(calibration.confidence_weights.astype(np.float64))
     tensors["calibration.sigma"] = torch.from_numpy(calibration.sigma_weights.astype(np.float64))
     tensors["calibration.bias_px"] = torch.from_numpy(calibration.bias_px.astype(np.float64))
-    return _write(path, tensors, facts)
+    return _write_safetensors(path, tensors, facts)
 
 
 def save_tensors(path: Path, network: nn.Module, *, facts: dict[str, str]) -> str:
     """Write any other network, without a calibration, and `<path>.sha256`; return the sha256."""
-    return _write(path, {n: t.detach().cpu().contiguous() for n, t in network.state_dict().items()}, facts)
+    return _write_safetensors(
+        path, {n: t.detach().cpu().contiguous() for n, t in network.state_dict().items()}, facts
+    )
 
 
-def _write(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, str]) -> str:
+def _write_safetensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, str]) -> str:
     # One entry: safetensors writes several in any order, and the same weights would be another file.
     header = {"facts": json.dumps({"format": FORMAT, **facts}, sort_keys=True)}
     body = safetensors.torch.save(tensors, metadata=header)

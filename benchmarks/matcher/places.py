@@ -28,7 +28,7 @@ from crosstie.flows.training.data import places, read_pictures
 from crosstie.io.datasets.labelled import LabelledScene, read_labelled
 from crosstie.matcher.calibration import confidence, expected_calibration_error, fit_confidence
 from crosstie.matcher.network import MatchingNetwork
-from crosstie.matcher.training.held_out import Measured, measure, shares
+from crosstie.matcher.training.held_out import MeasuredTiles, measure, shares
 from crosstie.matcher.training.held_out_calibration import LABEL_NOISE_PX, RIGHT_PX, joined
 from crosstie.matcher.training.learner import CrosstieLearner
 from crosstie.matcher.training.loop import train
@@ -66,7 +66,7 @@ def main() -> None:
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def measured(strip: int, arguments: argparse.Namespace) -> tuple[Measured, Measured]:
+def measured(strip: int, arguments: argparse.Namespace) -> tuple[MeasuredTiles, MeasuredTiles]:
     """Labelled and unrelated pairs of one strip, measured by the network that has not seen it."""
     folder = arguments.out / f"strip-{strip}-of-{arguments.strips}-{arguments.steps}-{arguments.seed}"
     done = folder / "measured.npz"
@@ -115,7 +115,7 @@ def trained(learnt: list[TrainingScene], arguments: argparse.Namespace, folder: 
 
 
 def on_the_others(
-    strip: int, found: list[tuple[Measured, Measured]]
+    strip: int, found: list[tuple[MeasuredTiles, MeasuredTiles]]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Confidence of the tiles of a strip by a fit on all other strips, unrelated pairs too; whether right."""
     rest = joined(*(part for n, pair in enumerate(found) if n != strip for part in pair))
@@ -126,7 +126,7 @@ def on_the_others(
 
 def row(
     strip: int,
-    found: list[tuple[Measured, Measured]],
+    found: list[tuple[MeasuredTiles, MeasuredTiles]],
     given: NDArray[np.float64],
     hits: NDArray[np.bool_],
 ) -> dict[str, float]:
@@ -142,20 +142,20 @@ def row(
     }
 
 
-def right(part: Measured) -> NDArray[np.bool_]:
+def right(part: MeasuredTiles) -> NDArray[np.bool_]:
     """Whether each offset is within 1 px of the truth, the labels' own noise allowed for."""
     hits: NDArray[np.bool_] = np.hypot(*part.error_px.T) <= RIGHT_PX + LABEL_NOISE_PX
     return hits
 
 
-def columns(part: Measured, name: str) -> dict[str, NDArray[np.generic]]:
+def columns(part: MeasuredTiles, name: str) -> dict[str, NDArray[np.generic]]:
     return {
         f"{name}_{field}": getattr(part, field) for field in ("evidence", "spread_px", "error_px", "size_px")
     }
 
 
-def restored(file: np.lib.npyio.NpzFile, name: str) -> Measured:
-    return Measured(*(file[f"{name}_{f}"] for f in ("evidence", "spread_px", "error_px", "size_px")))
+def restored(file: np.lib.npyio.NpzFile, name: str) -> MeasuredTiles:
+    return MeasuredTiles(*(file[f"{name}_{f}"] for f in ("evidence", "spread_px", "error_px", "size_px")))
 
 
 def markdown(rows: list[dict[str, float]]) -> str:

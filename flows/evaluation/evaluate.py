@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crosstie.matcher.calibration import expected_calibration_error
-from crosstie.matcher.evaluation.metrics import metrics
+from crosstie.matcher.evaluation.metrics import error_metrics
 
 if TYPE_CHECKING:
     from crosstie.flows.evaluation.placement import Placement
@@ -56,7 +56,7 @@ class Evaluation:
         keep = np.ones(len(self.placements), np.bool_) if mask is None else mask
         good = self.distance_px[keep] <= 1
         return {
-            **asdict(metrics(self.error_px[keep])),
+            **asdict(error_metrics(self.error_px[keep])),
             "expected_calibration_error": expected_calibration_error(self.confidence[keep], good),
             "ms_per_pair": float(self.ms[keep].mean()),
             "ms_median": float(np.median(self.ms[keep])),

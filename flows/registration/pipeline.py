@@ -23,7 +23,7 @@ from crosstie.flows.registration.measure import (
 )
 from crosstie.flows.registration.plan import TilePlan
 from crosstie.grid import Chunk, chunks
-from crosstie.matcher.coarse import ENOUGH_VOTES, CoarseOffset, consensus
+from crosstie.matcher.coarse import ENOUGH_VOTES, CoarseOffset, vote_on_offset
 from crosstie.types import Estimate, Reason, TiePoints, Tile, Verdict, VerdictCode
 
 if TYPE_CHECKING:
@@ -126,12 +126,12 @@ def find_coarse_offset(
     spots = spread_out(tiles, count=min(most_spots, room_for_templates(*job.grid.shape)))
     few = math.ceil(len(spots) / THIRDS)
     if few < ENOUGH_VOTES:
-        return consensus(engine.probabilities(job, spots))
+        return vote_on_offset(engine.probabilities(job, spots))
     probabilities = engine.probabilities(job, spots[:few])
-    found = consensus(probabilities)
+    found = vote_on_offset(probabilities)
     if found.votes >= ENOUGH_VOTES:
         return found
-    return consensus([*probabilities, *engine.probabilities(job, spots[few:])])
+    return vote_on_offset([*probabilities, *engine.probabilities(job, spots[few:])])
 
 
 def _explained(found: Estimate, plan: TilePlan, coarse: CoarseOffset | None) -> Estimate:

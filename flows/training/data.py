@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from crosstie.errors import SettingsError
 from crosstie.flows.training.mine import read_mined_scenes
-from crosstie.flows.training.progress import listener
+from crosstie.flows.training.progress import training_listener
 from crosstie.io.datasets.labelled import LabelledScene, read_labelled
 from crosstie.io.datasets.mined import read_index
 from crosstie.io.datasets.picture_pairs import read_picture_pairs
@@ -168,5 +168,7 @@ def read_pictures(folders: Sequence[Path], hold_out_places: Sequence[str]) -> li
         middle = np.array([[shape[1] / 2, shape[0] / 2]])
         found.append(UnlabelledScene(pair.optical, everywhere, pair.sar_db, middle))
     if left_out:
-        listener().say(f"{left_out} picture pairs are left out: more than a fifth of their SAR image is void")
+        training_listener().say(
+            f"{left_out} picture pairs are left out: more than a fifth of their SAR image is void"
+        )
     return found

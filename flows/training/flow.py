@@ -13,18 +13,18 @@ from prefect.cache_policies import NO_CACHE
 
 from crosstie.flows.training.checks import check_settings
 from crosstie.flows.training.handover import hand_over, handover_line
-from crosstie.flows.training.progress import listener
+from crosstie.flows.training.progress import training_listener
 from crosstie.flows.training.train import mine, train_and_save
 from crosstie.train_settings import TrainSettings
 
-TABLE_KEY = "crosstie-train"
+TRAIN_TABLE_KEY = "crosstie-train"
 
 
 def hand_over_and_say(settings: TrainSettings) -> str:
     """Promote the new weights if they are better; say in one line what became of those in use."""
     decision = hand_over(settings)
     line = "nothing was to be replaced" if decision is None else handover_line(settings, decision)
-    listener().say(line)
+    training_listener().say(line)
     return line
 
 
@@ -45,7 +45,7 @@ def training(settings: TrainSettings) -> dict[str, float]:
     ]
     create_table_artifact(
         [*rows, {"figure": "pairs mined", "value": str(pairs)}, {"figure": "weights in use", "value": line}],
-        key=TABLE_KEY,
+        key=TRAIN_TABLE_KEY,
         description=f"{settings.weights_path}, on places never learnt from",
     )
     return figures

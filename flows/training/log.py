@@ -18,7 +18,7 @@ from crosstie.matcher.training.loop import Learner
 from crosstie.matcher.training.run_folder import read_log
 from crosstie.matcher.training.samples import TrainingScene
 
-EVERY = 10
+EVENT_EVERY_STEPS = 10
 """Steps between two events of a curve."""
 
 
@@ -46,7 +46,7 @@ class TrainingLog:
 
     def stepped(self, step: int, figures: Mapping[str, float]) -> None:
         """Write events now and then, and all of an evaluation."""
-        if step % EVERY and not any(name.startswith(("median", "cmr")) for name in figures):
+        if step % EVENT_EVERY_STEPS and not any(name.startswith(("median", "cmr")) for name in figures):
             return
         writer = self._events(step)
         for name, value in figures.items():

@@ -31,7 +31,7 @@ from crosstie.io.datasets.mined import (
     write_mined,
 )
 from crosstie.io.raster import RasterSource, open_pair, read_plane
-from crosstie.matcher.training.samples import MARGIN_PX, TrainingScene
+from crosstie.matcher.training.samples import CROP_MARGIN_PX, TrainingScene
 from crosstie.matcher.training.unlabelled import UnlabelledScene
 from crosstie.types import Kind
 
@@ -50,7 +50,7 @@ SEED_PART = 6
 WANDER_PX = 96
 """Centres of samples are drawn this far round a place (`crosstie.matcher.training.samples`)."""
 
-NODE_PX = 32
+LABEL_NODE_PX = 32
 """Spacing of the constant truth of a labelled tile."""
 
 LEAST_VALID, LEAST_VALID_LABELLED = 0.85, 0.97
@@ -79,7 +79,7 @@ class MiningRules:
 
 def labelled_side_px(plan: TrainingPlan) -> int:
     """Side of a tile for labelled crops: the crop, its margin, extra shift, own offset and wandering."""
-    side = plan.crop_px + 2 * (MARGIN_PX + plan.jitter_px + plan.search_px // 2) + WANDER_PX
+    side = plan.crop_px + 2 * (CROP_MARGIN_PX + plan.jitter_px + plan.search_px // 2) + WANDER_PX
     return -(-side // 16) * 16
 
 
@@ -113,7 +113,7 @@ def mine_catalog(
     CatalogError : the catalog cannot be read
     SettingsError : no pair in it, or `folder` was mined by other rules
     """
-    asked = described(catalog, settings, rules)
+    asked = mining_record(catalog, settings, rules)
     index = read_index(folder)
     if index is not None and index["asked"] != asked:
         raise SettingsError(f"{folder}: was mined by other settings; remove it, or choose another `out`")
@@ -123,7 +123,7 @@ def mine_catalog(
         if not pairs:
             raise SettingsError(f"{catalog}: no pair to mine; `crosstie pairs --catalog …` says why")
     if index is None:
-        index = {"asked": asked, "pairs": choose(sorted(pairs), rules.pairs, seed=rules.seed)}
+        index = {"asked": asked, "pairs": draw_keys(sorted(pairs), rules.pairs, seed=rules.seed)}
         write_index(folder, index)
     keys: list[str] = index["pairs"]
     matcher: TileMatcher | None = None
@@ -144,13 +144,13 @@ def mine_catalog(
     return keys
 
 
-def described(catalog: str, settings: Settings, rules: MiningRules) -> dict[str, Any]:
+def mining_record(catalog: str, settings: Settings, rules: MiningRules) -> dict[str, Any]:
     """All that decides what is mined, fit for JSON."""
     tree = settings.model_dump(mode="json", include={"grid", "catalog", "pairing", "tiles"})
     return tree | {"catalog": catalog} | {name: getattr(rules, name) for name in rules.__slots__}
 
 
-def choose(keys: Sequence[str], count: int, *, seed: int) -> list[str]:
+def draw_keys(keys: Sequence[str], count: int, *, seed: int) -> list[str]:
     """At most `count`, drawn by the seed, in their order."""
     if len(keys) <= count:
         return list(keys)
@@ -193,7 +193,7 @@ def mine_pair(pair: ScenePair, settings: Settings, rules: MiningRules, matcher: 
     shift = _coarse_shift(plan, settings, matcher)
     rng = np.random.default_rng((rules.seed, SEED_PART, zlib.crc32(pair.key.encode())))
     drawn = sorted(rng.permutation(len(plan.tiles))[: rules.tiles_per_pair].tolist())
-    cut = (_cut(plan, plan.grid, plan.tiles[n], shift, rules, matcher) for n in drawn)
+    cut = (_cut_tile(plan, plan.grid, plan.tiles[n], shift, rules, matcher) for n in drawn)
     parts = [part for part in cut if part is not None]
     if not parts:
         return MinedTiles.none(f"no tile of {rules.side_px} px is valid in both images")
@@ -212,7 +212,7 @@ def _coarse_shift(plan: TilePlan, settings: Settings, matcher: TileMatcher) -> t
     return (found.dx_px, found.dy_px) if found.reliable else (0, 0)
 
 
-def _cut(
+def _cut_tile(
     plan: TilePlan, grid: GeoBox, tile: Tile, shift: tuple[int, int], rules: MiningRules, matcher: TileMatcher
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.float16], NDArray[np.float32]] | None:
     """Bands, validity, dB and offset of one tile; None where too little of it is valid."""
@@ -297,13 +297,13 @@ def _labelled_scene(mined: MinedTiles, n: int) -> TrainingScene:
     bands, side = mined.optical[n], mined.sar_db.shape[-1]
     if len(bands) != 3:
         bands = np.repeat(np.rint(bands.mean(axis=0, keepdims=True)).astype(np.uint8), 3, axis=0)
-    nodes = -(-side // NODE_PX) + 1
+    nodes = -(-side // LABEL_NODE_PX) + 1
     return TrainingScene(
         optical_rgb=bands,
         optical_valid=mined.optical_valid[n],
         sar_db=mined.sar_db[n],
         truth_px=np.broadcast_to(mined.offset_px[n][:, None, None], (2, nodes, nodes)).copy(),
-        truth_step_px=float(NODE_PX),
+        truth_step_px=float(LABEL_NODE_PX),
         centres_px=_middle((side, side)),
     )
 

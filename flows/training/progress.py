@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 if TYPE_CHECKING:
     from rich.console import Console
 
-EVERY = 50
+LINE_EVERY_STEPS = 50
 """Steps between two lines of a log."""
 
 
@@ -31,7 +31,7 @@ class TrainingListener(Protocol):
         """Something that is worth a line."""
 
 
-class Silent:
+class SilentTraining:
     """For programs: the result says it all."""
 
     def mined(self, done: int, planned: int) -> None:
@@ -63,7 +63,7 @@ class OnConsole:
             said = ", ".join(f"{name} {value:.3g}" for name, value in held_out.items())
             self.say(f"step {done}, held-out places: {said}")
         self._first = self._first or (done - 1, time.monotonic())
-        if not self._bars.console.is_terminal and (done % EVERY == 0 or done == planned):
+        if not self._bars.console.is_terminal and (done % LINE_EVERY_STEPS == 0 or done == planned):
             pace = (time.monotonic() - self._first[1]) / (done - self._first[0])
             left = timedelta(seconds=round(pace * (planned - done)))
             self.say(f"step {done} of {planned}, {', '.join(shown)}, {left} left")
@@ -77,17 +77,19 @@ class OnConsole:
         self._bars.update(self._tasks[name], completed=done, total=planned, text=text)
 
 
-_LISTENER: ContextVar[TrainingListener | None] = ContextVar("crosstie_training_listener", default=None)
+_TRAINING_LISTENER: ContextVar[TrainingListener | None] = ContextVar(
+    "crosstie_training_listener", default=None
+)
 """A context variable, as in `crosstie.flows.runs.progress`: a listener may not cross a Prefect border."""
 
 
-def listener() -> TrainingListener:
+def training_listener() -> TrainingListener:
     """Who listens to the run in this context."""
-    return _LISTENER.get() or Silent()
+    return _TRAINING_LISTENER.get() or SilentTraining()
 
 
 @contextmanager
-def report_progress_to(console: Console) -> Iterator[None]:
+def report_training_to(console: Console) -> Iterator[None]:
     """Tell the training runs inside this block to a console."""
     columns = (
         TextColumn("{task.description}"),
@@ -97,8 +99,8 @@ def report_progress_to(console: Console) -> Iterator[None]:
         TextColumn("{task.fields[text]}"),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-        token = _LISTENER.set(OnConsole(bars))
+        token = _TRAINING_LISTENER.set(OnConsole(bars))
         try:
             yield
         finally:
-            _LISTENER.reset(token)
+            _TRAINING_LISTENER.reset(token)

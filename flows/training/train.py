@@ -19,7 +19,7 @@ from crosstie.flows.training.data import MINED, TrainingData, read_data
 from crosstie.flows.training.handover import hand_over, handover_line
 from crosstie.flows.training.log import TrainingLog
 from crosstie.flows.training.mine import MiningRules, labelled_side_px, mine_catalog
-from crosstie.flows.training.progress import listener
+from crosstie.flows.training.progress import training_listener
 from crosstie.matcher.calibration import Calibration
 from crosstie.matcher.matching import Matcher
 from crosstie.matcher.training.held_out import measure
@@ -52,7 +52,7 @@ def run_training(settings: TrainSettings) -> dict[str, float]:
     figures = train_and_save(settings)
     decision = hand_over(settings)
     if decision is not None:
-        listener().say(handover_line(settings, decision))
+        training_listener().say(handover_line(settings, decision))
     return figures
 
 
@@ -66,7 +66,7 @@ def mine(settings: TrainSettings) -> int:
     if settings.mine.catalog is None or not settings.use_unlabelled:
         return 0
     keep_freed_memory()
-    to = listener()
+    to = training_listener()
     keys = mine_catalog(
         settings.mine.catalog,
         mining_settings(settings),
@@ -152,7 +152,7 @@ def train_and_save(settings: TrainSettings) -> dict[str, float]:
         save_tensors(settings.weights_path, network, facts=facts | _as_text(figures))
         return figures
     calibration, figures, how = _calibrated(settings, data, network, start, device)
-    listener().say(f"confidence {how}")
+    training_listener().say(f"confidence {how}")
     save(
         settings.weights_path,
         network.cpu(),
@@ -166,7 +166,7 @@ def _trained(
     settings: TrainSettings, data: TrainingData, learner: Learner, start: Weights | None, device: str
 ) -> Any:
     """Train and return the averaged network; log the run and tell the listener how far it is."""
-    to = listener()
+    to = training_listener()
     to.say(", ".join(f"{name} places: {count}" for name, count in data.counts.items()))
     last = 0
     with TrainingLog(settings.out, learner, data.held_out, settings.plan.draws, device) as log:

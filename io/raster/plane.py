@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-LUMINANCE = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue (ITU-R BT.601)."""
+from crosstie.types import LUMINANCE
 
 TINY = 1e-10
 """Smallest power with a logarithm, -100 dB: below the noise floor of any SAR."""

@@ -36,7 +36,7 @@ class Metrics:
     """Median length of the error, px."""
 
 
-def metrics(error_px: NDArray[np.float64]) -> Metrics:
+def error_metrics(error_px: NDArray[np.float64]) -> Metrics:
     """Sum up errors (N, 2) dx, dy: measured minus true offset, px.
 
     Raises

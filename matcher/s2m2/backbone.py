@@ -23,7 +23,7 @@ class Pyramid(NamedTuple):
     """(B, 32, H, W)"""
 
 
-class ResidualBlock(nn.Module):
+class NormedResidualBlock(nn.Module):
     """[3x3 conv, GroupNorm, ReLU] x 2, and a 1x1 shortcut added to what comes out."""
 
     def __init__(self, channels_in: int, channels_out: int, groups: int) -> None:
@@ -68,7 +68,7 @@ class Backbone(nn.Module):
     def __init__(self, channels: tuple[int, ...], groups: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            ResidualBlock(a, b, groups) for a, b in zip((1, *channels[:-1]), channels, strict=True)
+            NormedResidualBlock(a, b, groups) for a, b in zip((1, *channels[:-1]), channels, strict=True)
         )
         self.top = nn.Conv2d(channels[-1], channels[-1], 1)
         self.merges = nn.ModuleList(

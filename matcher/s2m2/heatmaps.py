@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from crosstie.matcher.correlate import box_sums
 from crosstie.matcher.peak import vertex
 from crosstie.matcher.s2m2.enhancement import FeatureParts
-from crosstie.matcher.s2m2.settings import DEEP_STRIDE_PX, S2M2Settings
+from crosstie.matcher.s2m2.settings import DEEP_CELL_PX, S2M2Settings
 
 PRODUCT_SCALE = 200.0
 """1 / temperature of deep x shallow."""
@@ -106,7 +106,7 @@ def deep_cell(offset_px: Tensor, heatmaps: S2M2Heatmaps, settings: S2M2Settings)
     """Index along one axis of the deep cell that holds a whole-pixel offset; any shape, int64."""
     cells, pixels = heatmaps.deep.shape[-1], heatmaps.shallow.shape[-1]
     if settings.deep_cells == "multiples_of_8":
-        return (offset_px / DEEP_STRIDE_PX).round().long() + (cells - 1) // 2
+        return (offset_px / DEEP_CELL_PX).round().long() + (cells - 1) // 2
     # The cell over which the pixel's centre lies when the cells are spread evenly over the pixels.
     return ((offset_px.long() + heatmaps.radius_px) * 2 + 1) * cells // (2 * pixels)
 
@@ -152,7 +152,7 @@ def predict(heatmaps: S2M2Heatmaps, settings: S2M2Settings) -> Tensor:
 def _deep_pitch_px(heatmaps: S2M2Heatmaps, settings: S2M2Settings) -> float:
     """Pixels from one deep cell to the next."""
     if settings.deep_cells == "multiples_of_8":
-        return float(DEEP_STRIDE_PX)
+        return float(DEEP_CELL_PX)
     return heatmaps.shallow.shape[-1] / heatmaps.deep.shape[-1]
 
 

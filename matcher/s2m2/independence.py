@@ -13,14 +13,14 @@ from torch.nn import functional as F
 
 from crosstie.matcher.s2m2.enhancement import FeatureParts
 
-BINS = 32
+HISTOGRAM_BINS = 32
 """Bins of each histogram over 0..1."""
 
-SIGMA = 1 / BINS
+SIGMA = 1 / HISTOGRAM_BINS
 """Standard deviation of the Gaussian by which a value is shared among bins: one bin, so that a value always
 has a slope towards the bins beside it."""
 
-TINY = 1e-12
+EMPTY_PROBABILITY = 1e-12
 """Probability below which a cell of the joint histogram counts as empty."""
 
 AVERAGED_PX = 8
@@ -34,7 +34,9 @@ def independence_loss(pairs: Sequence[FeatureParts]) -> Tensor:
     """
     if not pairs:
         return torch.zeros(())
-    informations = [mutual_information(_values(p.enhanced), _values(p.removed.detach())) for p in pairs]
+    informations = [
+        mutual_information(_averaged_values(p.enhanced), _averaged_values(p.removed.detach())) for p in pairs
+    ]
     return torch.stack(informations).mean()
 
 
@@ -48,11 +50,11 @@ def mutual_information(a: Tensor, b: Tensor) -> Tensor:
         a_bins, b_bins = _soft_bins(a), _soft_bins(b)
         joint = a_bins.transpose(1, 2) @ b_bins / a.shape[1]
     independent = joint.sum(2, keepdim=True) * joint.sum(1, keepdim=True)
-    information = joint * (torch.log(joint + TINY) - torch.log(independent + TINY))
+    information = joint * (torch.log(joint + EMPTY_PROBABILITY) - torch.log(independent + EMPTY_PROBABILITY))
     return information.sum(dim=(1, 2)).mean()
 
 
-def _values(features: Tensor) -> Tensor:
+def _averaged_values(features: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, N) averaged values within 0..1."""
     # A map that 8 does not divide ends in smaller squares, each averaged over what it has.
     averaged = F.avg_pool2d(features.float(), AVERAGED_PX, ceil_mode=True)
@@ -60,6 +62,6 @@ def _values(features: Tensor) -> Tensor:
 
 
 def _soft_bins(values: Tensor) -> Tensor:
-    """Share of each value (B, N) in each bin: (B, N, BINS), summing to one."""
-    centres = (torch.arange(BINS, device=values.device) + 0.5) / BINS
+    """Share of each value (B, N) in each bin: (B, N, HISTOGRAM_BINS), summing to one."""
+    centres = (torch.arange(HISTOGRAM_BINS, device=values.device) + 0.5) / HISTOGRAM_BINS
     return torch.softmax(-((values[..., None] - centres) ** 2) / (2 * SIGMA**2), dim=-1)

@@ -16,10 +16,10 @@ from crosstie.matcher.s2m2.independence import independence_loss
 from crosstie.matcher.s2m2.losses import DEEP_SCALE, SHALLOW_SCALE, pseudo_loss, shift_target, supervised_loss
 from crosstie.matcher.s2m2.network import S2M2Network, network_input
 from crosstie.matcher.s2m2.settings import S2M2Settings
-from crosstie.matcher.training.examples import SEED, SHOWN, Example, probability
-from crosstie.matcher.training.held_out import BATCH, Draws, shares
+from crosstie.matcher.training.examples import EXAMPLES, SEED, Example, probability
+from crosstie.matcher.training.held_out import CROPS_AT_ONCE, Draws, shares
 from crosstie.matcher.training.placement import to_tensor
-from crosstie.matcher.training.samples import Batch, TrainingScene, draw_batch
+from crosstie.matcher.training.samples import CropBatch, TrainingScene, draw_batch
 from crosstie.matcher.training.unlabelled import Views
 from crosstie.types import Kind
 
@@ -54,7 +54,7 @@ class S2M2Learner:
     def labelled_loss(
         self,
         network: S2M2Network,
-        batch: Batch,
+        batch: CropBatch,
         rng: np.random.Generator,  # noqa: ARG002
         device: str,
     ) -> Tensor:
@@ -110,11 +110,11 @@ class S2M2Learner:
         errors = []
         for i in range(8):
             batch = draw_batch(
-                scenes, np.random.default_rng((12345, i)), size=BATCH, crop_px=draws.crop_px,
+                scenes, np.random.default_rng((12345, i)), size=CROPS_AT_ONCE, crop_px=draws.crop_px,
                 jitter_px=draws.jitter_px, augmented=False, prepare=self.prepare,
             )  # fmt: skip
             # One at a time: a pair of published width holds more than a gigabyte.
-            for n in range(BATCH):
+            for n in range(CROPS_AT_ONCE):
                 one = slice(n, n + 1)
                 found = self.offsets(network, batch.reference[one], batch.secondary[one], device)
                 errors.append(found[0] - middle(batch.truth_px)[n])
@@ -127,12 +127,12 @@ class S2M2Learner:
     ) -> list[Example]:
         """A few crops; always the same."""
         batch = draw_batch(
-            scenes, np.random.default_rng(SEED), size=SHOWN, crop_px=draws.crop_px,
+            scenes, np.random.default_rng(SEED), size=EXAMPLES, crop_px=draws.crop_px,
             jitter_px=min(draws.jitter_px, self.search_px // 2), augmented=False, prepare=self.prepare,
         )  # fmt: skip
         truth = middle(batch.truth_px)
         found = []
-        for n in range(SHOWN):
+        for n in range(EXAMPLES):
             reference, secondary = batch.reference[n : n + 1], batch.secondary[n : n + 1]
             heatmaps = self._heatmaps(network, reference, secondary, device)
             deep = DEEP_SCALE * upsample_deep(heatmaps, self.settings, "bilinear")

@@ -38,7 +38,7 @@ def supervised_loss(heatmaps: S2M2Heatmaps, offset_px: Tensor, settings: S2M2Set
             "leave such pairs out or cut larger chips"
         )
     shallow_cell = nearest.long() + radius
-    return _cross_entropy(heatmaps.shallow, shallow_cell, SHALLOW_SCALE) + _cross_entropy(
+    return _cross_entropy_of_cell(heatmaps.shallow, shallow_cell, SHALLOW_SCALE) + _cross_entropy_of_cell(
         heatmaps.deep, deep_cell(nearest, heatmaps, settings), DEEP_SCALE
     )
 
@@ -78,7 +78,7 @@ def shift_target(target: Tensor, shift_px: Tensor) -> Tensor:
     return moved / moved.sum(dim=(1, 2), keepdim=True).clamp_min(1e-12)
 
 
-def _cross_entropy(heatmap: Tensor, cell: Tensor, scale: float) -> Tensor:
+def _cross_entropy_of_cell(heatmap: Tensor, cell: Tensor, scale: float) -> Tensor:
     """Of a heatmap (B, side, side) against true cells (B, 2) as (column, row)."""
     index = cell[:, 1] * heatmap.shape[-1] + cell[:, 0]
     return F.cross_entropy(scale * heatmap.float().flatten(1), index)

@@ -10,7 +10,7 @@ from typing import Literal
 
 Width = Literal["published", "small"]
 
-DEEP_STRIDE_PX = 8
+DEEP_CELL_PX = 8
 """Ground pixels that one cell of the deep heatmap stands for."""
 
 

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, uniform_filter, zoom
 
-Array = NDArray[np.float32]
+from crosstie.types import LUMINANCE
 
-LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
-"""ITU-R BT.601, as in `crosstie.io.raster.plane`: training must see what use will see (a test compares)."""
+if TYPE_CHECKING:
+    from crosstie.types import Plane
 
 
-def luminance(rgb: Array) -> Array:
+def luminance(rgb: Plane) -> Plane:
     """(3, rows, cols) -> (rows, cols)."""
-    plane: Array = np.tensordot(LUMINANCE, rgb, axes=1).astype(np.float32)
+    plane: Plane = np.tensordot(np.asarray(LUMINANCE, np.float32), rgb, axes=1).astype(np.float32)
     return plane
 
 
-def one_plane(bands: Array) -> Array:
+def one_plane(bands: Plane) -> Plane:
     """(bands, rows, cols) -> (rows, cols): luminance of three bands, mean of any other number."""
     if len(bands) == 3:
         return luminance(bands)
-    mean: Array = bands.mean(axis=0, dtype=np.float32)
+    mean: Plane = bands.mean(axis=0, dtype=np.float32)
     return mean
 
 
-def augment_optical(bands: Array, rng: np.random.Generator) -> Array:
+def augment_optical(bands: Plane, rng: np.random.Generator) -> Plane:
     """Other bands, gamma, noise, haze, clouds and holes on (bands, rows, cols) in 0..1 -> (rows, cols)."""
     plane: NDArray[np.floating] = one_plane(bands)
     mix = rng.random()
@@ -51,7 +53,7 @@ def augment_optical(bands: Array, rng: np.random.Generator) -> Array:
     return plane.astype(np.float32)
 
 
-def augment_sar(db: Array, rng: np.random.Generator) -> Array:
+def augment_sar(db: Plane, rng: np.random.Generator) -> Plane:
     """Other looks, other units and holes on dB (rows, cols), NaN where invalid."""
     plane: NDArray[np.floating] = db
     if rng.random() < 0.35:  # more speckle: as if taken with fewer looks (multiplicative gamma)
@@ -72,17 +74,17 @@ def augment_sar(db: Array, rng: np.random.Generator) -> Array:
     return plane.astype(np.float32)
 
 
-def _difference(rng: np.random.Generator) -> Array:
+def _difference(rng: np.random.Generator) -> Plane:
     """Weights (3,) of red, green and blue: more of green, less of red, by chance."""
     weights = rng.dirichlet((1, 1, 1)) + np.array([-1.0, 1.0, 0.0]) * rng.uniform(0.3, 1.2)
     return weights.astype(np.float32)
 
 
-def _blobs(shape: tuple[int, ...], rng: np.random.Generator, *, share: float) -> Array:
+def _blobs(shape: tuple[int, ...], rng: np.random.Generator, *, share: float) -> Plane:
     """Soft-edged clouds (rows, cols) in 0..1 that cover about `share` of the area."""
     coarse = rng.normal(size=(shape[0] // 16 + 2, shape[1] // 16 + 2))
     field = zoom(gaussian_filter(coarse, rng.uniform(0.8, 2.0)), 16, order=1)[: shape[0], : shape[1]]
     level = np.quantile(field, 1 - share)
     scale = float(field.std()) * 0.2 + 1e-6
-    cover: Array = (1 / (1 + np.exp(-(field - level) / scale))).astype(np.float32)
+    cover: Plane = (1 / (1 + np.exp(-(field - level) / scale))).astype(np.float32)
     return cover

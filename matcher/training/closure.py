@@ -17,8 +17,8 @@ from scipy.ndimage import fourier_shift
 from crosstie.matcher.network import MatchingNetwork
 from crosstie.matcher.peak import find_peaks
 from crosstie.matcher.similarity import logits
-from crosstie.matcher.training.held_out import BATCH, Draws, Measured
-from crosstie.matcher.training.placement import place, to_tensor
+from crosstie.matcher.training.held_out import CROPS_AT_ONCE, Draws, MeasuredTiles
+from crosstie.matcher.training.placement import place_and_correlate, to_tensor
 from crosstie.matcher.training.samples import TrainingScene, draw_batch, locally_normalised
 from crosstie.types import Kind
 
@@ -47,14 +47,14 @@ def measure_closure(
     batches: int,
     seed: int = 54321,
     device: str = "cpu",
-) -> Measured:
+) -> MeasuredTiles:
     """Measure `batches` x 8 crops twice; `error_px` is the closure error, evidence that of the first time."""
     columns: list[tuple[NDArray[np.float64], ...]] = []
     for i in range(batches):
         shift_px = np.random.default_rng((seed, i, 1)).uniform(-REACH_PX, REACH_PX, 2)
         still, moved = (
             draw_batch(
-                scenes, np.random.default_rng((seed, i)), size=BATCH, crop_px=draws.crop_px,
+                scenes, np.random.default_rng((seed, i)), size=CROPS_AT_ONCE, crop_px=draws.crop_px,
                 jitter_px=draws.jitter_px, augmented=False, prepare=prepare,
             )
             for prepare in (locally_normalised, partial(_moved_sar, shift_px=tuple(shift_px)))
@@ -66,7 +66,7 @@ def measure_closure(
             secondary = network.features(to_tensor(batch.secondary, device), Kind.SAR)
             rng = np.random.default_rng((seed, i, 2))  # the same templates both times
             for size in sizes_px:
-                similarity, _ = place(
+                similarity, _ = place_and_correlate(
                     reference, secondary, truth, rng, size_px=size, search_px=draws.search_px
                 )
                 found.append(find_peaks(similarity, logits(network, similarity, size)))
@@ -81,7 +81,7 @@ def measure_closure(
                 )
             )
     evidence, spread, error, sizes = (np.concatenate(column) for column in zip(*columns, strict=True))
-    return Measured(evidence, spread, error, sizes.astype(np.int64))
+    return MeasuredTiles(evidence, spread, error, sizes.astype(np.int64))
 
 
 def _moved_sar(

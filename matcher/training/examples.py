@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-Plane = NDArray[np.float32]
+if TYPE_CHECKING:
+    from crosstie.types import Plane
 
-SHOWN = 4
+EXAMPLES = 4
 """Crops that are looked at, at each evaluation the same."""
 
 SEED = 31_000

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from crosstie.matcher.network import DenseFeatures, MatchingNetwork
 from crosstie.matcher.peak import find_peaks
 from crosstie.matcher.similarity import logits
-from crosstie.matcher.training.placement import place, to_tensor
+from crosstie.matcher.training.placement import place_and_correlate, to_tensor
 from crosstie.matcher.training.samples import TrainingScene, draw_batch
 from crosstie.types import Kind
 
-BATCH = 8
+CROPS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Draws:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Measured:
+class MeasuredTiles:
     """N tiles, each with what the matcher saw and how far off it was."""
 
     evidence: NDArray[np.float64]
@@ -67,7 +67,7 @@ def measure(
     augmented: bool = False,
     unrelated: bool = False,
     device: str = "cpu",
-) -> Measured:
+) -> MeasuredTiles:
     """Match `batches` x 8 crops of `scenes`, known extra shifts included; the same draws for the same seed.
 
     `unrelated` pairs each reference with the secondary of another crop: what the confidence must refuse.
@@ -76,7 +76,12 @@ def measure(
     for i in range(batches):
         rng = np.random.default_rng((seed, i))
         batch = draw_batch(
-            scenes, rng, size=BATCH, crop_px=draws.crop_px, jitter_px=draws.jitter_px, augmented=augmented
+            scenes,
+            rng,
+            size=CROPS_AT_ONCE,
+            crop_px=draws.crop_px,
+            jitter_px=draws.jitter_px,
+            augmented=augmented,
         )
         reference = network.features(to_tensor(batch.reference, device), Kind.OPTICAL)
         secondary = network.features(to_tensor(batch.secondary, device), Kind.SAR)
@@ -84,7 +89,7 @@ def measure(
             secondary = DenseFeatures(*(level.roll(1, dims=0) for level in secondary))
         truth = torch.from_numpy(batch.truth_px).to(device)
         for size in sizes_px:
-            similarity, target = place(
+            similarity, target = place_and_correlate(
                 reference, secondary, truth, rng, size_px=size, search_px=draws.search_px
             )
             peaks = find_peaks(similarity, logits(network, similarity, size))
@@ -96,4 +101,4 @@ def measure(
             row = (peaks.evidence, peaks.spread_px, error, torch.full_like(peaks.spread_px, size))
             columns.append(tuple(column[known].double().cpu().numpy() for column in row))
     evidence, spread, errors, sizes = (np.concatenate(column) for column in zip(*columns, strict=True))
-    return Measured(evidence, spread, errors, sizes.astype(np.int64))
+    return MeasuredTiles(evidence, spread, errors, sizes.astype(np.int64))

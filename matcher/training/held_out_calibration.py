@@ -20,8 +20,8 @@ from crosstie.matcher.network import MatchingNetwork
 from crosstie.matcher.peak import find_peaks
 from crosstie.matcher.similarity import logits
 from crosstie.matcher.training.closure import measure_closure
-from crosstie.matcher.training.held_out import BATCH, Draws, Measured, measure
-from crosstie.matcher.training.placement import place, to_tensor
+from crosstie.matcher.training.held_out import CROPS_AT_ONCE, Draws, MeasuredTiles, measure
+from crosstie.matcher.training.placement import place_and_correlate, to_tensor
 from crosstie.matcher.training.samples import TrainingScene, draw_batch
 from crosstie.types import Kind
 
@@ -61,7 +61,7 @@ def calibrate(
     calibration, expected calibration error on draws that were not fitted
     """
 
-    def judged(seed: int, count: int) -> tuple[Measured, NDArray[np.bool_]]:
+    def judged(seed: int, count: int) -> tuple[MeasuredTiles, NDArray[np.bool_]]:
         run = partial(measure, network, scenes, draws, sizes_px=sizes_px, device=device)
         labelled = joined(
             run(batches=count, seed=seed), run(batches=max(1, count // 2), seed=seed + 1000, augmented=True)
@@ -87,9 +87,9 @@ def calibrate(
     return calibration, expected_calibration_error(given, right)
 
 
-def joined(*parts: Measured) -> Measured:
+def joined(*parts: MeasuredTiles) -> MeasuredTiles:
     """Several measurements as one."""
-    return Measured(
+    return MeasuredTiles(
         np.concatenate([p.evidence for p in parts]),
         np.concatenate([p.spread_px for p in parts]),
         np.concatenate([p.error_px for p in parts]),
@@ -114,7 +114,9 @@ def turning_bias(
     means = []
     for i in range(batches):
         rng = np.random.default_rng((4, i))
-        batch = draw_batch(scenes, rng, size=BATCH, crop_px=draws.crop_px, jitter_px=8, augmented=False)
+        batch = draw_batch(
+            scenes, rng, size=CROPS_AT_ONCE, crop_px=draws.crop_px, jitter_px=8, augmented=False
+        )
         size = draws.crop_px - 2 * draws.search_px
         turned = []
         for quarter in range(4):
@@ -124,8 +126,10 @@ def turning_bias(
             )
             reference = network.features(to_tensor(optical, device), Kind.OPTICAL)
             secondary = network.features(to_tensor(sar, device), Kind.SAR)
-            nowhere = torch.full((BATCH, 2, 1, 1), torch.nan, device=device)
-            similarity, _ = place(reference, secondary, nowhere, rng, size_px=size, search_px=draws.search_px)
+            nowhere = torch.full((CROPS_AT_ONCE, 2, 1, 1), torch.nan, device=device)
+            similarity, _ = place_and_correlate(
+                reference, secondary, nowhere, rng, size_px=size, search_px=draws.search_px
+            )
             peaks = find_peaks(similarity, logits(network, similarity, size))
             turned.append(peaks.offset_px.double().cpu().numpy())
         means.append(added_by_itself(np.stack(turned)))

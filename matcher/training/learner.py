@@ -17,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crosstie.matcher.network import DEEP_STRIDE_PX, STRIDE_PX, DenseFeatures, MatchingNetwork
+from crosstie.matcher.network import COARSEST_STRIDE_PX, DEEP_STRIDE_PX, DenseFeatures, MatchingNetwork
 from crosstie.matcher.peak import find_peaks
 from crosstie.matcher.similarity import deep_logits, logits, shallow_logits, spread
-from crosstie.matcher.training.examples import SEED, SHOWN, Example, probability
+from crosstie.matcher.training.examples import EXAMPLES, SEED, Example, probability
 from crosstie.matcher.training.held_out import Draws, measure
-from crosstie.matcher.training.placement import place, to_tensor
-from crosstie.matcher.training.samples import Batch, TrainingScene, draw_batch, locally_normalised
+from crosstie.matcher.training.placement import place_and_correlate, to_tensor
+from crosstie.matcher.training.samples import CropBatch, TrainingScene, draw_batch, locally_normalised
 from crosstie.matcher.training.unlabelled import Views
 from crosstie.types import Kind
 
@@ -60,7 +60,7 @@ class CrosstieLearner:
         return max(self.sizes_px) + 2 * self.search_px
 
     def labelled_loss(
-        self, network: MatchingNetwork, batch: Batch, rng: np.random.Generator, device: str
+        self, network: MatchingNetwork, batch: CropBatch, rng: np.random.Generator, device: str
     ) -> Tensor:
         """Mean cross-entropy over template sizes; templates with unknown truth carry no weight."""
         reference, secondary = _features(network, batch.reference, batch.secondary, device)
@@ -104,7 +104,9 @@ class CrosstieLearner:
             )
             reference, secondary = _features(teacher, optical, sar, device)
             nowhere = torch.full((len(views.extra_px), 2, 1, 1), torch.nan, device=device)
-            similarity, _ = place(reference, secondary, nowhere, rng, size_px=size, search_px=self.search_px)
+            similarity, _ = place_and_correlate(
+                reference, secondary, nowhere, rng, size_px=size, search_px=self.search_px
+            )
             found = find_peaks(similarity, logits(teacher, similarity, size))
             offsets.append(turn * found.offset_px)
             # Evidence 0 is log10 of the probability that is not at the peak.
@@ -130,14 +132,21 @@ class CrosstieLearner:
         """A few crops with one template each, of the middle size; always the same."""
         sizes = sorted(set(self.sizes_px))
         size, reach = sizes[len(sizes) // 2], self.search_px
-        side = math.ceil((size + 2 * reach) / STRIDE_PX) * STRIDE_PX
+        side = math.ceil((size + 2 * reach) / COARSEST_STRIDE_PX) * COARSEST_STRIDE_PX
         rng = np.random.default_rng(SEED)
         batch = draw_batch(
-            scenes, rng, size=SHOWN, crop_px=side, jitter_px=min(draws.jitter_px, reach // 2), augmented=False
+            scenes,
+            rng,
+            size=EXAMPLES,
+            crop_px=side,
+            jitter_px=min(draws.jitter_px, reach // 2),
+            augmented=False,
         )
         reference, secondary = _features(network, batch.reference, batch.secondary, device)
         truth = torch.from_numpy(batch.truth_px).to(device)
-        similarity, target = place(reference, secondary, truth, rng, size_px=size, search_px=reach)
+        similarity, target = place_and_correlate(
+            reference, secondary, truth, rng, size_px=size, search_px=reach
+        )
         surfaces = (
             spread(deep_logits(network, similarity, size), reach),
             shallow_logits(network, similarity, size),
@@ -157,7 +166,7 @@ class CrosstieLearner:
                 truth_px=(float(target[n, 0]), float(target[n, 1])),
                 found_px=(float(found[n, 0]), float(found[n, 1])),
             )
-            for n in range(SHOWN)
+            for n in range(EXAMPLES)
         ]
 
     def _loss(
@@ -171,7 +180,7 @@ class CrosstieLearner:
     ) -> Tensor:
         total = torch.zeros((), device=truth_px.device)
         for size in self.sizes_px:
-            similarity, target = place(
+            similarity, target = place_and_correlate(
                 reference, secondary, truth_px, rng, size_px=size, search_px=self.search_px
             )
             within = torch.isfinite(target).all(1) & (target.abs() < self.search_px - 1).all(1) & (weight > 0)
@@ -180,11 +189,11 @@ class CrosstieLearner:
             similarity, target = similarity.select(within), target[within]
             wanted = gaussian_target(target, self.search_px, self.target_sigma_px)
             cells = gaussian_target(target / DEEP_STRIDE_PX, self.search_px // DEEP_STRIDE_PX, 0.5)
-            loss = _cross_entropy(logits(network, similarity, size), wanted)
-            loss = loss + self.shallow_share * _cross_entropy(
+            loss = _soft_cross_entropy(logits(network, similarity, size), wanted)
+            loss = loss + self.shallow_share * _soft_cross_entropy(
                 shallow_logits(network, similarity, size), wanted
             )
-            loss = loss + self.deep_share * _cross_entropy(deep_logits(network, similarity, size), cells)
+            loss = loss + self.deep_share * _soft_cross_entropy(deep_logits(network, similarity, size), cells)
             total = total + (loss * weight[within]).sum() / len(weight)
         return total / len(self.sizes_px)
 
@@ -198,7 +207,7 @@ def gaussian_target(offset: Tensor, radius: int, sigma: float) -> Tensor:
     return product / product.sum(dim=(1, 2), keepdim=True)
 
 
-def _cross_entropy(logit: Tensor, target: Tensor) -> Tensor:
+def _soft_cross_entropy(logit: Tensor, target: Tensor) -> Tensor:
     """Of each of B targets."""
     return -(target.flatten(1) * torch.log_softmax(logit.flatten(1), dim=1)).sum(1)
 

@@ -26,13 +26,13 @@ from crosstie.matcher.training.held_out import Draws
 from crosstie.matcher.training.plan import TrainingPlan
 from crosstie.matcher.training.run_folder import (
     Learning,
-    Progress,
+    RunState,
     add_log_row,
     begin_run,
     resume,
     save_checkpoint,
 )
-from crosstie.matcher.training.samples import Batch, TrainingScene, draw_batch
+from crosstie.matcher.training.samples import CropBatch, TrainingScene, draw_batch
 from crosstie.matcher.training.unlabelled import UnlabelledScene, Views, draw_views
 from crosstie.types import Kind
 
@@ -49,7 +49,9 @@ class Learner(Protocol):
     def prepare(self, plane: NDArray[np.floating], kind: Kind) -> NDArray[np.float32]:
         """Network input (rows, cols) from luminance or dB, NaN where invalid."""
 
-    def labelled_loss(self, network: Any, batch: Batch, rng: np.random.Generator, device: str) -> Tensor: ...
+    def labelled_loss(
+        self, network: Any, batch: CropBatch, rng: np.random.Generator, device: str
+    ) -> Tensor: ...
 
     def unlabelled_loss(
         self, network: Any, teacher: Any, views: Views, rng: np.random.Generator, device: str
@@ -74,7 +76,7 @@ Observe = Callable[[int, dict[str, float], Any], None]
 @dataclass(frozen=True, slots=True)
 class _Step:
     number: int
-    labelled: tuple[Batch, ...]
+    labelled: tuple[CropBatch, ...]
     unlabelled: tuple[Views, ...]
 
 
@@ -110,12 +112,12 @@ def train(
     SettingsError : `folder` holds a run with another plan (only `steps` may differ), crops too small for the
         learner or images too small for the crops, nothing to learn from, or no such figure to watch
     """
-    _check(scenes, unlabelled, plan, learner, start_from)
+    _check_data(scenes, unlabelled, plan, learner, start_from)
     begin_run(folder, _plan_record(plan, learner))
     learning = _begin(plan, learner, start_from, device)
     resume(folder, learning, device)
     learning.network.train()
-    state = learning.progress
+    state = learning.state
     means: dict[str, float] = {}
     began, first = time.monotonic(), state.step
     for step in _steps(scenes, unlabelled, plan, learner, first):
@@ -144,7 +146,7 @@ def train(
     return learning.average
 
 
-def _check(
+def _check_data(
     scenes: Sequence[TrainingScene],
     unlabelled: Sequence[UnlabelledScene],
     plan: TrainingPlan,
@@ -187,7 +189,7 @@ def _begin(
     network.to(device).to(memory_format=torch.channels_last)
     average = deepcopy(network).eval().requires_grad_(False)
     optimiser = torch.optim.AdamW(network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay)
-    return Learning(network, average, optimiser, Progress())
+    return Learning(network, average, optimiser, RunState())
 
 
 def _learn(
@@ -219,7 +221,7 @@ def _learn(
     return found
 
 
-def _watch(state: Progress, figures: dict[str, float], plan: TrainingPlan) -> None:
+def _watch(state: RunState, figures: dict[str, float], plan: TrainingPlan) -> None:
     """Note whether the figure that `patience` waits for has risen."""
     if plan.patience and plan.watched not in figures:
         raise SettingsError(f"watched: there is no figure {plan.watched!r}; there are {', '.join(figures)}")

@@ -19,7 +19,7 @@ def to_tensor(array: np.ndarray[Any, np.dtype[np.float32]], device: str) -> Tens
     return torch.from_numpy(array).to(device, memory_format=torch.channels_last)
 
 
-def place(
+def place_and_correlate(
     reference: DenseFeatures,
     secondary: DenseFeatures,
     truth_px: Tensor,
@@ -46,8 +46,8 @@ def place(
     row, col = (
         int(n) * step for n in rng.integers(search_px // step, (crop - search_px - size_px) // step + 1, 2)
     )
-    shallow = _correlate(reference.shallow, secondary.shallow, row, col, size_px, search_px)
-    deep = _correlate(
+    shallow = _correlate_window(reference.shallow, secondary.shallow, row, col, size_px, search_px)
+    deep = _correlate_window(
         reference.deep, secondary.deep, row // step, col // step, size_px // step, search_px // step
     )
     # Lattice node i lies at (i + 0.5) / L of the crop, which is what align_corners=False assumes.
@@ -59,7 +59,9 @@ def place(
     return Similarity(shallow, deep), target
 
 
-def _correlate(reference: Tensor, secondary: Tensor, row: int, col: int, size: int, search: int) -> Tensor:
+def _correlate_window(
+    reference: Tensor, secondary: Tensor, row: int, col: int, size: int, search: int
+) -> Tensor:
     template = reference[..., row : row + size, col : col + size]
     side = size + 2 * search
     return correlate(template, secondary[..., row - search :, col - search :][..., :side, :side])

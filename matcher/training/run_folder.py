@@ -26,7 +26,7 @@ LOG_COLUMNS = (
 
 
 @dataclass(slots=True)
-class Progress:
+class RunState:
     """What a checkpoint holds beside the tensors."""
 
     step: int = 0
@@ -44,7 +44,7 @@ class Learning:
     average: nn.Module
     """Exponential moving average of `network`: the teacher, and what is saved in the end."""
     optimiser: torch.optim.Optimizer
-    progress: Progress
+    state: RunState
 
 
 def begin_run(folder: Path, plan: Mapping[str, Any]) -> None:
@@ -83,7 +83,7 @@ def resume(folder: Path, learning: Learning, device: str) -> None:
     learning.average.load_state_dict(saved["average"])
     learning.optimiser.load_state_dict(saved["optimiser"])
     for name, value in saved["state"].items():
-        setattr(learning.progress, name, value)
+        setattr(learning.state, name, value)
 
 
 def save_checkpoint(folder: Path, learning: Learning) -> None:
@@ -94,7 +94,7 @@ def save_checkpoint(folder: Path, learning: Learning) -> None:
         "network": learning.network.state_dict(),
         "average": learning.average.state_dict(),
         "optimiser": learning.optimiser.state_dict(),
-        "state": asdict(learning.progress),
+        "state": asdict(learning.state),
     }
     torch.save(saved, partial)
     partial.replace(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,21 +14,23 @@ from crosstie.matcher.normalise import normalise
 from crosstie.matcher.training.augment import augment_optical, augment_sar, luminance
 from crosstie.types import Kind
 
-LATTICE_PX = 8
+if TYPE_CHECKING:
+    from crosstie.types import Plane
+
+TRUTH_LATTICE_PX = 8
 """Spacing of the true offsets that travel with a crop."""
 
-MARGIN_PX = 32
+CROP_MARGIN_PX = 32
 """Raw pixels read round a crop, so that its normalisation is that of the scene (half of `WINDOW_PX`)."""
 
-Array = NDArray[np.float32]
-T = TypeVar("T", bound=np.generic)
+PixelT = TypeVar("PixelT", bound=np.generic)
 
 
-Prepare = Callable[[NDArray[np.floating], Kind], Array]
+Prepare = Callable[[NDArray[np.floating], Kind], NDArray[np.float32]]
 """Plane (rows, cols), NaN where invalid -> network input (rows, cols)."""
 
 
-def locally_normalised(plane: NDArray[np.floating], kind: Kind) -> Array:  # noqa: ARG001
+def locally_normalised(plane: NDArray[np.floating], kind: Kind) -> Plane:  # noqa: ARG001
     """Input of the `crosstie` configuration, whatever the kind of image."""
     return normalise(plane)[0]
 
@@ -43,7 +45,7 @@ class TrainingScene:
     """(rows, cols)"""
     sar_db: NDArray[np.float16]
     """(rows, cols), NaN where invalid"""
-    truth_px: Array
+    truth_px: NDArray[np.float32]
     """(2, nodes, nodes) dx, dy: what the optical shows at p, the SAR shows at p + (dx, dy); NaN unknown"""
     truth_step_px: float
     """Node k lies at pixel coordinate k * step (outer corner of the first pixel = 0)."""
@@ -52,14 +54,14 @@ class TrainingScene:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Batch:
+class CropBatch:
     """Normalised crops and their true offsets."""
 
-    reference: Array
+    reference: NDArray[np.float32]
     """(B, 1, P, P) optical"""
-    secondary: Array
+    secondary: NDArray[np.float32]
     """(B, 1, P, P) SAR"""
-    truth_px: Array
+    truth_px: NDArray[np.float32]
     """(B, 2, P / 8, P / 8) offset between the two crops at the lattice ((i + 0.5) * 8); NaN unknown"""
 
 
@@ -72,7 +74,7 @@ def draw_batch(
     jitter_px: int,
     augmented: bool = True,
     prepare: Prepare = locally_normalised,
-) -> Batch:
+) -> CropBatch:
     """Draw `size` crops, each scene as often as it has places."""
     weights = np.array([len(s.centres_px) for s in scenes], np.float64)
     picks = rng.choice(len(scenes), size=size, p=weights / weights.sum())
@@ -83,7 +85,7 @@ def draw_batch(
         for i in picks
     ]
     reference, secondary, truth = (np.stack(column) for column in zip(*drawn, strict=True))
-    return Batch(reference[:, None], secondary[:, None], truth)
+    return CropBatch(reference[:, None], secondary[:, None], truth)
 
 
 def draw_sample(
@@ -94,7 +96,7 @@ def draw_sample(
     jitter_px: int,
     augmented: bool,
     prepare: Prepare = locally_normalised,
-) -> tuple[Array, Array, Array]:
+) -> tuple[Plane, Plane, Plane]:
     """Draw one crop: normalised optical and SAR (P, P) and the offsets between them (2, P / 8, P / 8)."""
     for _ in range(50):
         sample = _try_sample(
@@ -113,9 +115,9 @@ def _try_sample(
     jitter_px: int,
     augmented: bool,
     prepare: Prepare,
-) -> tuple[Array, Array, Array] | None:
+) -> tuple[Plane, Plane, Plane] | None:
     rows, cols = scene.sar_db.shape
-    full = crop_px + 2 * MARGIN_PX
+    full = crop_px + 2 * CROP_MARGIN_PX
     x, y = scene.centres_px[rng.integers(len(scene.centres_px))] + rng.uniform(-96, 96, 2)
     col, row = int(x) - full // 2, int(y) - full // 2
     truth = truth_at(scene, x, y)
@@ -135,25 +137,25 @@ def _try_sample(
     if augmented:
         sar = augment_sar(sar, rng)
     optical = np.where(valid, optical, np.nan)
-    inner = slice(MARGIN_PX, MARGIN_PX + crop_px)
+    inner = slice(CROP_MARGIN_PX, CROP_MARGIN_PX + crop_px)
     reference = prepare(optical, Kind.OPTICAL)[inner, inner]
     secondary = prepare(sar, Kind.SAR)[inner, inner]
 
-    nodes = (np.arange(crop_px // LATTICE_PX) + 0.5) * LATTICE_PX
-    yy, xx = np.meshgrid(row + MARGIN_PX + nodes, col + MARGIN_PX + nodes, indexing="ij")
+    nodes = (np.arange(crop_px // TRUTH_LATTICE_PX) + 0.5) * TRUTH_LATTICE_PX
+    yy, xx = np.meshgrid(row + CROP_MARGIN_PX + nodes, col + CROP_MARGIN_PX + nodes, indexing="ij")
     offset = truth_at(scene, xx, yy) - jump[:, None, None]
     if augmented:
         reference, secondary, offset = _flip(reference, secondary, offset, rng)
     return np.ascontiguousarray(reference), np.ascontiguousarray(secondary), offset.astype(np.float32)
 
 
-def turned(image: NDArray[T], symmetry: int) -> NDArray[T]:
+def turned(image: NDArray[PixelT], symmetry: int) -> NDArray[PixelT]:
     """One of the eight symmetries of the square on the last two axes."""
     image = np.rot90(image, symmetry % 4, axes=(-2, -1))
     return np.ascontiguousarray(image if symmetry < 4 else image.swapaxes(-2, -1))
 
 
-def truth_at(scene: TrainingScene, x: NDArray[np.float64] | float, y: NDArray[np.float64] | float) -> Array:
+def truth_at(scene: TrainingScene, x: NDArray[np.float64] | float, y: NDArray[np.float64] | float) -> Plane:
     """Offset (2, ...) dx, dy at pixel coordinates, bilinear between nodes; NaN beside an unknown node."""
     coordinates = np.array([np.asarray(y), np.asarray(x)], np.float64) / scene.truth_step_px
     shape = coordinates.shape[1:]
@@ -163,8 +165,8 @@ def truth_at(scene: TrainingScene, x: NDArray[np.float64] | float, y: NDArray[np
 
 
 def _flip(
-    reference: Array, secondary: Array, offset: Array, rng: np.random.Generator
-) -> tuple[Array, Array, Array]:
+    reference: NDArray[np.float32], secondary: Plane, offset: Plane, rng: np.random.Generator
+) -> tuple[Plane, Plane, Plane]:
     """One of the eight symmetries of the square, offsets turned along with the pixels."""
     if rng.random() < 0.5:
         reference, secondary, offset = reference[:, ::-1], secondary[:, ::-1], offset[:, :, ::-1].copy()

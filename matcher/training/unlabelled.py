@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crosstie.matcher.training.augment import augment_optical, augment_sar, one_plane
-from crosstie.matcher.training.samples import MARGIN_PX, Prepare, locally_normalised, turned
+from crosstie.matcher.training.samples import CROP_MARGIN_PX, Prepare, locally_normalised, turned
 from crosstie.types import Kind
 
-Array = NDArray[np.float32]
+if TYPE_CHECKING:
+    from crosstie.types import Plane
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,11 +40,11 @@ class UnlabelledScene:
 class Views:
     """Normalised crops (B, 1, P, P) of the same ground, twice."""
 
-    weak_reference: Array
-    weak_secondary: Array
-    strong_reference: Array
-    strong_secondary: Array
-    extra_px: Array
+    weak_reference: NDArray[np.float32]
+    weak_secondary: NDArray[np.float32]
+    strong_reference: NDArray[np.float32]
+    strong_secondary: NDArray[np.float32]
+    extra_px: NDArray[np.float32]
     """(B, 2) dx, dy: offset in the strong view minus offset in the weak view, whole pixels, known"""
 
 
@@ -58,19 +60,22 @@ def draw_views(
     """Draw `size` pairs of views, each scene as often as it has places."""
     weights = np.array([len(s.centres_px) for s in scenes], np.float64)
     picks = rng.choice(len(scenes), size=size, p=weights / weights.sum())
-    drawn = [_draw(scenes[i], rng, crop_px=crop_px, jitter_px=jitter_px, prepare=prepare) for i in picks]
+    drawn = [
+        _draw_views_of_one(scenes[i], rng, crop_px=crop_px, jitter_px=jitter_px, prepare=prepare)
+        for i in picks
+    ]
     weak_r, weak_s, strong_r, strong_s, extra = (np.stack(column) for column in zip(*drawn, strict=True))
     return Views(weak_r[:, None], weak_s[:, None], strong_r[:, None], strong_s[:, None], extra)
 
 
-def _draw(
+def _draw_views_of_one(
     scene: UnlabelledScene,
     rng: np.random.Generator,
     *,
     crop_px: int,
     jitter_px: int,
     prepare: Prepare,
-) -> tuple[Array, Array, Array, Array, Array]:
+) -> tuple[Plane, Plane, Plane, Plane, Plane]:
     for _ in range(50):
         patch = _patch(scene, rng, side=crop_px + 2 * jitter_px)
         if patch is not None:
@@ -86,7 +91,7 @@ def _draw(
     room = min(jitter_px, start)
     weak_jump, strong_jump = rng.integers(-room, room + 1, (2, 2))
 
-    def cut(plane: Array, kind: Kind, jump: NDArray[np.int64]) -> Array:
+    def cut(plane: Plane, kind: Kind, jump: NDArray[np.int64]) -> Plane:
         row, col = start + int(jump[1]), start + int(jump[0])
         return prepare(plane, kind)[row : row + crop_px, col : col + crop_px]
 
@@ -104,10 +109,10 @@ def _draw(
 
 def _patch(
     scene: UnlabelledScene, rng: np.random.Generator, *, side: int
-) -> tuple[Array, NDArray[np.bool_], Array] | None:
+) -> tuple[Plane, NDArray[np.bool_], Plane] | None:
     """Bands, validity and dB of a square round one place, turned at random; None where it is mostly void."""
     rows, cols = scene.sar_db.shape
-    full = min(side + 2 * MARGIN_PX, rows, cols)
+    full = min(side + 2 * CROP_MARGIN_PX, rows, cols)
     x, y = scene.centres_px[rng.integers(len(scene.centres_px))] + rng.uniform(-96, 96, 2)
     row = int(np.clip(y - full / 2, 0, rows - full))
     col = int(np.clip(x - full / 2, 0, cols - full))

@@ -17,7 +17,7 @@ from crosstie.matcher.training.plan import TrainingPlan
 
 HINT = "`crosstie train --show-config` prints a complete one"
 
-SHIPPED = "shipped"
+SHIPPED_NAME = "shipped"
 """In place of a path: the weights that crosstie ships with."""
 
 BEGUN: dict[str, object] = {"plan.burn_in": 0, "plan.learning_rate": TrainingPlan().learning_rate / 10}
@@ -153,7 +153,7 @@ class TrainSettings(Group):
     @property
     def start_weights(self) -> Path | None:
         """File of the weights to start from, or to label with; None for the shipped ones."""
-        return None if self.start_from in (None, SHIPPED) else Path(str(self.start_from))
+        return None if self.start_from in (None, SHIPPED_NAME) else Path(str(self.start_from))
 
 
 def load_train_settings(

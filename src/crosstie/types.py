@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     Plane = NDArray[np.float32]
 
 
+LUMINANCE = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in the optical plane (ITU-R BT.601); training must see what use will see."""
+
+
 class Kind(StrEnum):
     """What formed the image; each kind has its own reduction to one plane and its own encoder."""
 

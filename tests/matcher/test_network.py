@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from crosstie.matcher.network import DEEP_STRIDE_PX, HALO_PX, STRIDE_PX, MatchingNetwork, fuse
+from crosstie.matcher.network import COARSEST_STRIDE_PX, DEEP_STRIDE_PX, HALO_PX, MatchingNetwork, fuse
 from crosstie.types import Kind
 
 
@@ -17,7 +17,7 @@ def network() -> MatchingNetwork:
 def test_features_do_not_depend_on_where_the_tile_is_cut(network: MatchingNetwork) -> None:
     plane = torch.tensor(np.random.default_rng(0).normal(size=(1, 1, 384, 384)), dtype=torch.float32)
     whole = network.features(plane, Kind.SAR)
-    start, stop = 4 * STRIDE_PX, 20 * STRIDE_PX
+    start, stop = 4 * COARSEST_STRIDE_PX, 20 * COARSEST_STRIDE_PX
     part = network.features(plane[..., start:stop, start:stop], Kind.SAR)
     for level, stride in ((0, 1), (1, DEEP_STRIDE_PX)):
         cut = slice((start + HALO_PX) // stride, (stop - HALO_PX) // stride)
@@ -38,7 +38,7 @@ def test_the_halo_is_as_wide_as_a_feature_sees(network: MatchingNetwork, level: 
     reach = max(160 - int(seen.min()), int(seen.max()) - 160)
     assert reach <= HALO_PX
     if level == 0:
-        assert reach > HALO_PX - STRIDE_PX
+        assert reach > HALO_PX - COARSEST_STRIDE_PX
 
 
 def test_folding_the_normalisations_changes_nothing() -> None:

@@ -242,11 +242,11 @@ def retrain_command(
 
     prepare(verbose=verbose)
     from crosstie.flows.retrain import run_retrain
-    from crosstie.flows.training.progress import report_progress_to
+    from crosstie.flows.training.progress import report_training_to
     from crosstie.train_settings import load_train_settings
 
     settings = load_train_settings(config, options={"start_from": "shipped"})
-    with report_progress_to(Console(stderr=True)):
+    with report_training_to(Console(stderr=True)):
         figures = run_retrain(catalog, out, weights, settings)
     for name, value in figures.items():
         typer.echo(f"{name:<20}{value:.4f}")

@@ -134,10 +134,10 @@ def train_command(
     if show_config:
         typer.echo(commented_yaml(settings), nl=False)
         return
-    from crosstie.flows.training.progress import report_progress_to
+    from crosstie.flows.training.progress import report_training_to
     from crosstie.flows.training.train import run_training
 
-    with report_progress_to(Console(stderr=True)):
+    with report_training_to(Console(stderr=True)):
         if flow:
             from crosstie.flows.training.flow import training
 

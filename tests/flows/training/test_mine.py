@@ -1,4 +1,4 @@
-"""Mining a simulated catalog: tiles that matching would choose, read once, labelled where it is sure."""
+"""Mining a simulated catalog: tiles that matching would draw_keys, read once, labelled where it is sure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from crosstie.errors import BadInputError, SettingsError
 from crosstie.flows.training import mine
 from crosstie.flows.training.mine import (
     MiningRules,
-    choose,
+    draw_keys,
     labelled_side_px,
     mine_catalog,
     read_mined_scenes,
@@ -204,11 +204,11 @@ SETTINGS_OPTIONS = {
 
 def test_pairs_are_drawn_by_the_seed_and_stay_in_order() -> None:
     keys = [f"{n:03d}" for n in range(50)]
-    assert choose(keys, 60, seed=0) == keys
-    drawn = choose(keys, 7, seed=0)
-    assert drawn == sorted(drawn) == choose(keys, 7, seed=0)
+    assert draw_keys(keys, 60, seed=0) == keys
+    drawn = draw_keys(keys, 7, seed=0)
+    assert drawn == sorted(drawn) == draw_keys(keys, 7, seed=0)
     assert len(drawn) == 7
-    assert drawn != choose(keys, 7, seed=1)
+    assert drawn != draw_keys(keys, 7, seed=1)
 
 
 def test_a_catalog_without_a_pair_is_bad_input(catalog: Path, tmp_path: Path) -> None:

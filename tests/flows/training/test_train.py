@@ -347,11 +347,11 @@ def prefect_home(tmp_path: Path) -> Iterator[None]:
 def test_the_flow_trains_the_same_weights_and_leaves_a_table(make: Make, tmp_path: Path) -> None:
     from prefect.artifacts import Artifact
 
-    from crosstie.flows.training.flow import TABLE_KEY, training
+    from crosstie.flows.training.flow import TRAIN_TABLE_KEY, training
 
     of_flow = make(plan__steps=1, out=tmp_path / "flow")
     figures = training(of_flow)
-    table = Artifact.get(TABLE_KEY)
+    table = Artifact.get(TRAIN_TABLE_KEY)
     assert table is not None
     assert f"{figures['cmr1_48']:.4f}" in str(table.data)
     plain = make(plan__steps=1, out=tmp_path / "plain")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from crosstie.matcher.s2m2.enhancement import FeatureParts
-from crosstie.matcher.s2m2.independence import BINS, independence_loss, mutual_information
+from crosstie.matcher.s2m2.independence import HISTOGRAM_BINS, independence_loss, mutual_information
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_independent_values_share_nothing(uniform: torch.Tensor) -> None:
 def test_no_pair_shares_more_than_a_value_with_itself(uniform: torch.Tensor) -> None:
     itself = float(mutual_information(uniform, uniform))
     # A hard histogram would give log 32 = 3.5 nats; sharing each value among bins of 1 sigma costs about 1.5.
-    assert 1.5 < itself < math.log(BINS)
+    assert 1.5 < itself < math.log(HISTOGRAM_BINS)
     noise = shuffled(uniform) - 0.5
     levels = [float(mutual_information(uniform, (uniform + s * noise).clamp(0, 1))) for s in (0.1, 0.4, 1.6)]
     assert itself > levels[0] > levels[1] > levels[2] > 0.02

@@ -12,7 +12,7 @@ from crosstie.matcher.s2m2.learner import S2M2Learner, mass_at_peak, middle
 from crosstie.matcher.s2m2.settings import S2M2Settings
 from crosstie.matcher.training.loop import train
 from crosstie.matcher.training.plan import TrainingPlan
-from crosstie.matcher.training.samples import Batch, draw_batch
+from crosstie.matcher.training.samples import CropBatch, draw_batch
 from crosstie.matcher.training.unlabelled import UnlabelledScene, Views, draw_views
 from crosstie.types import Kind
 
@@ -20,7 +20,7 @@ GUARDED = S2M2Learner(settings=S2M2Settings.mended("small"), template_px=64, sea
 UNGUARDED = replace(GUARDED, settings=S2M2Settings.published("small"), guarded=False)
 
 
-def batch_of(learner: S2M2Learner) -> Batch:
+def batch_of(learner: S2M2Learner) -> CropBatch:
     rng = np.random.default_rng(0)
     return draw_batch(
         [shifted_scene(5, -3)], rng, size=2, crop_px=96, jitter_px=6, augmented=False, prepare=learner.prepare
@@ -71,7 +71,7 @@ def test_both_losses_teach_every_weight(learner: S2M2Learner) -> None:
 def test_unknown_truth_teaches_nothing_but_independence() -> None:
     network = GUARDED.build()
     batch = batch_of(GUARDED)
-    unknown = Batch(batch.reference, batch.secondary, np.full_like(batch.truth_px, np.nan))
+    unknown = CropBatch(batch.reference, batch.secondary, np.full_like(batch.truth_px, np.nan))
     alone = replace(GUARDED, settings=replace(GUARDED.settings, independence=False)).build()
     alone.load_state_dict(network.state_dict())
     rng = np.random.default_rng(0)
