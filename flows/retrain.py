@@ -27,7 +27,8 @@ def retrain_settings(
 
     Raises
     ------
-    SettingsError : one line that names the key, the value and what is allowed
+    SettingsError
+        One line that names the key, the value and what is allowed.
     """
     start = SHIPPED_NAME if weights is None or not weights.exists() else str(weights)
     options: dict[str, object] = {"mine.catalog": catalog, "start_from": start, "out": str(out)}
@@ -88,7 +89,8 @@ def run_retrain(catalog: str, out: Path, weights: Path | None, settings: TrainSe
 
     Raises
     ------
-    SettingsError : the catalog's address carries a secret
+    SettingsError
+        The catalog's address carries a secret.
     """
     private(catalog)  # what is trained on is written down with the weights
     values = as_parameter(settings)

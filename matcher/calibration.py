@@ -1,10 +1,10 @@
 """Evidence of a correlation peak -> calibrated confidence and sigma.
 
-Confidence is a logistic regression on the evidence (Platt 1999), fitted on places that the network never
-learnt from, with unrelated pairs among them so that nonsense gets a confidence near zero. Sigma says how far
-an offset moves when the same ground is measured again on moved pixels: a log-linear model of that scatter, on
-the same places, scaled so that 68 % of it lies within one sigma. What the two images themselves disagree on
-(relief, other speckle, another season) is not in it: the fit finds that from its residuals.
+Confidence is a logistic regression on the evidence (Platt 1999). It is fitted on places that the network
+never learnt from, with unrelated pairs among them, so that nonsense gets a confidence near zero. Sigma is the
+scatter of an offset when the same ground is measured again on moved pixels: a log-linear model, fitted on the
+same places and scaled so that 68 % of the scatter lies within one sigma. Differences between the two images
+themselves (relief, speckle, season) are not part of sigma: the fit estimates them from its residuals.
 """
 
 from __future__ import annotations
@@ -24,27 +24,29 @@ logits of both levels together; how far the deep correlation at the peak is belo
 levels agree). Correlations themselves are left out: they differ between sensors more than they tell."""
 
 CONFIDENCE_TERMS = (*EVIDENCE, "log2_size", "bias")
-"""What the weights of the confidence belong to."""
+"""Terms that the weights of the confidence belong to, in order."""
 
 SIGMA_TERMS = ("log_spread", "log10_mass_outside", "log2_size", "bias")
-"""What the weights of the logarithm of sigma belong to."""
+"""Terms that the weights of the logarithm of sigma belong to, in order."""
 
 
 ONE_SIGMA = 0.6827
 """Share of a normal distribution within one standard deviation."""
 
 SIGMA_RANGE_PX = (0.002, 10.0)
-"""Nothing is claimed to be more exact, or less."""
+"""Smallest and largest sigma that is stated."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
+    """Turns the evidence of a peak into confidence and sigma, and holds the bias of the network."""
+
     confidence_weights: FloatArray
     """(5,) in the order of `CONFIDENCE_TERMS`."""
     sigma_weights: FloatArray
     """(4,) in the order of `SIGMA_TERMS`; sigma in px per axis."""
     bias_px: FloatArray
-    """(2,) dx, dy that the network adds to every offset of SAR against optical, to be taken off."""
+    """(2,) dx, dy that the network adds to every offset of SAR against optical; it is subtracted."""
 
     def confidence(self, evidence: FloatArray, size_px: int) -> FloatArray:
         """Probability (N,) that an offset is within 1 px, from evidence (N, 3) of `peak.find_peaks`."""
@@ -68,9 +70,12 @@ def fit_confidence(evidence: FloatArray, right: BoolArray, sizes_px: IntArray) -
 
     Parameters
     ----------
-    evidence : (N, 3) of `peak.find_peaks`
-    right : (N,) whether the offset is within 1 px of the truth
-    sizes_px : (N,) side of each template
+    evidence : FloatArray
+        (N, 3) of `peak.find_peaks`.
+    right : BoolArray
+        (N,) whether the offset is within 1 px of the truth.
+    sizes_px : IntArray
+        (N,) side of each template.
     """
     target = right.astype(np.float64)
     terms = _confidence_terms(evidence, sizes_px)
@@ -95,14 +100,19 @@ def fit_sigma(
 
     Parameters
     ----------
-    evidence, spread_px : (N, 3) and (N,) of the first measurement
-    closure_px : (N, 2) difference of both measurements less the known movement between them
-    sizes_px : (N,) side of each template
+    evidence, spread_px : FloatArray
+        (N, 3) and (N,) of the first measurement.
+    closure_px : FloatArray
+        (N, 2) difference of both measurements less the known movement between them.
+    sizes_px : IntArray
+        (N,) side of each template.
     """
-    same_peak = np.hypot(closure_px[:, 0], closure_px[:, 1]) <= 1  # another peak is the confidence's business
+    same_peak = (
+        np.hypot(closure_px[:, 0], closure_px[:, 1]) <= 1
+    )  # a wrong peak is covered by the confidence, not by sigma
     terms = _sigma_terms(evidence, spread_px, sizes_px)[same_peak]
     error = np.abs(closure_px[same_peak])
-    # Absolute deviations: closure has long tails, and a few tiles must not set the scale of all.
+    # Absolute deviations: closure errors have long tails, and a few tiles must not set the scale of all.
     size = error.mean(axis=1)
 
     def likelihood(w: FloatArray) -> tuple[float, FloatArray]:

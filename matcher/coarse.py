@@ -1,4 +1,4 @@
-"""The offset of a whole scene to a few pixels, by the vote of spots spread over it."""
+"""The offset of a whole scene, exact to a few pixels: spots spread over the scene vote on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VOTE_SIGMA_PX = 4.0
 """Votes this far apart still agree: relief and rotation move the spots of one scene by several pixels."""
 
 ENOUGH_VOTES = 4.0
-"""With 25 spots of noise in +-72 px, fewer than 1 in 300 sets reach as many (a test simulates it)."""
+"""Of 300 sets of 25 spots of pure noise in +-72 px, fewer than one reaches as many (a test simulates it)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +29,20 @@ class CoarseOffset:
 
     @property
     def reliable(self) -> bool:
+        """Whether more spots agree than noise explains."""
         return self.votes >= min(ENOUGH_VOTES, max(1.5, 0.5 * self.spots))
 
 
 def vote_on_offset(probabilities: Sequence[NDArray[np.float32]]) -> CoarseOffset:
     """Find the offset that most spots agree on.
 
-    Each spot spreads one vote over all offsets. Votes are blurred and added, so that a spot without texture
-    (its vote spread thin) weighs nothing, and one that is wrong is alone.
+    Each spot spreads one vote over all offsets. The votes are blurred and added. A spot without texture
+    spreads its vote thinly and hardly counts; a wrong spot finds no other that agrees.
 
     Parameters
     ----------
-    probabilities : for each spot (2R + 1, 2R + 1), the probability of each offset; each sums to one
+    probabilities : Sequence[NDArray[np.float32]]
+        For each spot (2R + 1, 2R + 1), the probability of each offset; each sums to one.
     """
     if not probabilities:
         return CoarseOffset(0, 0, 0.0, 0)

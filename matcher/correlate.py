@@ -15,19 +15,24 @@ def correlate(
     """Correlate each template with each window of its search area, over all channels at once.
 
     r(d) = sum_c,x (T - mean T)(S_d - mean S_d) / (|T - mean T| |S_d - mean S_d|), means per channel and
-    window. The transform is circular and as long as the search area: the wrapped part never reaches a
-    shift that is returned. Where masks are given, invalid pixels carry no weight; the search mean is then
-    that of the whole search area, an approximation that only shifts the level of r, not its peak.
+    window. The transform is circular and as long as the search area: the wrapped part never reaches an
+    offset that is returned. With masks, invalid pixels have no weight. The search mean is then that of the
+    whole search area: an approximation that changes the level of r, not the position of its peak.
 
     Parameters
     ----------
-    template : (B, C, m, m) features of the reference
-    search : (B, C, m + 2R, m + 2R) features of the secondary
-    template_valid, search_valid : (B, 1, m, m) and (B, 1, m + 2R, m + 2R), 1.0 where good, 0.0 elsewhere
+    template : Tensor
+        (B, C, m, m) features of the reference.
+    search : Tensor
+        (B, C, m + 2R, m + 2R) features of the secondary.
+    template_valid, search_valid : Tensor | None
+        (B, 1, m, m) and (B, 1, m + 2R, m + 2R), 1.0 where good, 0.0 elsewhere.
 
     Returns
     -------
-    (B, 2R + 1, 2R + 1) correlations in -1..1; element (i, j) belongs to the offset (dx, dy) = (j - R, i - R).
+    Tensor
+        (B, 2R + 1, 2R + 1) correlations in -1..1. Element (i, j) belongs to the offset
+        (dx, dy) = (j - R, i - R).
 
     References
     ----------
@@ -38,7 +43,7 @@ def correlate(
     template, search = template.float(), search.float()
     if template_valid is None or search_valid is None:
         template = template - template.mean(dim=(-2, -1), keepdim=True)
-        # Taking the overall mean out first costs nothing and keeps the running sums small.
+        # Without the overall mean the running sums stay small.
         search = search - search.mean(dim=(-2, -1), keepdim=True)
     else:
         template = _centre(template, template_valid)
@@ -59,6 +64,7 @@ def correlate(
 
 
 def _centre(features: Tensor, valid: Tensor) -> Tensor:
+    """Take off the mean of the valid pixels; 0 elsewhere."""
     count = valid.sum(dim=(-2, -1), keepdim=True).clamp_min(1)
     mean = (features * valid).sum(dim=(-2, -1), keepdim=True) / count
     return (features - mean) * valid

@@ -14,11 +14,11 @@ CELL_PX = 64
 """Side of a cell. A tile side that is a multiple of it can be assembled."""
 
 CELLS_AT_ONCE = 4
-"""Cells transformed at once: larger batches leave the cache and were slower."""
+"""Cells transformed at once: larger batches do not fit the cache and were slower."""
 
 
 def shares_cells(rows: list[int], cols: list[int], size_px: int, search_px: int) -> bool:
-    """Whether tiles overlap so much that their cells cost less than they do, by the area transformed."""
+    """Whether the tiles overlap so much that transforming their cells costs less than transforming them."""
     cells = {place for row, col in zip(rows, cols, strict=True) for place in _cells_of(row, col, size_px)}
     side, cell_side = size_px + 2 * search_px, CELL_PX + 2 * search_px
     return len(cells) * cell_side**2 < len(rows) * side**2
@@ -36,13 +36,17 @@ def correlate_tiles(
 
     Parameters
     ----------
-    reference, secondary : (C, H, W) features
-    rows, cols : first pixel of each of N tiles, at least `search_px` from every edge
-    size_px : side of the tiles, a multiple of `CELL_PX`
+    reference, secondary : Tensor
+        (C, H, W) features.
+    rows, cols : list[int]
+        First pixel of each of N tiles, at least `search_px` from every edge.
+    size_px : int
+        Side of the tiles, a multiple of `CELL_PX`.
 
     Returns
     -------
-    (N, 2 search + 1, 2 search + 1), equal to `correlate.correlate` up to rounding.
+    Tensor
+        (N, 2 search + 1, 2 search + 1), equal to `correlate.correlate` up to rounding.
     """
     if size_px % CELL_PX:
         raise ValueError(f"tiles of {size_px} px are not made of cells of {CELL_PX} px")

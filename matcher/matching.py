@@ -86,11 +86,13 @@ class Matcher:
 
         Parameters
         ----------
-        device : `cpu`, `cuda`, `cuda:1`, or `auto`: CUDA where there is one
+        device : str
+            `cpu`, `cuda`, `cuda:1`, or `auto`: CUDA where there is one.
 
         Raises
         ------
-        WeightsError : weights missing, or not the expected ones
+        WeightsError
+            The weights are missing, or not the expected ones.
         """
         loaded = load_weights(path, sha256)
         if device == "auto":
@@ -109,7 +111,9 @@ class Matcher:
 
         Parameters
         ----------
-        within : the part that they are wanted of; what lies around it normalises its pixels all the same
+        within : tuple[slice, slice] | None
+            Part of the plane whose features are wanted. What lies around it still counts in the
+            normalisation.
         """
         normalised, valid = normalise(plane)
         if within is not None:
@@ -144,10 +148,13 @@ class Matcher:
 
         Parameters
         ----------
-        reference, secondary : (rows, cols) on one grid, NaN where invalid, with `search_px + halo_px` of
-            context round the tiles; what the images do not cover is NaN
-        rows, cols : (N,) first row and column of each tile in the two arrays, px
-        size_px, search_px : side of the tiles, and how far an offset may reach per axis
+        reference, secondary : Plane
+            (rows, cols) on one grid, NaN where invalid, with `search_px + halo_px` of context round the
+            tiles; what the images do not cover is NaN.
+        rows, cols : NDArray[np.int64]
+            (N,) first row and column of each tile in the two arrays, px.
+        size_px, search_px : int
+            Side of the tiles, and how far an offset may reach per axis.
         """
         low, high = search_px, size_px + search_px
         if len(rows) and (
@@ -156,7 +163,7 @@ class Matcher:
             or cols.max() + high > reference.shape[1]
         ):
             raise ValueError(f"tiles need {search_px} px of context on every side in {reference.shape}")
-        # The network sees less far than normalisation: it need not look at all that was given.
+        # The network sees less far than the normalisation, so it gets a smaller part.
         reach = HALO_PX + search_px
         within = (
             _visible_span(rows, size_px, reach, reference.shape[0]),
@@ -183,11 +190,12 @@ class Matcher:
         )
 
     def _judge(self, peaks: Peaks, bias_px: NDArray[np.float64], *, size_px: int, search_px: int) -> Matches:
+        """Offsets without the bias, with their sigma and confidence."""
         offset = peaks.offset_px.double().cpu().numpy()
         spread = peaks.spread_px.double().cpu().numpy()
         evidence = peaks.evidence.double().cpu().numpy()
         confidence = self.calibration.confidence(evidence, size_px)
-        # A maximum on the rim is the flank of a peak that lies outside: never to be believed.
+        # A maximum on the rim is the flank of a peak outside the search: it gets no confidence.
         rim = (np.abs(offset) >= search_px - 0.5).any(axis=1)
         return Matches(
             offset_px=offset - bias_px,
@@ -209,8 +217,9 @@ class Matcher:
 
         Parameters
         ----------
-        reference, secondary : square patches (side, side), NaN where invalid; the template is what is left
-            of the reference after `search_px` on every side
+        reference, secondary : Plane
+            Square patches (side, side), NaN where invalid; the template is what is left of the reference
+            after `search_px` on every side.
         """
         size = reference.shape[0] - 2 * search_px
         left = self.features(reference, reference_kind)
@@ -283,7 +292,7 @@ def _deep(
     """(N, 2K + 1, 2K + 1); the tiles begin at the nearest cell, the same in both images."""
     reach = deep_reach(search_px)
     height, width = reference.values.shape[-2:]
-    # Whole cells reach a little farther than the search: where the image ends there, the template gives way.
+    # Whole cells reach a little farther than the search: where the image ends before, the template shrinks.
     size = min(round(size_px / DEEP_STRIDE_PX), height - 2 * reach, width - 2 * reach)
     side = size + 2 * reach
     found = []

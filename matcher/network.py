@@ -1,8 +1,9 @@
 """The network of the `crosstie` configuration: one small residual pyramid for each kind of image.
 
-Features depend neither on the partner nor on where a tile is cut: normalisation layers use fixed statistics
-at inference and every downsampling is a plain average. So one dense pass a scene serves every tile. They come
-at two levels, as in S2M2-SAR (Gai & Li 2025): deep ones see far and say where roughly, shallow ones exactly.
+Features depend neither on the other image nor on where a tile is cut: normalisation layers use fixed
+statistics at inference, and every downsampling is a plain average. So one dense pass over a scene serves all
+tiles. There are two levels, as in S2M2-SAR (Gai & Li 2025): deep features see far and give the rough offset,
+shallow features give the exact one.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ DEEP = 32
 DEEP_STRIDE_PX = 8
 
 COARSEST_STRIDE_PX: int = 2 ** (len(WIDTHS) - 1)
-"""Coarsest stride: feature grids whose origins differ by a multiple of it are the same grid."""
+"""Coarsest stride: grids of features whose origins differ by a multiple of it coincide."""
 
 HALO_PX = 112
 """Context that a feature can see on each side, rounded up to a multiple of the stride."""
 
 
 class DenseFeatures(NamedTuple):
-    """Features of a batch of planes (B, 1, H, W). A tuple, for torch takes it apart and puts it together."""
+    """Features of a batch of planes (B, 1, H, W). A tuple, because torch can flatten and rebuild tuples."""
 
     shallow: Tensor
     """(B, 16, H, W)"""
@@ -81,7 +82,7 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(
             ResidualBlock(a, b) for a, b in zip((1, *WIDTHS[:-1]), WIDTHS, strict=True)
         )
-        # From the coarsest level up, what was seen far away is added to what is seen near by.
+        # From the coarsest level up: wide context is added to near detail.
         self.laterals = nn.ModuleList(nn.Conv2d(width, DEEP, 1) for width in WIDTHS[1:])
         self.refine = nn.Conv2d(DEEP, DEEP, 3, padding=1)
         self.to_deep = nn.Conv2d(DEEP, DEEP, 1)
@@ -107,9 +108,9 @@ class Encoder(nn.Module):
 def _halve(x: Tensor) -> Tensor:
     """Average over 4 x 4 every second pixel.
 
-    Averaging, unlike taking the maximum, keeps the phase of an edge: sub-pixel offsets live on it. Twice as
-    wide as the step, it lets nothing through that the coarser grid would alias (Zhang 2019, ICML): features
-    must not depend on which pixel a scene begins at.
+    An average, unlike a maximum, keeps the phase of an edge, which sub-pixel offsets depend on. Twice as wide
+    as the step, it suppresses what the coarser grid would alias (Zhang 2019, ICML): features must not depend
+    on the pixel that a scene begins at.
 
     As a convolution: on a CPU that is much faster than `avg_pool2d`, in training above all.
     """

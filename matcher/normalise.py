@@ -1,8 +1,8 @@
-"""Local contrast normalisation: what makes the features blind to gain, offset and units.
+"""Local contrast normalisation: it makes the features independent of gain, bias and units of the pixels.
 
-Each pixel is expressed in standard deviations from the mean of its own neighbourhood, over valid pixels
-only. That adapts to the place as a normalisation over the tile does, yet depends on the pixel's surroundings
-alone, so a feature does not change when the tile is cut elsewhere (Jarrett et al. 2009, ICCV, section 2.2).
+Each pixel is expressed in standard deviations from the mean of its neighbourhood, over valid pixels only.
+Like a normalisation over the tile this adapts to the place. But it depends on the pixel's surroundings alone,
+so a feature does not change when the tile is cut elsewhere (Jarrett et al. 2009, ICCV, section 2.2).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ WINDOW_PX = 65
 """Side of the neighbourhood; large against a field boundary, small against a mountain's shadow."""
 
 FLOOR = 1e-3
-"""Least standard deviation divided by, in reflectance or dB: a saturated cloud stays flat. It is fixed, not
-taken from the array, or a feature would depend on where the array is cut."""
+"""Added to the standard deviation that is divided by, in reflectance or dB: a saturated cloud stays flat. It
+is fixed; taken from the array, it would make a feature depend on where the array is cut."""
 
 CLIP = 4.0
 """Standard deviations kept: a single corner reflector must not outweigh a landscape."""
@@ -27,8 +27,10 @@ def normalise(plane: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDArray
 
     Returns
     -------
-    normalised : (rows, cols) float32, 0 where invalid
-    valid : (rows, cols) bool
+    normalised : NDArray[np.float32]
+        (rows, cols) float32, 0 where invalid.
+    valid : NDArray[np.bool_]
+        (rows, cols) bool.
     """
     valid = np.isfinite(plane)
     if not valid.any():

@@ -31,15 +31,17 @@ class Peaks:
 def find_peaks(similarity: Similarity, logit: Tensor) -> Peaks:
     """Locate the offset of each of B templates.
 
-    Deep and shallow similarity together say which peak; where it is to a fraction of a pixel, the shallow one
-    says alone, for the slope of the broad deep one would pull it. The network is trained so that
-    softmax(scale * r) is a Gaussian around the truth; then log p = scale * r is a paraboloid there, and its
+    Deep and shallow similarity together choose the peak. Its sub-pixel position comes from the shallow one
+    alone: the slope of the broad deep one would pull it aside. The network is trained so that
+    softmax(scale * r) is a Gaussian around the truth. Then log p = scale * r is a paraboloid there, and its
     vertex, fitted by least squares to the 3 x 3 neighbourhood, is unbiased.
 
     Parameters
     ----------
-    similarity : of B templates
-    logit : (B, 2R + 1, 2R + 1) of each whole offset, of both levels together (`similarity.logits`)
+    similarity : Similarity
+        Similarities of B templates.
+    logit : Tensor
+        (B, 2R + 1, 2R + 1) of each whole offset, of both levels together (`similarity.logits`).
     """
     shallow = similarity.shallow
     _, height, width = shallow.shape
@@ -75,6 +77,7 @@ def find_peaks(similarity: Similarity, logit: Tensor) -> Peaks:
 
 
 def _off_the_rim(row: Tensor, col: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """The nearest position that has neighbours on all sides."""
     return row.clamp(1, height - 2), col.clamp(1, width - 2)
 
 

@@ -1,6 +1,6 @@
-"""Which tiles are not worth matching, told from overviews.
+"""Which tiles are not worth matching, judged from overviews.
 
-Conservative: only what surely holds nothing is dropped, the matcher's confidence decides the rest.
+Conservative: a tile is dropped only where it surely holds nothing; for the others the confidence decides.
 The limits come from 1,168 tiles of 256 px in Texas and Los Angeles (8-bit true colour, uint8 SAR), 144 arid
 coastal pairs, and chips of forest, snow, coast, farmland and cloud, each at overviews of 4, 8 and 16 px.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MIN_VALID_REFERENCE = 0.7
 MIN_VALID_SECONDARY = 0.5
-"""The secondary may miss more: its place is not known yet."""
+"""The secondary may miss more: its exact position is not known yet."""
 
 DARK_WHITE = 0.34
 """Optical, of white. Sea lies at 0.25 to 0.33 (haze included), nine in ten land tiles above 0.4."""
@@ -70,7 +70,7 @@ OVERCAST_CONTRAST = 0.03
 
 SATURATED_WHITE = 0.98
 SATURATED_SHARE = 0.7
-"""8 bit: what is clipped at white holds nothing to match. The brightest land tile has a share of 0.2."""
+"""8 bit: pixels clipped at white hold nothing to match. The brightest land tile has a share of 0.2."""
 
 FLAT_VARIATION = 0.001
 FLAT_DB = 0.01
@@ -81,7 +81,7 @@ MIN_SIDE_PX = 12
 """Of a tile in the overview: below that, numbers of so few pixels tell neither water nor cloud."""
 
 BATCH_PX = 2_000_000
-"""Overview pixels whose windows are in memory at a time: tiles overlap, so all at once would be many."""
+"""Overview pixels whose windows are in memory at a time: tiles overlap, so all at once would be too many."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,14 +117,17 @@ def screen_tiles(
 
     Parameters
     ----------
-    tiles : of the common grid, all of one size
-    reference_overview, secondary_overview : both planes over the whole grid, averaged to
-        `px_per_overview_px` pixels of the grid a pixel, (rows, cols), NaN where invalid. Optical in about
-        0..1, SAR in dB up to a constant
-    px_per_overview_px : pixels of the grid per pixel of the overviews: 4 to 16, and tiles of at least 12
-        pixels a side in the overview, else only overlap and flatness are judged
-    reference_white, secondary_white : value of an optical plane at a reflectance of 0.35, where 8-bit
-        true-colour images are clipped: 1 for those, 0.35 for reflectance (`RasterSource.white`)
+    tiles : Sequence[Tile]
+        Tiles of the common grid, all of one size.
+    reference_overview, secondary_overview : NDArray[np.float32]
+        Both planes over the whole grid, averaged to `px_per_overview_px` pixels of the grid a pixel, (rows,
+        cols), NaN where invalid. Optical in about 0..1, SAR in dB up to a constant.
+    px_per_overview_px : float
+        Pixels of the grid per pixel of the overviews: 4 to 16, and tiles of at least 12 pixels a side in the
+        overview, else only overlap and flatness are judged.
+    reference_white, secondary_white : float
+        Value of an optical plane at a reflectance of 0.35, where 8-bit true-colour images are clipped: 1 for
+        those, 0.35 for reflectance (`RasterSource.white`).
     """
     if reference_overview.shape != secondary_overview.shape:
         raise ValueError(
@@ -148,7 +151,7 @@ def screen_tiles(
             flat |= stats.deviation < FLAT_DB
     if min(windows.size) < MIN_SIDE_PX:
         water[:] = clouded[:] = False
-    # The first that holds is told: a tile of sea is flat too, and saturated cloud as well.
+    # Later reasons overwrite earlier ones: sea and saturated cloud are flat, too.
     reasons: list[Reason | None] = [None] * len(tiles)
     for reason, dropped in (
         (Reason.NO_TEXTURE, flat),
@@ -164,7 +167,7 @@ def screen_tiles(
 def dominant_reason(screening: Screening) -> Reason:
     """Say why nothing is left: the most frequent reason, lack of overlap only where there is no other.
 
-    A scene at a swath's edge overlaps in few tiles; what became of those is the news.
+    A scene at the edge of a swath overlaps in few tiles; the reason of those is what matters.
     """
     if screening.keep.any():
         raise ValueError(f"{int(screening.keep.sum())} tiles are left; there is nothing to explain")
@@ -219,6 +222,7 @@ class _Stats:
 
 
 def _measure(overview: NDArray[np.float32], windows: _Windows, kind: Kind, white: float) -> _Stats:
+    """Numbers of every window of one overview."""
     plane = overview / np.float32(white) if kind is Kind.OPTICAL else overview
     step = _neighbour_step(plane)
     parts = []
@@ -256,6 +260,7 @@ def _window_numbers(value: NDArray[np.float32], step: NDArray[np.float32], kind:
 
 
 def _dark_and_smooth(optical: _Stats) -> BoolArray:
+    """Which tiles look like open water in the optical image, (N,)."""
     dark: BoolArray = (
         (optical.median < DARK_WHITE)
         & (optical.step < SMOOTH_CONTRAST * optical.median)
@@ -265,15 +270,17 @@ def _dark_and_smooth(optical: _Stats) -> BoolArray:
 
 
 def _dark_and_noisy(sar: _Stats, overlap: BoolArray) -> BoolArray:
+    """Which tiles look like open water in the SAR image, (N,)."""
     noise: BoolArray = sar.deviation < NOISE_SPREAD * sar.step
     medians = sar.median[overlap]
     if medians.size and np.ptp(medians) > DARK_DB:
-        # Where all of a scene is alike, dB up to a constant cannot tell dark: then smoothness must do.
+        # Where a whole scene is alike, dB up to a constant cannot tell what is dark: noise alone decides.
         noise &= sar.median < np.percentile(medians, 90) - DARK_DB
     return noise
 
 
 def _cloud(optical: _Stats, *, clipped: bool, factor: float) -> BoolArray:
+    """Which tiles are under broken cloud or overcast, (N,)."""
     variation = BROKEN_VARIATION[1 if clipped else 0]
     broken = (
         (optical.bright >= BROKEN_SHARE[0])

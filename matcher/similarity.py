@@ -1,8 +1,8 @@
-"""Two similarities of a template and its surroundings, deep and shallow, and what they say together.
+"""Two similarities of a template and its surroundings, deep and shallow, and both together.
 
-The deep one has a cell each 8 px and sees far: it tells a field from its neighbour. The shallow one has a
-cell each pixel and is exact, but may be lost among look-alikes. Their product, the sum of their logits, is
-lost less often than either (Gai & Li 2025).
+The deep one has a cell every 8 px and sees far: it distinguishes a field from its neighbour. The shallow one
+has a cell every pixel and is exact, but may pick a look-alike. Their product (the sum of their logits) errs
+less often than either (Gai & Li 2025).
 """
 
 from __future__ import annotations

@@ -20,13 +20,15 @@ SHIPPED = Path(__file__).parent / "shipped" / "crosstie.safetensors"
 """The weights that come with the package."""
 
 SHIPPED_SHA256 = "b6a0a6d254238f56aba2e234ada00d0b613ca52f7c3739fd6577f9d44b08ef51"
-"""Fixed in the code: a file exchanged behind our back is refused."""
+"""Fixed in the code: a file that was exchanged unnoticed is refused."""
 
 FORMAT = "crosstie/weights/1"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weights:
+    """A trained network with its calibration."""
+
     network: MatchingNetwork
     calibration: Calibration
     sha256: str
@@ -39,13 +41,14 @@ def verified_sha256(path: Path | None = None, sha256: str | None = None) -> str:
 
     Raises
     ------
-    WeightsError : no file, nothing to check it against, or another sha256
+    WeightsError
+        No file, nothing to check it against, or another sha256.
     """
     return _verified(path, sha256)[1]
 
 
 def _verified(path: Path | None, sha256: str | None) -> tuple[bytes, str]:
-    """The bytes of the file and their sha256: what is opened is what was checked."""
+    """The bytes of the file and their sha256: the bytes that were checked are those that are used."""
     if path is None:
         path, sha256 = SHIPPED, sha256 or SHIPPED_SHA256
     if not path.is_file():
@@ -69,7 +72,8 @@ def load(path: Path | None = None, sha256: str | None = None) -> Weights:
 
     Raises
     ------
-    WeightsError : as `verified_sha256`, or a file that is no crosstie weights
+    WeightsError
+        As `verified_sha256`, or a file that is no crosstie weights.
     """
     body, found = _verified(path, sha256)
     path = path or SHIPPED
@@ -115,7 +119,7 @@ def save_tensors(path: Path, network: nn.Module, *, facts: dict[str, str]) -> st
 
 
 def _write_safetensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, str]) -> str:
-    # One entry: safetensors writes several in any order, and the same weights would be another file.
+    # One entry: safetensors writes several in any order, and equal weights would give different files.
     header = {"facts": json.dumps({"format": FORMAT, **facts}, sort_keys=True)}
     body = safetensors.torch.save(tensors, metadata=header)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -49,8 +49,10 @@ def load_pairs(
 
     Raises
     ------
-    BadInputError : the folder does not hold the set as it is published
-    SettingsError : the set has no such part
+    BadInputError
+        The folder does not hold the set as it is published.
+    SettingsError
+        The set has no such part.
     """
     sizes = protocol.sizes_px or SCENE_SIZES_PX
     if dataset in (Dataset.SEN12, Dataset.QXS):

@@ -102,15 +102,17 @@ def evaluate(
 
     Parameters
     ----------
-    progress : called with the number of placements done since the last call
+    progress : Callable[[int], None] | None
+        Called with the number of placements done since the last call.
 
     Raises
     ------
-    UnreadableRasterError : an image is missing or cut short
+    UnreadableRasterError
+        An image is missing or cut short.
     """
     columns: list[tuple[FloatArray, ...]] = []
     for number, group in enumerate(groups):
-        if number == 0:  # the first call pays for what is set up once: not the pair's time
+        if number == 0:  # the first call also pays the set-up, which is not part of a pair's time
             _match(group[:1], matcher, search_px)
         columns.append(_match(group, matcher, search_px))
         if progress is not None:

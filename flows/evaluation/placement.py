@@ -51,7 +51,7 @@ class Placement:
     shape: tuple[int, int]
     """(rows, cols) of the images."""
     shift_px: tuple[int, int]
-    """Known extra shift (x, y) of the secondary: a matcher that sticks to zero must not look good."""
+    """Known extra shift (x, y) of the secondary: a matcher that always answers zero must not look good."""
 
     @property
     def true_px(self) -> tuple[float, float]:
@@ -66,7 +66,8 @@ def place_templates(pairs: Sequence[BenchmarkPair], protocol: Protocol) -> list[
 
     Raises
     ------
-    BadInputError : a pair is too small, its images differ in size, or its offset is beyond the search
+    BadInputError
+        A pair is too small, its images differ in size, or its offset is beyond the search.
     """
     cells: dict[tuple[Any, ...], list[BenchmarkPair]] = {}
     groups = []
@@ -96,7 +97,8 @@ def place_picture(pair: BenchmarkPair, shape: tuple[int, int], size_px: int, pro
 
     Raises
     ------
-    BadInputError : the template does not fit, or the true offset cannot be reached
+    BadInputError
+        The template does not fit, or the true offset cannot be reached.
     """
     search = protocol.search_px
     room = min(shape) - 2 * search

@@ -1,4 +1,4 @@
-"""Put new weights in the place of old ones, and only where they measured better."""
+"""Replace weights by new ones if, and only if, the new ones measured better."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def compare_and_promote(
 
 
 def opponent(against: Path | None, target: Path | None) -> Path | None:
-    """Whom new weights are measured against: what was asked for, else what `target` holds, else the shipped.
+    """Weights to measure new ones against: those asked for, else those at `target`, else the shipped ones.
 
     None stands for the shipped weights.
     """
@@ -99,7 +99,8 @@ def refuse_target(new: Path | None, target: Path) -> None:
 
     Raises
     ------
-    SettingsError : no new weights, they lie at the target already, or the target is part of the package
+    SettingsError
+        There are no new weights, they lie at the target already, or the target is part of the package.
     """
     if new is None:
         raise SettingsError("--promote-to: needs --weights, the new weights to be promoted")
@@ -119,7 +120,7 @@ def refuse_target(new: Path | None, target: Path) -> None:
 def compared(old: Evaluation, new: Evaluation) -> Comparison:
     """Compare two evaluations of the same placements."""
     if old.placements != new.placements:
-        raise ValueError("the two were measured on other placements; nothing can be said")
+        raise ValueError("the two were measured on other placements and cannot be compared")
     return compare(old.error_px, new.error_px, new.places)
 
 
@@ -148,11 +149,13 @@ def promote(new: Path, target: Path) -> Path | None:
 
     Returns
     -------
-    Where the replaced weights are kept; None where there were none.
+    Path | None
+        Where the replaced weights are kept; None where there were none.
 
     Raises
     ------
-    WeightsError : the new file is not what its sha256 says
+    WeightsError
+        The new file is not what its sha256 says.
     """
     digest = verified_sha256(new)
     body = new.read_bytes()

@@ -120,7 +120,8 @@ def device_of(settings: TrainSettings) -> str:
 
     Raises
     ------
-    SettingsError : CUDA is wanted and there is none
+    SettingsError
+        CUDA is wanted, and there is none.
     """
     there = torch.cuda.is_available()
     if settings.device == "auto":

@@ -51,12 +51,14 @@ class TrainingData:
 
 
 def read_data(settings: TrainSettings) -> TrainingData:
-    """Read all that is learnt from and measured on; what `mine` mined is read from disk.
+    """Read all data to learn from and to measure on; mined tiles are read from disk.
 
     Raises
     ------
-    UnreadableRasterError : a scene or a picture cannot be read
-    SettingsError : the hold-out leaves no place on one of its sides, or names a place that is not there
+    UnreadableRasterError
+        A scene or a picture cannot be read.
+    SettingsError
+        The hold-out line leaves no place on one of its sides, or a place to hold out is not there.
     """
     wanted, seed = settings.labelled, settings.plan.seed
     learnt = [read_labelled(folder) for folder in wanted.scenes]
@@ -86,7 +88,7 @@ def read_data(settings: TrainSettings) -> TrainingData:
             )
             scenes, unlabelled = [*scenes, *mined[0]], [*unlabelled, *mined[1]]
     if not scenes and not unlabelled:
-        raise SettingsError("nothing to learn from: no tile was mined; see what was said of each pair")
+        raise SettingsError("nothing to learn from: no tile was mined; see the message of each pair")
     if not scenes and settings.plan.burn_in:
         raise SettingsError("plan.burn_in: no label was found to learn from in the first steps; set 0")
     return TrainingData(tuple(scenes), tuple(held_out), tuple(unlabelled))
@@ -107,7 +109,7 @@ def places(scene: LabelledScene, mask: NDArray[np.bool_]) -> TrainingScene:
 def keep_labels(scenes: Sequence[TrainingScene], share: float, *, seed: int) -> list[TrainingScene]:
     """The scenes with a seeded share of their places, at least one; truth beyond these is forgotten.
 
-    Crops wander from their place, so without forgetting a few places would lend their neighbours' labels.
+    Crops are drawn around a place, so without forgetting they would also see the truth of its neighbours.
     """
     count = sum(len(scene.centres_px) for scene in scenes)
     if share >= 1 or not count:
@@ -144,8 +146,10 @@ def read_pictures(folders: Sequence[Path], hold_out_places: Sequence[str]) -> li
 
     Raises
     ------
-    UnreadableRasterError : a folder or a picture cannot be read
-    SettingsError : no picture shows a place that is to be held out
+    UnreadableRasterError
+        A folder or a picture cannot be read.
+    SettingsError
+        No picture shows a place that is to be held out.
     """
     pairs = [pair for folder in folders for pair in read_picture_pairs(folder)]
     there = {pair.place for pair in pairs}
@@ -169,6 +173,6 @@ def read_pictures(folders: Sequence[Path], hold_out_places: Sequence[str]) -> li
         found.append(UnlabelledScene(pair.optical, everywhere, pair.sar_db, middle))
     if left_out:
         training_listener().say(
-            f"{left_out} picture pairs are left out: more than a fifth of their SAR image is void"
+            f"{left_out} picture pairs are left out: more than a fifth of their SAR image is invalid"
         )
     return found

@@ -39,7 +39,8 @@ def hand_over(settings: TrainSettings) -> Comparison | None:
 
     Returns
     -------
-    The decision; None where nothing was to be replaced.
+    Comparison | None
+        The decision; None where nothing was to be replaced.
     """
     target = settings.promote_to
     if target is None:
@@ -58,18 +59,19 @@ def hand_over(settings: TrainSettings) -> Comparison | None:
 
 
 def handover_line(settings: TrainSettings, decision: Comparison) -> str:
-    """What became of the weights in use, on one line."""
+    """One line that says what became of the weights in use."""
     at = ", ".join(f"{c.threshold_px:g} px: {c.old:.1%} -> {c.new:.1%}" for c in decision.changes)
     end = "replaced by the new weights" if decision.better else f"kept: {'; '.join(decision.reasons)}"
     return f"{settings.promote_to}: {end} ({decision.n} held-out templates within {at})"
 
 
 def held_out_templates(settings: TrainSettings) -> list[BenchmarkPair]:
-    """Templates of the held-out places, each block of ground a place of its own.
+    """Templates of the held-out places; each block of ground counts as one place.
 
     Raises
     ------
-    BadInputError : no template fits there
+    BadInputError
+        No template fits there.
     """
     wanted, learner = settings.labelled, settings.learner
     sizes = tuple(sorted({max(learner.sizes_px), min(learner.sizes_px)}, reverse=True))

@@ -1,4 +1,4 @@
-"""What a training run leaves to look at: TensorBoard events, curves and heatmaps. Changes nothing learnt."""
+"""TensorBoard events, curves and heatmaps of a training run. They change nothing that is learnt."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class TrainingLog:
         self._events(step).add_image("held_out/heatmaps", pixels, step, dataformats="HWC")
 
     def _events(self, step: int) -> Any:
-        """The writer, made at the first event: what a cut run wrote of later steps is not shown any more."""
+        """The writer, made at the first event; events that a cut run wrote for later steps are hidden."""
         if self._writer is None:
             self._writer = SummaryWriter(str(self._folder / "tensorboard"), purge_step=step)
         return self._writer

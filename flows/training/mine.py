@@ -1,8 +1,8 @@
-"""Tiles to learn from, out of a user's own archive: the pairs of a catalog, cut where matching would cut.
+"""Tiles to learn from, cut from the pairs of a user's own catalog.
 
-Nothing here needs a label. The tiles are those that a registration would match, read by the same reader, the
-SAR image moved by the pair's coarse offset as there. They are kept on disk, so that a run that goes on reads
-no raster again, and sees what it saw.
+No label is needed. The tiles are those that a registration would match, read by the same reader; the coarse
+offset of the pair is taken off the SAR image, too. They are kept on disk: a resumed run reads no raster again
+and sees the same tiles.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ if TYPE_CHECKING:
     from crosstie.types import ScenePair, Tile
 
 SEED_PART = 6
-"""Tells these draws from all others of the same seed."""
+"""Keeps these draws apart from other draws of the same seed."""
 
 WANDER_PX = 96
-"""Centres of samples are drawn this far round a place (`crosstie.matcher.training.samples`)."""
+"""Centres of samples are drawn up to this far from a place (`crosstie.matcher.training.samples`)."""
 
 LABEL_NODE_PX = 32
 """Spacing of the constant truth of a labelled tile."""
 
 LEAST_VALID, LEAST_VALID_LABELLED = 0.85, 0.97
-"""Shares of valid pixels that a tile needs in both images: crops with less than 0.8 are not drawn."""
+"""Shares of valid pixels that a tile, or a labelled tile, needs in both images."""
 
 TEMPLATE_PX = 192
 """Of the match that labels a tile; smaller where the tile is."""
@@ -65,11 +65,11 @@ class MiningRules:
     """What is taken from a catalog."""
 
     pairs: int
-    """At most."""
+    """Maximum number of pairs."""
     tiles_per_pair: int
-    """At most."""
+    """Maximum number of tiles of a pair."""
     side_px: int
-    """Of a tile."""
+    """Side of a tile."""
     search_px: int
     """How far the match that labels a tile searches."""
     pseudo_labels: bool
@@ -99,19 +99,26 @@ def mine_catalog(
 
     Parameters
     ----------
-    settings : which scenes make a pair, the grid, the tiles and the coarse step
-    load : makes the matcher that finds the coarse offset and the pseudo-labels; called once, if at all
-    progress : called with (pairs done, pairs in all)
-    tell : called with what is worth a line
+    settings : Settings
+        Which scenes make a pair, the grid, the tiles and the coarse step.
+    load : Callable[[], TileMatcher]
+        Makes the matcher that finds the coarse offset and the pseudo-labels; called once, if at all.
+    progress : Callable[[int, int], None] | None
+        Called with (pairs done, pairs in all).
+    tell : Callable[[str], None] | None
+        Called with what is worth a line.
 
     Returns
     -------
-    Keys of the pairs, in order.
+    list[str]
+        Keys of the pairs, in order.
 
     Raises
     ------
-    CatalogError : the catalog cannot be read
-    SettingsError : no pair in it, or `folder` was mined by other rules
+    CatalogError
+        The catalog cannot be read.
+    SettingsError
+        There is no pair in it, or `folder` was mined by other rules.
     """
     asked = mining_record(catalog, settings, rules)
     index = read_index(folder)
@@ -132,7 +139,7 @@ def mine_catalog(
         if not path.exists():
             if key not in pairs:
                 raise SettingsError(
-                    f"{folder}: {key} is no more in {catalog}; remove the folder to mine anew"
+                    f"{folder}: {key} is no longer in {catalog}; remove the folder to mine anew"
                 )
             matcher = matcher or load()
             mined = _mine_or_say_why(pairs[key], settings, rules, matcher)
@@ -172,10 +179,12 @@ def mine_pair(pair: ScenePair, settings: Settings, rules: MiningRules, matcher: 
 
     Raises
     ------
-    BadInputError : one of its rasters cannot be read, or both are of one kind
+    BadInputError
+        One of its rasters cannot be read, or both are of one kind.
     """
-    scenes = (pair.reference, pair.secondary)
-    optical, sar = sorted(scenes, key=lambda scene: scene.kind is Kind.SAR)
+    optical, sar = pair.reference, pair.secondary
+    if optical.kind is Kind.SAR:
+        optical, sar = sar, optical
     if optical.kind is sar.kind:
         raise BadInputError(f"{pair.key}: both images are {optical.kind}; one of each kind is needed")
     sources = open_pair(
@@ -232,11 +241,12 @@ def _cut_tile(
 
 
 def read_bands(source: RasterSource, grid: GeoBox) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Read each band of an optical raster apart: training mixes them anew, which one plane does not allow.
+    """Read the bands of an optical raster one by one: training mixes them anew.
 
     Returns
     -------
-    (bands, rows, cols) with white at 255, and (rows, cols) where they are valid
+    tuple[NDArray[np.uint8], NDArray[np.bool_]]
+        (bands, rows, cols) with white at 255, and (rows, cols) where they are valid.
     """
     several = len(source.hrefs) > 1
     planes = np.stack(
@@ -272,7 +282,7 @@ def _label(
 def read_mined_scenes(
     folder: Path, keys: Sequence[str], *, with_labels: bool
 ) -> tuple[list[TrainingScene], list[UnlabelledScene]]:
-    """Turn the tiles on disk into what training draws from: labelled by a matcher, and not labelled."""
+    """Turn the tiles on disk into scenes to draw samples from: labelled by a matcher, and not labelled."""
     labelled: list[TrainingScene] = []
     unlabelled: list[UnlabelledScene] = []
     for key in keys:

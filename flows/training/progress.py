@@ -1,4 +1,4 @@
-"""Who is told how far a training run is: nobody, a terminal with bars, or a log with lines."""
+"""Where the progress of a training run is shown: nowhere, as bars on a terminal, or as lines in a log."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class TrainingListener(Protocol):
     """Hears about a training run."""
 
     def mined(self, done: int, planned: int) -> None:
-        """So many pairs of the catalog are mined."""
+        """`done` of `planned` pairs of the catalog are mined."""
 
     def step(self, done: int, planned: int, figures: Mapping[str, float]) -> None:
-        """So many steps are done."""
+        """`done` of `planned` steps are done."""
 
     def say(self, text: str) -> None:
-        """Something that is worth a line."""
+        """A message for the user, one line."""
 
 
 class SilentTraining:
-    """For programs: the result says it all."""
+    """For programs, which need the result only."""
 
     def mined(self, done: int, planned: int) -> None:
         del done, planned
@@ -45,7 +45,7 @@ class SilentTraining:
 
 
 class OnConsole:
-    """Bars where somebody looks, now and then a line where not."""
+    """Bars on a terminal; elsewhere a line now and then."""
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
@@ -72,7 +72,7 @@ class OnConsole:
         self._bars.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     def _show(self, name: str, done: int, planned: int, text: str) -> None:
-        if name not in self._tasks:  # a resumed run begins where it is, or its pace would be a fable
+        if name not in self._tasks:  # a resumed run begins where it is, or its pace would be wrong
             self._tasks[name] = self._bars.add_task(name, total=planned, completed=done, text=text)
         self._bars.update(self._tasks[name], completed=done, total=planned, text=text)
 
@@ -84,13 +84,13 @@ _TRAINING_LISTENER: ContextVar[TrainingListener | None] = ContextVar(
 
 
 def training_listener() -> TrainingListener:
-    """Who listens to the run in this context."""
+    """The listener of this context."""
     return _TRAINING_LISTENER.get() or SilentTraining()
 
 
 @contextmanager
 def report_training_to(console: Console) -> Iterator[None]:
-    """Tell the training runs inside this block to a console."""
+    """Show the training runs of this block on a console."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

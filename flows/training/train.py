@@ -33,19 +33,22 @@ if TYPE_CHECKING:
 
 
 def run_training(settings: TrainSettings) -> dict[str, float]:
-    """Mine, train, calibrate, save and, if asked to, promote. A run that was cut goes on where it was.
+    """Mine, train, calibrate, save and, if asked to, promote. A run that was cut short is resumed.
 
     `settings.out` receives `checkpoint.pt`, `log.csv`, `curves.png`, `heatmaps.png`, `tensorboard/`, `mined/`
     and, at the end, `<configuration>.safetensors` with its sha256.
 
     Returns
     -------
-    Figures on the held-out places.
+    dict[str, float]
+        Figures on the held-out places.
 
     Raises
     ------
-    BadInputError : a scene, a picture, a catalog or weights cannot be used
-    SettingsError : settings that contradict each other, or a run of other settings in `settings.out`
+    BadInputError
+        A scene, a picture, a catalog or weights cannot be used.
+    SettingsError
+        The settings contradict each other, or `settings.out` holds a run with other settings.
     """
     check_settings(settings)
     mine(settings)
@@ -61,7 +64,8 @@ def mine(settings: TrainSettings) -> int:
 
     Raises
     ------
-    BadInputError : the catalog or the weights cannot be used
+    BadInputError
+        The catalog or the weights cannot be used.
     """
     if settings.mine.catalog is None or not settings.use_unlabelled:
         return 0
@@ -118,11 +122,12 @@ def mining_settings(settings: TrainSettings) -> Settings:
 
 
 def train_and_save(settings: TrainSettings) -> dict[str, float]:
-    """Train on what is there, calibrate, measure, write the weights; returns the figures.
+    """Train, calibrate, measure and write the weights; returns the figures on held-out places.
 
     Raises
     ------
-    BadInputError : as `run_training`
+    BadInputError
+        As `run_training`.
     """
     keep_freed_memory()
     device = device_of(settings)
@@ -190,12 +195,12 @@ def _trained(
             observe=log.evaluated,
         )
     if 0 < last < settings.plan.steps:
-        to.say(f"stopped after step {last}: {settings.plan.watched} rose no more")
+        to.say(f"stopped after step {last}: {settings.plan.watched} stopped rising")
     return network
 
 
 def data_record(settings: TrainSettings, start: Weights | None) -> dict[str, Any]:
-    """What is learnt from, fit for JSON: a run goes on with the same only."""
+    """What is learnt from, as JSON holds it: a run is resumed only with the same data."""
     tree = settings.model_dump(
         mode="json",
         include={"labelled", "pictures", "mine", "catalog", "pairing", "configuration", "use_unlabelled"},

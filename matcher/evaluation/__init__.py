@@ -1,0 +1,1 @@
+"""How good a matcher is: `metrics` of its errors, and `comparison` of two matchers."""

@@ -1,9 +1,9 @@
 """Is one matcher better than another? Decided on the same pairs, so that luck with the pairs cancels out.
 
-The new one is better where it is within 1 px more often, by more than chance explains, and is not within 2 or
-5 px less often. Chance is judged twice, because each test alone can be fooled: a bootstrap over places, and
-over the pairs in them, knows that pairs of one place fail together, but is too sure of few pairs; the exact
-sign test of McNemar (1947) is right for few pairs, but takes them for independent.
+The new one is better if it is within 1 px more often, by more than chance explains, and not less often within
+2 or 5 px. Two tests judge chance, because each has a weakness. A bootstrap over places, and over the pairs in
+them, accounts for pairs of one place failing together, but is too sure with few pairs. The exact sign test of
+McNemar (1947) is right for few pairs, but treats them as independent.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LEVEL = 0.05
 """One-sided: a matcher no better than the old one passes at most this often."""
 
 LOSS_ALLOWED = 0.005
-"""A loss at 2 or 5 px of half a per cent of the pairs is borne without asking whether it is chance."""
+"""A loss of up to 0.5 % of the pairs at 2 or 5 px is accepted, chance or not."""
 
 DRAWS = 4000
 """Bootstrap samples."""
@@ -70,8 +70,10 @@ def compare(
 
     Parameters
     ----------
-    old_error_px, new_error_px : (N, 2) measured minus true offset, row by row of the same pair
-    places : (N,) where each pair lies
+    old_error_px, new_error_px : NDArray[np.float64]
+        (N, 2) measured minus true offset, row by row of the same pair.
+    places : Sequence[str]
+        (N,) where each pair lies.
     """
     if old_error_px.shape != new_error_px.shape or len(places) != len(old_error_px) or not len(places):
         raise ValueError(

@@ -41,7 +41,8 @@ def error_metrics(error_px: NDArray[np.float64]) -> Metrics:
 
     Raises
     ------
-    ValueError : an error is not finite, and would leave every mean without meaning
+    ValueError
+        An error is not finite, and would leave every mean without meaning.
     """
     if not np.isfinite(error_px).all():
         raise ValueError(f"{int((~np.isfinite(error_px)).any(axis=1).sum())} errors are not finite")

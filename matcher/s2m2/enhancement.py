@@ -1,4 +1,4 @@
-"""Cross-modal feature enhancement: take out what only one modality shows, put in what both show.
+"""Cross-modal feature enhancement: remove what only one modality shows, add what both show.
 
 The published counts (32.9 GMAC for a pair, 15.49 M parameters in all) decide what the text leaves open: the
 three convolutions of a multi-scale convolution are added, not concatenated, and nothing reduces the channels

@@ -49,7 +49,9 @@ def similarity(template: Tensor, search: Tensor, settings: S2M2Settings) -> Tens
 
     Returns
     -------
-    (B, n - m + 1, n - m + 1), float32, in the order of OFFSETS (see the top of this file), not of positions
+    Tensor
+        (B, n - m + 1, n - m + 1), float32, in the order of OFFSETS (see the top of this file), not of
+        positions.
     """
     with torch.autocast(template.device.type, enabled=False):
         template, search = template.float(), search.float()

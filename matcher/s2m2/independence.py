@@ -1,4 +1,4 @@
-"""Mutual independence loss: shared and specific features should know nothing of each other.
+"""Mutual independence loss: shared and specific features should carry no information about each other.
 
 It needs no labels: it is the mutual information of what the enhancement keeps and what it removed.
 """

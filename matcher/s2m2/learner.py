@@ -1,4 +1,4 @@
-"""What the `s2m2` configuration learns from, guarded as ours is, or unguarded as published."""
+"""What the `s2m2` configuration learns from: with the safeguards of `crosstie`, or as published."""
 
 from __future__ import annotations
 

@@ -24,11 +24,13 @@ def supervised_loss(heatmaps: S2M2Heatmaps, offset_px: Tensor, settings: S2M2Set
 
     Parameters
     ----------
-    offset_px : (B, 2) true (dx, dy); the label is the nearest whole pixel
+    offset_px : Tensor
+        (B, 2) true (dx, dy); the label is the nearest whole pixel.
 
     Raises
     ------
-    ValueError : an offset outside the heatmaps, or not finite
+    ValueError
+        An offset lies outside the heatmaps, or is not finite.
     """
     nearest = offset_px.round()
     radius = heatmaps.radius_px
@@ -48,9 +50,11 @@ def pseudo_loss(heatmaps: S2M2Heatmaps, target: Tensor, weight: Tensor | None = 
 
     Parameters
     ----------
-    target : (B, 65, 65) each summing to one; a row of zeros asks nothing of its pair
-    weight : (B,) by which the term of each pair is multiplied; the mean is over all pairs, so that a batch
-        of doubtful pairs moves little
+    target : Tensor
+        (B, 65, 65) each summing to one; a row of zeros asks nothing of its pair.
+    weight : Tensor | None
+        (B,) by which the term of each pair is multiplied; the mean is over all pairs, so that a batch of
+        doubtful pairs moves little.
     """
     log_p = torch.log_softmax(PSEUDO_SCALE * heatmaps.shallow.float().flatten(1), dim=1)
     terms = -(target.detach().flatten(1) * log_p).sum(dim=1)
@@ -65,8 +69,10 @@ def shift_target(target: Tensor, shift_px: Tensor) -> Tensor:
 
     Parameters
     ----------
-    target : (B, 65, 65) probabilities in the teacher's view
-    shift_px : (B, 2) whole (dx, dy): offset in the student's view minus offset in the teacher's
+    target : Tensor
+        (B, 65, 65) probabilities in the teacher's view.
+    shift_px : Tensor
+        (B, 2) whole (dx, dy): offset in the student's view minus offset in the teacher's.
     """
     b, side, _ = target.shape
     cells = torch.arange(side, device=target.device)

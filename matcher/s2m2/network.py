@@ -1,8 +1,8 @@
 """The network of the `s2m2` configuration: two chips in, similarity heatmaps out.
 
-Features depend on the partner (cross-attention) and on where a chip is cut (self-attention and GroupNorm run
-over the whole chip), so nothing here can be computed once for a scene: see `network` for the matcher that
-is shipped.
+Features depend on the other image (cross-attention) and on where a chip is cut (self-attention and GroupNorm
+see the whole chip). So nothing can be computed once for a whole scene; the matcher that is shipped can
+(`crosstie.matcher.network`).
 """
 
 from __future__ import annotations
@@ -44,17 +44,21 @@ class S2M2Network(nn.Module):
 
         Parameters
         ----------
-        optical : (B, 1, n, n) chip, 256 px as published
-        sar : (B, 1, m, m) template, 192 px as published; n and m are multiples of 16, as `network_input`
-            makes their values
+        optical : Tensor
+            (B, 1, n, n) chip, 256 px as published.
+        sar : Tensor
+            (B, 1, m, m) template, 192 px as published; n and m are multiples of 16, as `network_input` makes
+            their values.
 
         Returns
         -------
-        shallow (B, n - m + 1, n - m + 1) and deep (B, (n - m) / 8 + 1, (n - m) / 8 + 1)
+        S2M2Heatmaps
+            Shallow (B, n - m + 1, n - m + 1) and deep (B, (n - m) / 8 + 1, (n - m) / 8 + 1).
 
         Raises
         ------
-        ValueError : sides that do not fit
+        ValueError
+            The sides do not fit each other.
         """
         self._check(optical, sar)
         of_optical, of_sar = self.backbone(optical), self.backbone(sar)

@@ -49,7 +49,7 @@ class S2M2Settings:
 
     @classmethod
     def published(cls, width: Width = "published") -> S2M2Settings:
-        """The method as published, with every weakness it has."""
+        """The method as published, without any mend."""
         return cls(
             width=width,
             peak="integer",

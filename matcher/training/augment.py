@@ -1,4 +1,4 @@
-"""What a sensor, a season or a processor may do to an image without moving anything in it."""
+"""Changes that a sensor, a season or a processor makes to an image without moving anything in it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How far an offset moves when the same ground is measured again on moved pixels. Needs no truth.
+"""How far an offset changes when the same ground is measured again on moved pixels. Needs no truth.
 
-The secondary is shifted by a known fraction of pixels (Fourier), measured again, and the difference of both
-offsets less that shift is what the matcher alone is wrong by.
+The secondary is shifted by a known fraction of pixels (Fourier) and measured again. The difference of the two
+offsets, less that shift, is the error of the matcher itself.
 """
 
 from __future__ import annotations

@@ -29,12 +29,12 @@ RIGHT_PX = 1.0
 """Confidence is the probability of an offset within this of the truth."""
 
 LABEL_NOISE_PX = 0.65
-"""Of labels made by a classical dense matcher, 0.5 to 1 px. One that is wrong by this much must not make the
-network's offset wrong: without, confidence on clean ground would be far too low. Labels in steep terrain are
-worse, and the confidence stays on the cautious side there."""
+"""Error of labels made by a classical dense matcher: 0.5 to 1 px. A label error of this size must not count
+as an error of the network; else the confidence on clean ground would be far too low. Labels in steep
+terrain are worse, and the confidence stays cautious there."""
 
 SAME_TURNED_PX = 1.5
-"""An offset of turned images that, turned back, lies farther off the others per axis is a false peak."""
+"""An offset that, turned back, differs more from the others per axis comes from a false peak."""
 
 
 def calibrate(
@@ -53,12 +53,17 @@ def calibrate(
 
     Parameters
     ----------
-    scenes : held-out labelled places
-    label_noise_px : allowed for in the labels of `scenes`
+    scenes : Sequence[TrainingScene]
+        Held-out labelled places.
+    label_noise_px : float
+        Error that is allowed for in the labels of `scenes`, px.
 
     Returns
     -------
-    calibration, expected calibration error on draws that were not fitted
+    calibration : Calibration
+        Confidence, sigma and bias of this network.
+    error : float
+        Expected calibration error on draws that were not used in the fit.
     """
 
     def judged(seed: int, count: int) -> tuple[MeasuredTiles, NDArray[np.bool_]]:
@@ -108,8 +113,8 @@ def turning_bias(
 ) -> NDArray[np.float64]:
     """Offset (2,) dx, dy that the network itself adds, px. Needs no truth.
 
-    The true offset of a crop turns with it, so over the four quarter turns of one crop it sums to zero; what
-    the network adds does not turn, and is the mean of the four measured offsets.
+    The true offset of a crop turns with it, so over four quarter turns it sums to zero. The bias of the
+    network does not turn: it is the mean of the four measured offsets.
     """
     means = []
     for i in range(batches):
@@ -138,9 +143,10 @@ def turning_bias(
 
 
 def added_by_itself(offsets_px: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What does not turn (M, 2) in offsets (4, N, 2) of N pairs after 0 to 3 quarter turns (`np.rot90`).
+    """Bias (M, 2) in offsets (4, N, 2) of N pairs after 0 to 3 quarter turns (`np.rot90`), px.
 
-    Turned back, the four agree but for that and the noise. A pair with a false peak does not: it is left out.
+    Turned back, the four offsets of a pair agree up to bias and noise. Pairs with a false peak do not agree
+    and are left out.
     """
     back = np.stack([_turn_back(o, quarter) for quarter, o in enumerate(offsets_px)])
     agree = np.abs(back - np.median(back, axis=0)).max(axis=(0, 2)) <= SAME_TURNED_PX

@@ -1,9 +1,9 @@
 """What the `crosstie` configuration learns from: offsets that are known, and offsets that a teacher finds.
 
-The loss is the cross-entropy between the probability of each offset and a Gaussian around the true one,
-for templates of several sizes cut from the same dense features, so that one network serves all tile sizes.
-Where nobody knows the offset, a teacher (the slow average of the student) finds it with the largest template
-on an unchanged view; smaller templates on a changed and moved view must then find it too.
+The loss is the cross-entropy between the probability of each offset and a Gaussian around the true one.
+Templates of several sizes are cut from the same dense features, so that one network serves all tile sizes.
+Where the offset is unknown, a teacher (the slow average of the student) measures it with the largest template
+on an unchanged view. Smaller templates on a changed and moved view must then find the same.
 """
 
 from __future__ import annotations
@@ -91,9 +91,9 @@ class CrosstieLearner:
     ) -> tuple[Tensor, Tensor]:
         """Offsets (B, 2) that the teacher finds in the middles of the weak views, and how sure it is (B,).
 
-        Each pair is shown upright and turned by half a turn. The true offset turns with it; what the teacher
-        itself adds does not, and cancels. Without, a student would learn that as truth, teach it in its turn,
-        and on land without any label drift off by tenths of a pixel that no closure shows.
+        Each pair is measured upright and after half a turn. The true offset turns with the images; the bias
+        of the teacher does not, and cancels. Otherwise the student would learn that bias as truth and pass it
+        on. Without labels the offsets would drift by tenths of a pixel, which no closure shows.
         """
         size = views.weak_reference.shape[-1] - 2 * self.search_px
         offsets, sure = [], []

@@ -100,17 +100,23 @@ def train(
 
     Parameters
     ----------
-    scenes, held_out : places to learn from, and places never learnt from that the log is evaluated on; no
-        `scenes` at all is allowed where `unlabelled` pairs and weights to start from are given
-    unlabelled : pairs whose offset nobody knows
-    start_from : weights to go on from (state dict); random ones without
-    progress : called after each step with the step and its figures
-    observe : called after each evaluation, or where one would be were any place held out
+    scenes, held_out : Sequence[TrainingScene]
+        Places to learn from, and places never learnt from that the log is evaluated on; no `scenes` at all is
+        allowed where `unlabelled` pairs and weights to start from are given.
+    unlabelled : Sequence[UnlabelledScene]
+        Pairs whose offset nobody knows.
+    start_from : dict[str, Tensor] | None
+        Weights to go on from (state dict); random ones without.
+    progress : Callable[[int, dict[str, float]], None] | None
+        Called after each step with the step and its figures.
+    observe : Observe | None
+        Called after each evaluation, and at the same steps where no place is held out.
 
     Raises
     ------
-    SettingsError : `folder` holds a run with another plan (only `steps` may differ), crops too small for the
-        learner or images too small for the crops, nothing to learn from, or no such figure to watch
+    SettingsError
+        `folder` holds a run with another plan (only `steps` may differ), crops too small for the learner or
+        images too small for the crops, nothing to learn from, or no such figure to watch.
     """
     _check_data(scenes, unlabelled, plan, learner, start_from)
     begin_run(folder, _plan_record(plan, learner))
@@ -239,7 +245,7 @@ def _steps(
     learner: Learner,
     start: int,
 ) -> Iterator[_Step]:
-    """Batches drawn ahead in a thread, each from its own seed: a resumed run sees what it would have seen."""
+    """Batches drawn ahead in a thread, each from its own seed: a resumed run sees the same batches."""
 
     def draw(step: int) -> _Step:
         labelled = [

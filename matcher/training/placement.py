@@ -1,4 +1,4 @@
-"""Templates placed at random in a batch of crops: the step that training and held-out checks share."""
+"""Templates placed at random in a batch of crops; training and held-out checks share this step."""
 
 from __future__ import annotations
 
@@ -32,14 +32,19 @@ def place_and_correlate(
 
     Parameters
     ----------
-    reference, secondary : features of crops (B, 1, P, P)
-    truth_px : (B, 2, L, L) true offsets on a lattice that spans the crop, NaN where unknown
-    size_px, search_px : multiples of the deep stride
+    reference, secondary : DenseFeatures
+        Features of crops (B, 1, P, P).
+    truth_px : Tensor
+        (B, 2, L, L) true offsets on a lattice that spans the crop, NaN where unknown.
+    size_px, search_px : int
+        Multiples of the deep stride.
 
     Returns
     -------
-    similarity of the B templates
-    target : (B, 2) true offset at the centre of the template, NaN where unknown
+    similarity : Similarity
+        Of the B templates.
+    target_px : Tensor
+        (B, 2) true offset at the centre of the template, NaN where unknown.
     """
     crop = reference.shallow.shape[-1]
     step = DEEP_STRIDE_PX

@@ -9,7 +9,7 @@ from crosstie.matcher.training.held_out import Draws
 
 @dataclass(frozen=True, slots=True)
 class TrainingPlan:
-    """All that decides what comes out of a training run, beside the data and the learner."""
+    """Everything that decides the result of a training run, apart from the data and the learner."""
 
     steps: int = 2600
     """Optimiser steps in all."""
@@ -20,7 +20,7 @@ class TrainingPlan:
     unlabelled_batch: int = 6
     """Unlabelled crops a step, once `burn_in` is over."""
     burn_in: int = 700
-    """Steps before the teacher is asked: what knows nothing must not teach."""
+    """Steps before the teacher is asked: it must have learnt something first."""
     unlabelled_weight: float = 0.5
     """Of the loss on pseudo-labels; it rises to this over 200 steps after `burn_in`."""
     accumulate: int = 1
@@ -33,7 +33,7 @@ class TrainingPlan:
     crop_px: int = 288
     """Side of the labelled crops, a multiple of 16."""
     unlabelled_crop_px: int = 224
-    """Smaller than the labelled ones: archives of chips of 256 px leave 16 px to move in."""
+    """Side of the unlabelled crops; smaller, because archives of 256-px chips leave only 16 px to move in."""
     search_px: int = 32
     """How far an offset is searched per axis, px."""
     jitter_px: int = 24

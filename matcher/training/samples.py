@@ -21,7 +21,7 @@ TRUTH_LATTICE_PX = 8
 """Spacing of the true offsets that travel with a crop."""
 
 CROP_MARGIN_PX = 32
-"""Raw pixels read round a crop, so that its normalisation is that of the scene (half of `WINDOW_PX`)."""
+"""Raw pixels read around a crop, so that it is normalised as in the whole scene (half of `WINDOW_PX`)."""
 
 PixelT = TypeVar("PixelT", bound=np.generic)
 
@@ -37,7 +37,7 @@ def locally_normalised(plane: NDArray[np.floating], kind: Kind) -> Plane:  # noq
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingScene:
-    """One registered-by-truth pair on a common pixel grid."""
+    """A pair on a common pixel grid whose true offsets are known."""
 
     optical_rgb: NDArray[np.uint8]
     """(3, rows, cols)"""

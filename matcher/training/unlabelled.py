@@ -1,8 +1,7 @@
-"""Two views of pairs whose offset nobody knows: the teacher labels one, the student learns from the other.
+"""Two views of pairs whose offset is unknown: the teacher labels one, the student learns from the other.
 
-Both views show the same ground. The strong one is changed as a sensor or a season might change it, and its
-secondary is moved by a known number of pixels against the weak one, so a student that repeats the teacher's
-answer without looking is wrong.
+Both views show the same ground. The strong view is changed as a sensor or a season might change it, and its
+secondary is moved by a known number of pixels. So a student that only repeats the teacher's answer is wrong.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UnlabelledScene:
-    """A pair on one pixel grid, misregistered by what nobody measured."""
+    """A pair on one pixel grid whose offset is unknown."""
 
     optical: NDArray[np.uint8]
     """(bands, rows, cols); three bands are red, green, blue"""

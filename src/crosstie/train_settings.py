@@ -21,7 +21,7 @@ SHIPPED_NAME = "shipped"
 """In place of a path: the weights that crosstie ships with."""
 
 BEGUN: dict[str, object] = {"plan.burn_in": 0, "plan.learning_rate": TrainingPlan().learning_rate / 10}
-"""Where training starts from weights: these know enough to teach, and should not be shaken apart."""
+"""Used where training starts from weights: they are good enough to teach and need small steps only."""
 
 
 class LabelledSettings(Group):
@@ -165,7 +165,8 @@ def load_train_settings(
 
     Raises
     ------
-    SettingsError : one line that names the key, the value and what is allowed
+    SettingsError
+        One line that names the key, the value and what is allowed.
     """
     of_file = read_yaml(path, hint=HINT) if path else {}
     of_options = given_options(options)

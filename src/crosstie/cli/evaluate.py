@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from crosstie.matcher.evaluation.comparison import Comparison
 
 MOST_PLACES = 20
-"""Lines of a table that are still read."""
+"""Maximum number of places in the table."""
 
 
 @app.command("evaluate")
@@ -62,8 +62,8 @@ def evaluate_command(
         list[int] | None,
         typer.Option(
             min=16,
-            help="Side of the template; again for several. Left out: 192, 128 and 64 in scenes and sih1733, "
-            "in other pictures the largest that fits (192 in 256).",
+            help="Side of the template, px; repeat the option for several. Default: 192, 128 and 64 in "
+            "scenes and sih1733, in other pictures the largest that fits (192 in 256).",
             show_default=False,
         ),
     ] = None,

@@ -40,7 +40,7 @@ def train_command(
         list[Path] | None,
         typer.Option(
             help="Also learn from a folder of aligned pictures, without labels: s1/NAME.png and s2/NAME.jpg. "
-            "Again for several.",
+            "Repeat the option for several folders.",
             show_default=False,
         ),
     ] = None,
@@ -96,9 +96,11 @@ def train_command(
         bool,
         typer.Option("--flow", help="Run as a Prefect flow: its stages are tasks, its result an artifact."),
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what Prefect says, too.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show the messages of Prefect, too.")
+    ] = False,
 ) -> None:
-    """Train the matcher, with labels or on your own archive. Killed and started again, it goes on.
+    """Train the matcher, with labels or on your own archive. A run that was killed resumes if started again.
 
     Labelled scenes teach by their truth; pictures and the tiles of a catalog's pairs by what a slow average
     of the network, the teacher, finds in them. Confidence is calibrated on labelled places that are held out.
