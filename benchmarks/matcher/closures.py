@@ -287,14 +287,7 @@ def loop(run: Run) -> Figures:
     matches = {pair: _match_pictures(run.matcher, optical[pair[0]], sar[pair[1]]) for pair in across}
     measured = {"crosstie": {pair: found.offset_px[0] for pair, found in matches.items()}}
     if run.with_mi:
-        middle = slice(LOOP_MARGIN_PX, LOOP_MARGIN_PX + SIZE_PX)
-        seen = slice(LOOP_MARGIN_PX - LOOP_SEARCH_PX, LOOP_MARGIN_PX + SIZE_PX + LOOP_SEARCH_PX)
-        measured["mi"] = {
-            (j, s): np.array(
-                mutual_information(optical[j][middle, middle], amplitude(sar[s][seen, seen])).offset_px
-            )
-            for j, s in across
-        }
+        measured["mi"] = {(j, s): _mutual_information_offset(optical[j], sar[s]) for j, s in across}
     sure = np.array(
         [min(matches[j, i].confidence[0], matches[j, k].confidence[0]) >= SURE for j, i, k in triples]
     )
@@ -306,13 +299,28 @@ def loop(run: Run) -> Figures:
     }
     for method, offset in measured.items():
         gap = np.array([offset[j, i] - offset[j, k] - within[k, i] for j, i, k in triples])
-        error = np.hypot(*gap.T)
-        figures[method] = _spread(error) | {"within_1px": float((error <= 1).mean())}
-        figures[f"{method}_where_crosstie_is_sure"] = _spread(error[sure]) | {"share": float(sure.mean())}
-        figures[f"{method}_median_by_place"] = {
-            str(place): float(np.median(error[places == place])) for place in np.unique(places)
-        }
+        figures |= _loop_figures(method, np.hypot(*gap.T), sure, places)
     return figures
+
+
+def _loop_figures(
+    method: str, error_px: NDArray[np.float64], sure: NDArray[np.bool_], places: NDArray[np.str_]
+) -> Figures:
+    """Closure of all triples, of those that crosstie is sure of, and by place."""
+    return {
+        method: _spread(error_px) | {"within_1px": float((error_px <= 1).mean())},
+        f"{method}_where_crosstie_is_sure": _spread(error_px[sure]) | {"share": float(sure.mean())},
+        f"{method}_median_by_place": {
+            str(place): float(np.median(error_px[places == place])) for place in np.unique(places)
+        },
+    }
+
+
+def _mutual_information_offset(optical: Plane, sar_db: Plane) -> NDArray[np.float64]:
+    """Offset (2,) of the middle tile of two pictures by mutual information."""
+    middle = slice(LOOP_MARGIN_PX, LOOP_MARGIN_PX + SIZE_PX)
+    seen = slice(LOOP_MARGIN_PX - LOOP_SEARCH_PX, LOOP_MARGIN_PX + SIZE_PX + LOOP_SEARCH_PX)
+    return np.array(mutual_information(optical[middle, middle], amplitude(sar_db[seen, seen])).offset_px)
 
 
 def _moved(grey: Plane, shift_px: NDArray[np.float64]) -> Plane:

@@ -17,71 +17,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from classical import METHODS, Method
-from numpy.typing import NDArray
+from classical import METHODS
 from peers import PANDORA2D, find_pandora2d, pandora2d
-from scenes import (
-    Site,
-    amplitude,
-    load_on_one_thread,
-    ombria_chips,
-    ombria_site,
-    parser_of,
-    sealed,
-    texas_site,
-)
+from scenes import load_on_one_thread, ombria_chips, ombria_site, parser_of, sealed, texas_site
+from trials import CROSSTIE, Measured, Trial, measure_classical, measure_crosstie
 
 from crosstie.matcher.matching import Matcher
-from crosstie.types import Kind
 
-CROSSTIE = "crosstie"
 MISS_PX = 2.0
 SURE = 0.5
-KINDS = {"reference_kind": Kind.OPTICAL, "secondary_kind": Kind.SAR}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Measured:
-    """What one method made of the tiles of one set at one size."""
-
-    offset_px: NDArray[np.float64]
-    """(N, 2), NaN where it gave none."""
-    cpu_ms: float
-    """Per tile."""
-    features_ms: float | None = None
-    """Of `cpu_ms`, dense features."""
-    confidence: NDArray[np.float64] | None = None
-    """(N,)"""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Trial:
-    """A set of sites at one tile size, and what each method made of it."""
-
-    name: str
-    size_px: int
-    search_px: int
-    sites: list[Site]
-    measured: dict[str, Measured]
-
-    @property
-    def truth_px(self) -> NDArray[np.float64]:
-        return np.concatenate([site.truth_px for site in self.sites])
-
-    @property
-    def places(self) -> NDArray[np.str_]:
-        return np.concatenate([np.full(len(site.rows), site.place) for site in self.sites])
-
-    def error_px(self, method: str) -> NDArray[np.float64]:
-        """(N,) distance to the truth; infinite where the method gave nothing."""
-        distance = np.hypot(*(self.measured[method].offset_px - self.truth_px).T)
-        return np.where(np.isfinite(distance), distance, np.inf)
 
 
 def main() -> None:
@@ -133,23 +81,33 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _trials(arguments: argparse.Namespace, matcher: Matcher | None, peer: str | None) -> Iterable[Trial]:
+def _trials(arguments: argparse.Namespace, matcher: Matcher | None, peer: str | None) -> Iterator[Trial]:
+    if "texas" in arguments.sets:
+        yield from _texas_trials(arguments, matcher, peer)
+    if "ombria" in arguments.sets:
+        yield from _ombria_trials(arguments, matcher)
+
+
+def _texas_trials(
+    arguments: argparse.Namespace, matcher: Matcher | None, peer: str | None
+) -> Iterator[Trial]:
+    """All tiles of the scene, one trial a tile size."""
     search_px: int = arguments.search_px
-    for size_px in arguments.sizes if "texas" in arguments.sets else ():
+    for size_px in arguments.sizes:
         whole = texas_site(
             arguments.data / "scenes" / "T14RNT-2048",
             size_px=size_px,
             search_px=search_px,
             stride_px=arguments.stride_px,
         )
-        site = whole.every(arguments.every)
-        trial = Trial("texas", size_px, search_px, [site], {})
+        trial = Trial("texas", size_px, search_px, [whole.every(arguments.every)], {})
         for method in arguments.methods:
             if method == PANDORA2D:
                 # Its lattice is regular: all tiles are measured, and those asked for are kept.
                 found, seconds = pandora2d(str(peer), whole, size_px=size_px, search_px=search_px)
                 trial.measured[method] = Measured(found[:: arguments.every], 1e3 * seconds / len(whole.rows))
-            elif method == CROSSTIE and not arguments.sealed:
+            elif matcher is not None and method == CROSSTIE and not arguments.sealed:
+                # Its features are shared by all tiles, also where only every N-th is asked for.
                 found = measure_crosstie(matcher, [whole], size_px=size_px, search_px=search_px)
                 trial.measured[method] = Measured(
                     found.offset_px[:: arguments.every],
@@ -160,7 +118,12 @@ def _trials(arguments: argparse.Namespace, matcher: Matcher | None, peer: str | 
             else:
                 trial.measured[method] = _measure(method, matcher, trial, arguments.sealed)
         yield trial
-    for role in ("test", "unlabelled") if "ombria" in arguments.sets else ():
+
+
+def _ombria_trials(arguments: argparse.Namespace, matcher: Matcher | None) -> Iterator[Trial]:
+    """Tiles cut from chips, one trial a role and tile size."""
+    search_px: int = arguments.search_px
+    for role in ("test", "unlabelled"):
         chips = ombria_chips(arguments.data / "pairs" / "ombria", role=role)
         for size_px in arguments.sizes:
             if size_px + 2 * search_px > chips[0].optical.shape[0]:
@@ -173,7 +136,7 @@ def _trials(arguments: argparse.Namespace, matcher: Matcher | None, peer: str | 
             ]
             trial = Trial(f"ombria {role}", size_px, search_px, sites, {})
             for method in arguments.methods:
-                if method != PANDORA2D:  # a lattice of points in a scene is what it does
+                if method != PANDORA2D:  # it measures a lattice of points in a whole scene
                     trial.measured[method] = _measure(method, matcher, trial, arguments.sealed)
             yield trial
 
@@ -181,49 +144,10 @@ def _trials(arguments: argparse.Namespace, matcher: Matcher | None, peer: str | 
 def _measure(method: str, matcher: Matcher | None, trial: Trial, hide: bool) -> Measured:
     sizes = {"size_px": trial.size_px, "search_px": trial.search_px}
     if method == CROSSTIE:
+        assert matcher is not None
         sites = [part for site in trial.sites for part in sealed(site, **sizes)] if hide else trial.sites
         return measure_crosstie(matcher, sites, **sizes)
     return measure_classical(METHODS[method], trial.sites, **sizes)
-
-
-def measure_crosstie(
-    matcher: Matcher | None, sites: Sequence[Site], *, size_px: int, search_px: int
-) -> Measured:
-    """Match each site's tiles at once; the features are then computed once more, to time them apart."""
-    assert matcher is not None
-    found, total, apart = [], 0.0, 0.0
-    for site in sites:
-        start = time.process_time()
-        found.append(
-            matcher.match(
-                site.optical, site.sar_db, site.rows, site.cols, size_px=size_px, search_px=search_px, **KINDS
-            )
-        )
-        total += time.process_time() - start
-        start = time.process_time()
-        matcher.features(site.optical, Kind.OPTICAL)
-        matcher.features(site.sar_db, Kind.SAR)
-        apart += time.process_time() - start
-    count = sum(len(site.rows) for site in sites)
-    return Measured(
-        np.concatenate([matches.offset_px for matches in found]),
-        1e3 * total / count,
-        1e3 * apart / count,
-        np.concatenate([matches.confidence for matches in found]),
-    )
-
-
-def measure_classical(method: Method, sites: Sequence[Site], *, size_px: int, search_px: int) -> Measured:
-    """Match tile by tile."""
-    found, total = [], 0.0
-    for site in sites:
-        for n in range(len(site.rows)):
-            tile = site.tile(n, size_px)
-            window = amplitude(site.window_db(n, size_px, search_px))
-            start = time.process_time()
-            found.append(method(tile, window).offset_px)
-            total += time.process_time() - start
-    return Measured(np.array(found, np.float64).reshape(-1, 2), 1e3 * total / len(found))
 
 
 def _figures(trials: Sequence[Trial]) -> list[dict[str, object]]:

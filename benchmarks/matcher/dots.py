@@ -23,7 +23,8 @@ def draw_dots(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
     Parameters
     ----------
-    rows : one a variant and seed: `variant`, and for each set of tiles `SET_cmr1` and `SET_cmr2`
+    rows : Sequence[dict[str, Any]]
+        One a variant and seed: `variant`, and for each set of tiles `SET_cmr1` and `SET_cmr2`.
     """
     variants = list(dict.fromkeys(row["variant"] for row in rows))
     sets = [name.removesuffix("_cmr1") for name in rows[0] if name.endswith("_cmr1")]

@@ -29,9 +29,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from compare import KINDS
 from numpy.typing import NDArray
-from scenes import Site, ombria_chips, ombria_site, texas_site
+from scenes import HELD_OUT_PLACES, Site, ombria_chips, ombria_site, texas_site
+from trials import KINDS
 
 from crosstie.flows.registration.load_matcher import available_cores, keep_freed_memory
 from crosstie.flows.training.data import TrainingData, read_data
@@ -51,7 +51,6 @@ from crosstie.types import Kind
 SEARCH_PX = 32
 LINE_EAST_M = -13_062_627.0
 """Hold-out line of the shipped weights: the small mountainous part east of it is never learnt from."""
-HELD_OUT_PLACES = ("p11", "p12")
 EVERY_PX = 128
 """Spacing of the tiles that are measured."""
 ALL_MENDS = "s2m2, all mends"

@@ -10,8 +10,8 @@ import matplotlib as mpl
 import numpy as np
 
 if TYPE_CHECKING:
-    from compare import Trial
     from matplotlib.axes import Axes
+    from trials import Trial
 
 COLOURS = ("red", "orange", "magenta", "cyan", "yellow")
 """Of the methods, in order; green is the truth."""
@@ -25,7 +25,8 @@ def draw_misses(trials: Sequence[Trial], path: Path, *, miss_px: float) -> int:
 
     Returns
     -------
-    How many there were; no file is written where there were none.
+    int
+        How many there were; no file is written where there were none.
     """
     mpl.use("Agg")
     import matplotlib.pyplot as plt
@@ -43,14 +44,14 @@ def draw_misses(trials: Sequence[Trial], path: Path, *, miss_px: float) -> int:
         axis.axis("off")
     for position, (trial, n) in enumerate(missed):
         row, pair = divmod(position, ACROSS)
-        _draw(trial, int(n), axes[row, 2 * pair], axes[row, 2 * pair + 1])
+        _draw_miss(trial, int(n), axes[row, 2 * pair], axes[row, 2 * pair + 1])
     figure.tight_layout(pad=0.3)
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return len(missed)
 
 
-def _draw(trial: Trial, n: int, left: Axes, right: Axes) -> None:
+def _draw_miss(trial: Trial, n: int, left: Axes, right: Axes) -> None:
     owners = [(site, k) for site in trial.sites for k in range(len(site.rows))]
     site, k = owners[n]
     size, search = trial.size_px, trial.search_px

@@ -41,38 +41,11 @@ def pandora2d(command: str, site: Site, *, size_px: int, search_px: int) -> tupl
     Its windows have an odd side: one pixel less than the tile.
     """
     rows, cols = (np.unique(starts) for starts in (site.rows, site.cols))
-    roi = {
-        name: {"first": int(starts[0]) + size_px // 2, "last": int(starts[-1]) + size_px // 2}
-        for name, starts in (("row", rows), ("col", cols))
-    }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for side, plane in (("left", site.optical), ("right", amplitude(site.sar_db))):
             _write(folder / f"{side}.tif", gradient(plane))
-        search = {"init": 0, "range": search_px}
-        settings = {
-            "input": {
-                "left": {"img": str(folder / "left.tif"), "nodata": -9999},
-                "right": {"img": str(folder / "right.tif"), "nodata": -9999},
-                "col_disparity": search,
-                "row_disparity": search,
-            },
-            "ROI": roi,
-            "pipeline": {
-                "matching_cost": {
-                    "matching_cost_method": "zncc",
-                    "window_size": size_px - 1,
-                    "step": [int(starts[1] - starts[0]) for starts in (rows, cols)],
-                },
-                "disparity": {"disparity_method": "wta", "invalid_disparity": "NaN"},
-                "refinement": {
-                    "refinement_method": "dichotomy",
-                    "iterations": 5,
-                    "filter": {"method": "bicubic"},
-                },
-            },
-            "output": {"path": str(folder / "out")},
-        }
+        settings = _settings(folder, rows, cols, size_px=size_px, search_px=search_px)
         (folder / "settings.json").write_text(json.dumps(settings))
         before = _cpu_of_children()
         subprocess.run(
@@ -85,6 +58,40 @@ def pandora2d(command: str, site: Site, *, size_px: int, search_px: int) -> tupl
         maps = [_read(folder / "out" / "disparity_map" / f"{axis}_map.tif") for axis in ("col", "row")]
     at = np.searchsorted(rows, site.rows), np.searchsorted(cols, site.cols)
     return np.column_stack([found[at] for found in maps]).astype(np.float64), seconds
+
+
+def _settings(
+    folder: Path, rows: NDArray[np.int64], cols: NDArray[np.int64], *, size_px: int, search_px: int
+) -> dict[str, object]:
+    """Settings of pandora2d for tiles that begin at the given rows and columns."""
+    roi = {
+        name: {"first": int(starts[0]) + size_px // 2, "last": int(starts[-1]) + size_px // 2}
+        for name, starts in (("row", rows), ("col", cols))
+    }
+    search = {"init": 0, "range": search_px}
+    return {
+        "input": {
+            "left": {"img": str(folder / "left.tif"), "nodata": -9999},
+            "right": {"img": str(folder / "right.tif"), "nodata": -9999},
+            "col_disparity": search,
+            "row_disparity": search,
+        },
+        "ROI": roi,
+        "pipeline": {
+            "matching_cost": {
+                "matching_cost_method": "zncc",
+                "window_size": size_px - 1,
+                "step": [int(starts[1] - starts[0]) for starts in (rows, cols)],
+            },
+            "disparity": {"disparity_method": "wta", "invalid_disparity": "NaN"},
+            "refinement": {
+                "refinement_method": "dichotomy",
+                "iterations": 5,
+                "filter": {"method": "bicubic"},
+            },
+        },
+        "output": {"path": str(folder / "out")},
+    }
 
 
 def _write(path: Path, plane: NDArray[np.float32]) -> None:

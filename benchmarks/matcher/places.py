@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from experiments import HELD_OUT_PLACES
 from numpy.typing import NDArray
+from scenes import HELD_OUT_PLACES
 
 from crosstie.flows.registration.load_matcher import available_cores, keep_freed_memory
 from crosstie.flows.training.data import places, read_pictures

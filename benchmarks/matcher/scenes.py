@@ -29,6 +29,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 from accuracy import at_nodes, truth_at, truth_field
 
 __all__ = [
+    "HELD_OUT_PLACES",
     "Chip",
     "Site",
     "amplitude",
@@ -48,6 +49,9 @@ __all__ = [
 Plane = NDArray[np.float32]
 
 BYTE = np.float32(1 / 255)
+
+HELD_OUT_PLACES = ("p11", "p12")
+"""Places of `sebast144` that the shipped weights never learnt from."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -181,7 +185,8 @@ def ombria_site(chip: Chip, *, size_px: int, search_px: int, rng: np.random.Gene
 
     Raises
     ------
-    ValueError : the window does not fit in the chip
+    ValueError
+        The window does not fit in the chip.
     """
     side = chip.optical.shape[0]
     room = side - size_px - 2 * search_px

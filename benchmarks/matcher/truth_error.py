@@ -25,9 +25,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from classical import METHODS
-from compare import CROSSTIE, measure_classical, measure_crosstie
 from numpy.typing import NDArray
 from scenes import load_on_one_thread, parser_of, texas_site, truth_detail
+from trials import CROSSTIE, measure_classical, measure_crosstie
 
 SIZES_PX = (256, 192, 128, 64)
 SEARCH_PX = 32

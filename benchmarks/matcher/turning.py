@@ -19,10 +19,9 @@ from pathlib import Path
 
 import numpy as np
 from classical import mutual_information
-from compare import KINDS
-from experiments import HELD_OUT_PLACES
 from numpy.typing import NDArray
 from scenes import (
+    HELD_OUT_PLACES,
     Plane,
     amplitude,
     load_on_one_thread,
@@ -33,6 +32,7 @@ from scenes import (
     read_picture,
     texas_bands,
 )
+from trials import KINDS
 
 from crosstie.io.raster.plane import optical_plane, sar_plane
 from crosstie.matcher.training.held_out_calibration import added_by_itself
