@@ -1,6 +1,6 @@
-"""A training run that a schedule can start: on an archive, from the weights in use, to be bettered.
+"""A training run on a schedule: on an archive, from the weights in use, to replace them by better ones.
 
-Nothing is trained or decided here: `crosstie.flows.training.train` does it, as `crosstie train` does.
+The stages are those of `crosstie train` (`crosstie.flows.training`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def retrain_settings(
 
 
 def folder_of(out: Path, now: datetime, given: dict[str, Any] | None) -> Path:
-    """Where a run leaves its things: the newest folder that was not finished, else one named by the time."""
+    """Folder of a run: the newest one that was not finished, else a new one named by the time."""
     unfinished = [
         folder
         for folder in sorted(out.glob("20*T*Z"), reverse=True)
@@ -58,7 +58,7 @@ def retrain(
 ) -> dict[str, float]:
     """Train on the pairs of a catalog, and let the new weights take the place of those in use if better.
 
-    A run that was cut short is gone on with. What was trained is kept below `out`, promoted or not.
+    A run that was cut short is resumed. What was trained is kept below `out`, promoted or not.
 
     Returns figures on the held-out places.
 
@@ -75,7 +75,7 @@ def retrain(
     home = local_path(out)
     if home is None:
         raise SettingsError(
-            f"out = {out}: a training run goes on from its files; give a folder of the worker"
+            f"out = {out}: a training run is resumed from its files; give a folder of the worker"
         )
     folder = folder_of(home, now_utc(), settings)
     place = None if weights is None else Path(weights)

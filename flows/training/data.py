@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crosstie.errors import SettingsError
-from crosstie.flows.training.mine import read_mined_scenes
+from crosstie.flows.training.mined_scenes import read_mined_scenes
 from crosstie.flows.training.progress import training_listener
 from crosstie.io.datasets.labelled import LabelledScene, read_labelled
 from crosstie.io.datasets.mined import read_index

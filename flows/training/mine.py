@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,14 +25,12 @@ from crosstie.grid import window
 from crosstie.io.datasets.mined import (
     MinedTiles,
     read_index,
-    read_mined,
     tiles_path,
     write_index,
     write_mined,
 )
 from crosstie.io.raster import RasterSource, open_pair, read_plane
-from crosstie.matcher.training.samples import CROP_MARGIN_PX, TrainingScene
-from crosstie.matcher.training.unlabelled import UnlabelledScene
+from crosstie.matcher.training.samples import CROP_MARGIN_PX
 from crosstie.types import Kind
 
 if TYPE_CHECKING:
@@ -49,9 +47,6 @@ SEED_PART = 6
 
 WANDER_PX = 96
 """Centres of samples are drawn up to this far from a place (`crosstie.matcher.training.samples`)."""
-
-LABEL_NODE_PX = 32
-"""Spacing of the constant truth of a labelled tile."""
 
 LEAST_VALID, LEAST_VALID_LABELLED = 0.85, 0.97
 """Shares of valid pixels that a tile, or a labelled tile, needs in both images."""
@@ -154,7 +149,7 @@ def mine_catalog(
 def mining_record(catalog: str, settings: Settings, rules: MiningRules) -> dict[str, Any]:
     """All that decides what is mined, fit for JSON."""
     tree = settings.model_dump(mode="json", include={"grid", "catalog", "pairing", "tiles"})
-    return tree | {"catalog": catalog} | {name: getattr(rules, name) for name in rules.__slots__}
+    return tree | {"catalog": catalog} | asdict(rules)
 
 
 def draw_keys(keys: Sequence[str], count: int, *, seed: int) -> list[str]:
@@ -199,20 +194,20 @@ def mine_pair(pair: ScenePair, settings: Settings, rules: MiningRules, matcher: 
     if plan.grid is None or not plan.tiles:
         why = plan.reason.sentence if plan.reason else "nothing is worth matching"
         return MinedTiles.none(f"no tile of {rules.side_px} px: {why}")
-    shift = _coarse_shift(plan, settings, matcher)
+    offset = _coarse_offset(plan, settings, matcher)
     rng = np.random.default_rng((rules.seed, SEED_PART, zlib.crc32(pair.key.encode())))
     drawn = sorted(rng.permutation(len(plan.tiles))[: rules.tiles_per_pair].tolist())
-    cut = (_cut_tile(plan, plan.grid, plan.tiles[n], shift, rules, matcher) for n in drawn)
+    cut = (_cut_tile(plan, plan.grid, plan.tiles[n], offset, rules, matcher) for n in drawn)
     parts = [part for part in cut if part is not None]
     if not parts:
         return MinedTiles.none(f"no tile of {rules.side_px} px is valid in both images")
     bands, valid, planes, offsets = (np.stack(column) for column in zip(*parts, strict=True))
-    moved = f"coarse offset ({shift[0]:+d}, {shift[1]:+d}) px taken off" if shift != (0, 0) else ""
-    return MinedTiles(bands, valid, planes, offsets, moved)
+    note = f"coarse offset ({offset[0]:+d}, {offset[1]:+d}) px taken off" if offset != (0, 0) else ""
+    return MinedTiles(bands, valid, planes, offsets, note)
 
 
-def _coarse_shift(plan: TilePlan, settings: Settings, matcher: TileMatcher) -> tuple[int, int]:
-    """Whole pixels (x, y) that the SAR image is off by as a whole; zero where no vote is clear."""
+def _coarse_offset(plan: TilePlan, settings: Settings, matcher: TileMatcher) -> tuple[int, int]:
+    """Offset (x, y) of the whole SAR image in whole pixels; zero where the vote is not clear."""
     if plan.grid is None or not plan.coarse_search_px:
         return 0, 0
     job = MatchJob(plan.reference, plan.secondary, plan.grid, plan.search_px, plan.coarse_search_px)
@@ -222,14 +217,19 @@ def _coarse_shift(plan: TilePlan, settings: Settings, matcher: TileMatcher) -> t
 
 
 def _cut_tile(
-    plan: TilePlan, grid: GeoBox, tile: Tile, shift: tuple[int, int], rules: MiningRules, matcher: TileMatcher
+    plan: TilePlan,
+    grid: GeoBox,
+    tile: Tile,
+    coarse_px: tuple[int, int],
+    rules: MiningRules,
+    matcher: TileMatcher,
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.float16], NDArray[np.float32]] | None:
     """Bands, validity, dB and offset of one tile; None where too little of it is valid."""
     side = (tile.size_px, tile.size_px)
     here = window(grid, row=tile.row, col=tile.col, shape=side)
     bands, valid = read_bands(plan.reference, here)
     sar = read_plane(
-        plan.secondary, window(grid, row=tile.row + shift[1], col=tile.col + shift[0], shape=side)
+        plan.secondary, window(grid, row=tile.row + coarse_px[1], col=tile.col + coarse_px[0], shape=side)
     )
     share = min(valid.mean(), np.isfinite(sar).mean())
     if share < LEAST_VALID:
@@ -277,47 +277,3 @@ def _label(
     # Farther off than half the search a tile leaves its crops no room.
     sure = found.confidence[0] >= rules.least_confidence and np.abs(offset).max() <= rules.search_px / 2
     return offset if sure else np.full(2, np.nan, np.float32)
-
-
-def read_mined_scenes(
-    folder: Path, keys: Sequence[str], *, with_labels: bool
-) -> tuple[list[TrainingScene], list[UnlabelledScene]]:
-    """Turn the tiles on disk into scenes to draw samples from: labelled by a matcher, and not labelled."""
-    labelled: list[TrainingScene] = []
-    unlabelled: list[UnlabelledScene] = []
-    for key in keys:
-        mined = read_mined(tiles_path(folder, key))
-        for n in range(len(mined)):
-            if with_labels and mined.labelled[n]:
-                labelled.append(_labelled_scene(mined, n))
-            else:
-                unlabelled.append(
-                    UnlabelledScene(
-                        mined.optical[n],
-                        mined.optical_valid[n],
-                        mined.sar_db[n],
-                        _middle(mined.sar_db[n].shape),
-                    )
-                )
-    return labelled, unlabelled
-
-
-def _labelled_scene(mined: MinedTiles, n: int) -> TrainingScene:
-    """A tile as a scene whose offset is everywhere the one that was measured in its middle."""
-    bands, side = mined.optical[n], mined.sar_db.shape[-1]
-    if len(bands) != 3:
-        bands = np.repeat(np.rint(bands.mean(axis=0, keepdims=True)).astype(np.uint8), 3, axis=0)
-    nodes = -(-side // LABEL_NODE_PX) + 1
-    return TrainingScene(
-        optical_rgb=bands,
-        optical_valid=mined.optical_valid[n],
-        sar_db=mined.sar_db[n],
-        truth_px=np.broadcast_to(mined.offset_px[n][:, None, None], (2, nodes, nodes)).copy(),
-        truth_step_px=float(LABEL_NODE_PX),
-        centres_px=_middle((side, side)),
-    )
-
-
-def _middle(shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return x, y as (1, 2)."""
-    return np.array([[shape[1] / 2, shape[0] / 2]])

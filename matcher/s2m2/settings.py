@@ -27,7 +27,7 @@ class S2M2Settings:
     peak: Literal["sub_pixel", "integer"] = "sub_pixel"
     """The vertex of the surface around its maximum, or the maximum's own cell."""
     deep_cells: Literal["multiples_of_8", "stretched"] = "multiples_of_8"
-    """Where a deep cell lies: at the shift it was computed for, or spread evenly over the shallow heatmap
+    """Where a deep cell lies: at the offset it was computed for, or spread evenly over the shallow heatmap
     (9 over 65 px, 7.22 px each: up to 3.5 px off). Holds for labels and predictions."""
     prediction_upsampling: Literal["bilinear", "nearest"] = "bilinear"
     """How the deep heatmap is enlarged for a prediction; a pseudo-target always uses bilinear."""

@@ -62,11 +62,13 @@ class MineSettings(Group):
         description="STAC catalog whose pairs are learnt from without labels: path or URL, as --catalog of "
         "`crosstie pairs`.",
     )
-    pairs: int = Field(default=100, ge=1, description="Pairs of the catalog at most, drawn by plan.seed.")
+    pairs: int = Field(
+        default=100, ge=1, description="Maximum number of pairs of the catalog, drawn by plan.seed."
+    )
     tiles_per_pair: int = Field(
         default=40,
         ge=1,
-        description="Tiles of each pair at most, drawn by plan.seed among those worth matching.",
+        description="Maximum number of tiles of each pair, drawn by plan.seed among those worth matching.",
     )
     tile_px: int = Field(
         default=288,

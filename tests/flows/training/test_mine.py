@@ -20,8 +20,8 @@ from crosstie.flows.training.mine import (
     draw_keys,
     labelled_side_px,
     mine_catalog,
-    read_mined_scenes,
 )
+from crosstie.flows.training.mined_scenes import read_mined_scenes
 from crosstie.io.datasets.mined import MinedTiles, read_mined, tiles_path, write_mined
 from crosstie.io.raster import open_source, read_plane
 from crosstie.io.raster.plane import optical_plane
