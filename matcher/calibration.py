@@ -141,9 +141,11 @@ def expected_calibration_error(confidence: FloatArray, good: BoolArray, *, bins:
 
 
 def _confidence_terms(evidence: FloatArray, sizes_px: IntArray) -> FloatArray:
+    """Columns (N, 5) in the order of `CONFIDENCE_TERMS`."""
     return np.column_stack((evidence, np.log2(sizes_px / 128), np.ones(len(evidence))))
 
 
 def _sigma_terms(evidence: FloatArray, spread_px: FloatArray, sizes_px: IntArray) -> FloatArray:
+    """Columns (N, 4) in the order of `SIGMA_TERMS`."""
     log_spread = np.log(np.maximum(spread_px, 1e-3))
     return np.column_stack((log_spread, evidence[:, 0], np.log2(sizes_px / 128), np.ones(len(evidence))))

@@ -25,6 +25,7 @@ def shares_cells(rows: list[int], cols: list[int], size_px: int, search_px: int)
 
 
 def _cells_of(row: int, col: int, size_px: int) -> list[tuple[int, int]]:
+    """First pixels of the cells that a tile is made of."""
     steps = range(0, size_px, CELL_PX)
     return [(row + i, col + j) for i in steps for j in steps]
 

@@ -58,6 +58,7 @@ class Level:
 
     @property
     def whole(self) -> bool:
+        """Whether every cell is good."""
         return bool(self.valid.all())
 
 
@@ -314,14 +315,17 @@ def _deep(
 
 
 def _nearest_cell(start_px: int, least: int, most: int) -> int:
+    """The deep cell nearest to a pixel, within limits."""
     return max(least, min(round(start_px / DEEP_STRIDE_PX), most))
 
 
 def _stack(levels: list[Level]) -> Level:
+    """Windows of equal size as one batch."""
     return Level(torch.cat([level.values for level in levels]), torch.cat([level.valid for level in levels]))
 
 
 def _correlate_levels(template: Level, search: Level) -> Tensor:
+    """Correlate windows; with masks only where something is invalid, as masks cost time."""
     if template.whole and search.whole:
         return correlate(template.values, search.values)
     return correlate(template.values, search.values, template.valid, search.valid)

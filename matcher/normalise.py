@@ -49,5 +49,6 @@ def normalise(plane: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDArray
 
 
 def _box(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean over the neighbourhood of each pixel."""
     averaged: NDArray[np.float32] = uniform_filter(x, WINDOW_PX, mode="reflect")
     return averaged

@@ -185,6 +185,7 @@ class _Windows:
 
     @classmethod
     def of(cls, tiles: Sequence[Tile], shape: tuple[int, ...], factor: float) -> _Windows:
+        """Windows of tiles in an overview that is `factor` times coarser."""
         sizes = {tile.size_px for tile in tiles}
         if len(sizes) > 1:
             raise ValueError(f"tiles must be of one size, got {sorted(sizes)}")

@@ -119,6 +119,7 @@ def save_tensors(path: Path, network: nn.Module, *, facts: dict[str, str]) -> st
 
 
 def _write_safetensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, str]) -> str:
+    """Write tensors and the file of their sha256; return the sha256."""
     # One entry: safetensors writes several in any order, and equal weights would give different files.
     header = {"facts": json.dumps({"format": FORMAT, **facts}, sort_keys=True)}
     body = safetensors.torch.save(tensors, metadata=header)
@@ -130,4 +131,5 @@ def _write_safetensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict
 
 
 def _sidecar(path: Path) -> Path:
+    """File that holds the sha256 of a weights file."""
     return path.with_name(path.name + ".sha256")

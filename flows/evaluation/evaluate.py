@@ -45,10 +45,12 @@ class Evaluation:
 
     @property
     def places(self) -> list[str]:
+        """Place of each placement."""
         return [p.pair.place for p in self.placements]
 
     @property
     def sizes_px(self) -> list[int]:
+        """Side of each template, px."""
         return [p.tile.size_px for p in self.placements]
 
     def figures(self, mask: BoolArray | None = None) -> dict[str, float]:

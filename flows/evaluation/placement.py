@@ -144,6 +144,7 @@ def place_tiles(
 
 
 def _fitting_px(pair: BenchmarkPair, shape: tuple[int, int], search_px: int) -> int:
+    """Side of the largest template that fits a picture with its search."""
     size = min(min(shape) - 2 * search_px, LARGEST_PX)
     if size < SMALLEST_PX:
         raise BadInputError(
@@ -154,6 +155,7 @@ def _fitting_px(pair: BenchmarkPair, shape: tuple[int, int], search_px: int) -> 
 
 
 def _beyond(pair: BenchmarkPair, search_px: int) -> BadInputError:
+    """The error for a true offset that the search cannot reach."""
     return BadInputError(
         f"{pair.name}: its true offset ({pair.dx_px:g}, {pair.dy_px:g}) px lies beyond the search of "
         f"{search_px} px; give a larger --search-px"

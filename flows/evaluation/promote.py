@@ -180,11 +180,13 @@ def write_comparison(target: Path, tree: dict[str, Any]) -> Path:
 
 
 def _write_weights(path: Path, body: bytes, digest: str) -> None:
+    """Write weights and the file of their sha256."""
     _replace(path, body)
     _replace(path.with_name(path.name + ".sha256"), f"{digest}  {path.name}\n".encode())
 
 
 def _replace(path: Path, body: bytes) -> None:
+    """Write beside and rename, so that a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("wb") as file:

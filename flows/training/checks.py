@@ -90,6 +90,7 @@ def _check_promotion(settings: TrainSettings) -> None:
 
 
 def _holds_out(settings: TrainSettings) -> bool:
+    """Whether labelled places are held out."""
     return settings.labelled.hold_out_east_m is not None or bool(settings.labelled.hold_out_folders)
 
 

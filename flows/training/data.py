@@ -1,4 +1,4 @@
-"""What a training run learns from: labelled places, pictures and mined tiles, some of them held out."""
+"""The data of a training run: labelled places, some of them held out, pictures and mined tiles."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class TrainingData:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Places of each part."""
+        """Number of places of each part."""
         return {
             "labelled": sum(len(scene.centres_px) for scene in self.scenes),
             "held_out": sum(len(scene.centres_px) for scene in self.held_out),

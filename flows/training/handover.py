@@ -93,6 +93,7 @@ def _is_at(pair: BenchmarkPair, centres_px: FloatArray) -> bool:
 
 
 def _with_block(pair: BenchmarkPair) -> BenchmarkPair:
+    """The pair with its block of ground as its place."""
     if pair.tile is None:
         return pair
     return replace(

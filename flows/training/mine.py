@@ -163,6 +163,7 @@ def draw_keys(keys: Sequence[str], count: int, *, seed: int) -> list[str]:
 def _mine_or_say_why(
     pair: ScenePair, settings: Settings, rules: MiningRules, matcher: TileMatcher
 ) -> MinedTiles:
+    """Tiles of a pair; none, with the reason, where it cannot be used."""
     try:
         return mine_pair(pair, settings, rules, matcher)
     except BadInputError as problem:

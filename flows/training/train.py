@@ -243,4 +243,5 @@ def _calibrated(
 
 
 def _as_text(figures: dict[str, float]) -> dict[str, str]:
+    """Figures as the header of a weights file holds them."""
     return {name: f"{value:.4f}" for name, value in figures.items()}

@@ -41,6 +41,7 @@ class Change:
 
     @property
     def gain(self) -> float:
+        """Share of the new matcher less that of the old one."""
         return self.new - self.old
 
 

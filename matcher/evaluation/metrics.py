@@ -61,4 +61,5 @@ def error_metrics(error_px: NDArray[np.float64]) -> Metrics:
 
 
 def _mean(values: NDArray[np.float64] | NDArray[np.bool_]) -> float:
+    """Mean; NaN of nothing."""
     return float(values.mean()) if len(values) else float("nan")

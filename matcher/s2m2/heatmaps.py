@@ -175,6 +175,7 @@ def _peak(surface: Tensor, fine: Tensor, *, refined: bool) -> Tensor:
 def _product(
     heatmaps: S2M2Heatmaps, settings: S2M2Settings, upsampling: Literal["bilinear", "nearest"]
 ) -> Tensor:
+    """Upsampled deep x shallow, within 0..1."""
     deep, shallow = upsample_deep(heatmaps, settings, upsampling), heatmaps.shallow
     if settings.normalisation == "windowed_ncc":
         # Two opposite images (-1 and -1) must not multiply to a match: first from -1..1 to 0..1.

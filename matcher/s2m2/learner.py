@@ -153,6 +153,7 @@ class S2M2Learner:
     def _heatmaps(
         self, network: S2M2Network, optical: NDArray[np.float32], sar: NDArray[np.float32], device: str
     ) -> S2M2Heatmaps:
+        """Heatmaps of the middles of chips (B, 1, n, n), in bfloat16."""
         side = min(optical.shape[-1], self.template_px + 2 * self.search_px)
         with torch.autocast(device.partition(":")[0], dtype=torch.bfloat16):
             heatmaps: S2M2Heatmaps = network(
@@ -181,6 +182,7 @@ def middle(truth_px: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _middle_of(images: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """The middle square of images (..., n, n)."""
     start = (images.shape[-1] - side) // 2
     return np.ascontiguousarray(images[..., start : start + side, start : start + side])
 

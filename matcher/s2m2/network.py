@@ -69,6 +69,7 @@ class S2M2Network(nn.Module):
     def _level(
         self, optical: Tensor, sar: Tensor, module: FeatureEnhancement | None
     ) -> tuple[Tensor, list[FeatureParts]]:
+        """Heatmap of one level, and what the independence loss needs of it."""
         parts: list[FeatureParts] = []
         if module is not None:
             optical, sar, parts = enhance(module, optical, sar)
@@ -77,6 +78,7 @@ class S2M2Network(nn.Module):
 
     @staticmethod
     def _check(optical: Tensor, sar: Tensor) -> None:
+        """Refuse sides that do not fit each other."""
         n, m = optical.shape[-1], sar.shape[-1]
         square = optical.shape[-2] == n and sar.shape[-2] == m
         if not square or n % SIDE_MULTIPLE_PX or m % SIDE_MULTIPLE_PX or not 0 < m < n:

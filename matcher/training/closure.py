@@ -87,4 +87,5 @@ def measure_closure(
 def _moved_sar(
     plane: NDArray[np.floating], kind: Kind, *, shift_px: tuple[float, float]
 ) -> NDArray[np.float32]:
+    """Network input; a SAR plane is shifted first."""
     return locally_normalised(shifted(plane, shift_px) if kind is Kind.SAR else plane, kind)

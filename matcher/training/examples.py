@@ -1,4 +1,4 @@
-"""Held-out crops to look at: what is searched, and how probable each offset is to the network."""
+"""Held-out crops to look at: template, search area, and the probability of each offset."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from crosstie.types import Plane
 
 EXAMPLES = 4
-"""Crops that are looked at, at each evaluation the same."""
+"""Number of crops; the same ones at each evaluation."""
 
 SEED = 31_000
-"""Of the crops that are looked at."""
+"""Seed of the draw of these crops."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,4 +1,4 @@
-"""What a network measures on places it never learnt from, against their truth."""
+"""A network measured on places that it never learnt from."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from crosstie.matcher.training.samples import TrainingScene, draw_batch
 from crosstie.types import Kind
 
 CROPS_AT_ONCE = 8
+"""Crops of a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Draws:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MeasuredTiles:
-    """N tiles, each with what the matcher saw and how far off it was."""
+    """Evidence and error of N tiles."""
 
     evidence: NDArray[np.float64]
     """(N, 3) of `peak.find_peaks`"""
@@ -70,7 +71,7 @@ def measure(
 ) -> MeasuredTiles:
     """Match `batches` x 8 crops of `scenes`, known extra shifts included; the same draws for the same seed.
 
-    `unrelated` pairs each reference with the secondary of another crop: what the confidence must refuse.
+    `unrelated` pairs each reference with the secondary of another crop: such pairs must get no confidence.
     """
     columns: list[tuple[NDArray[np.float64], ...]] = []
     for i in range(batches):

@@ -178,6 +178,7 @@ class CrosstieLearner:
         weight: Tensor,
         rng: np.random.Generator,
     ) -> Tensor:
+        """Weighted mean loss over template sizes; templates without a known offset are left out."""
         total = torch.zeros((), device=truth_px.device)
         for size in self.sizes_px:
             similarity, target = place_and_correlate(
@@ -215,6 +216,7 @@ def _soft_cross_entropy(logit: Tensor, target: Tensor) -> Tensor:
 def _features(
     network: MatchingNetwork, optical: np.ndarray, sar: np.ndarray, device: str
 ) -> tuple[DenseFeatures, DenseFeatures]:
+    """Features of prepared optical and SAR crops."""
     # bfloat16 doubles the speed on CPUs and GPUs that know it; correlations stay in float32.
     with torch.autocast(device.partition(":")[0], dtype=torch.bfloat16):
         reference = network.features(to_tensor(optical, device), Kind.OPTICAL)

@@ -41,7 +41,8 @@ class Learner(Protocol):
     """What one configuration of the matcher brings to the loop: a network, and losses on it."""
 
     @property
-    def least_crop_px(self) -> int: ...
+    def least_crop_px(self) -> int:
+        """Smallest side of a labelled crop, px."""
 
     def build(self) -> Any:
         """A new network with random weights."""
@@ -49,9 +50,8 @@ class Learner(Protocol):
     def prepare(self, plane: NDArray[np.floating], kind: Kind) -> NDArray[np.float32]:
         """Network input (rows, cols) from luminance or dB, NaN where invalid."""
 
-    def labelled_loss(
-        self, network: Any, batch: CropBatch, rng: np.random.Generator, device: str
-    ) -> Tensor: ...
+    def labelled_loss(self, network: Any, batch: CropBatch, rng: np.random.Generator, device: str) -> Tensor:
+        """Loss of a batch whose offsets are known."""
 
     def unlabelled_loss(
         self, network: Any, teacher: Any, views: Views, rng: np.random.Generator, device: str
@@ -75,6 +75,8 @@ Observe = Callable[[int, dict[str, float], Any], None]
 
 @dataclass(frozen=True, slots=True)
 class _Step:
+    """Batches of one step."""
+
     number: int
     labelled: tuple[CropBatch, ...]
     unlabelled: tuple[Views, ...]
@@ -95,7 +97,7 @@ def train(
 ) -> Any:
     """Train and return the averaged network.
 
-    `folder` receives `checkpoint.pt` (to resume from; a run that finds one goes on with it), `log.csv` and
+    `folder` receives `checkpoint.pt` (a run that finds one resumes from it), `log.csv` and
     `plan.json`. On the CPU a resumed run ends with the same weights as an uninterrupted one.
 
     Parameters
@@ -104,7 +106,7 @@ def train(
         Places to learn from, and places never learnt from that the log is evaluated on; no `scenes` at all is
         allowed where `unlabelled` pairs and weights to start from are given.
     unlabelled : Sequence[UnlabelledScene]
-        Pairs whose offset nobody knows.
+        Pairs whose offset is unknown.
     start_from : dict[str, Tensor] | None
         Weights to go on from (state dict); random ones without.
     progress : Callable[[int, dict[str, float]], None] | None
@@ -286,6 +288,7 @@ def _steps(
 
 @torch.no_grad()
 def _update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the average a little towards the network."""
     for a, b in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
         if a.dtype.is_floating_point:
             a.lerp_(b, 1 - decay)

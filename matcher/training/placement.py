@@ -67,6 +67,7 @@ def place_and_correlate(
 def _correlate_window(
     reference: Tensor, secondary: Tensor, row: int, col: int, size: int, search: int
 ) -> Tensor:
+    """Correlate one template of each crop with its search area."""
     template = reference[..., row : row + size, col : col + size]
     side = size + 2 * search
     return correlate(template, secondary[..., row - search :, col - search :][..., :side, :side])

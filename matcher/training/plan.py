@@ -69,8 +69,10 @@ class TrainingPlan:
         return self.learning_rate * min(1.0, (step + 1) / 50, (self.steps - step) / fall)
 
     def unlabelled_weight_at(self, step: int) -> float:
+        """Weight of the loss on pseudo-labels at `step`."""
         return self.unlabelled_weight * min(1.0, max(0.0, (step - self.burn_in + 1) / 200))
 
     @property
     def draws(self) -> Draws:
+        """How labelled crops are drawn."""
         return Draws(self.crop_px, self.search_px, self.jitter_px)

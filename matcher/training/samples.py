@@ -116,6 +116,7 @@ def _try_sample(
     augmented: bool,
     prepare: Prepare,
 ) -> tuple[Plane, Plane, Plane] | None:
+    """One draw of `draw_sample`; None where the crop leaves the scene, or too little is valid or known."""
     rows, cols = scene.sar_db.shape
     full = crop_px + 2 * CROP_MARGIN_PX
     x, y = scene.centres_px[rng.integers(len(scene.centres_px))] + rng.uniform(-96, 96, 2)

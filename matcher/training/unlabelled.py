@@ -75,6 +75,7 @@ def _draw_views_of_one(
     jitter_px: int,
     prepare: Prepare,
 ) -> tuple[Plane, Plane, Plane, Plane, Plane]:
+    """Weak and strong view of one pair, and the known movement between them."""
     for _ in range(50):
         patch = _patch(scene, rng, side=crop_px + 2 * jitter_px)
         if patch is not None:

@@ -25,6 +25,8 @@ BEGUN: dict[str, object] = {"plan.burn_in": 0, "plan.learning_rate": TrainingPla
 
 
 class LabelledSettings(Group):
+    """Scenes whose true offsets are known."""
+
     scenes: tuple[Path, ...] = Field(
         default=(),
         description="Folders with s1_vh.tif, s2_tci.tif, truth_offsets.tif and tiles.csv, all in one CRS.",
@@ -46,6 +48,8 @@ class LabelledSettings(Group):
 
 
 class PictureSettings(Group):
+    """Aligned pictures without labels."""
+
     folders: tuple[Path, ...] = Field(
         default=(),
         description="Folders of aligned pictures without labels: s1/<date>_<place>.png and "
@@ -57,6 +61,8 @@ class PictureSettings(Group):
 
 
 class MineSettings(Group):
+    """Tiles from the pairs of a catalog."""
+
     catalog: str | None = Field(
         default=None,
         description="STAC catalog whose pairs are learnt from without labels: path or URL, as --catalog of "

@@ -52,9 +52,11 @@ def test_options_win_over_the_file(tmp_path: Path) -> None:
 
 def test_scenes_of_a_catalog_are_chosen_as_for_pairs(tmp_path: Path) -> None:
     chosen = "catalog: {max_cloud_pct: 20, bbox: [1, 2, 3, 4]}\npairing: {max_days: 3}\n"
+    chosen += "storage: {endpoint: 'http://127.0.0.1:9000', region: eu-central-1}\n"
     ours, theirs = load_train_settings(write(tmp_path, chosen)), load_settings(write(tmp_path, chosen))
-    assert (ours.catalog, ours.pairing) == (theirs.catalog, theirs.pairing)
+    assert (ours.catalog, ours.pairing, ours.storage) == (theirs.catalog, theirs.pairing, theirs.storage)
     assert theirs.catalog != Settings().catalog
+    assert theirs.storage != Settings().storage
 
 
 def test_what_starts_from_weights_needs_no_burn_in_unless_it_is_asked_for(tmp_path: Path) -> None:

@@ -230,6 +230,7 @@ def _write_outputs(
 
 
 def _refuse_unwritable(path: Path) -> None:
+    """Refuse a file that cannot be written, before anything is measured."""
     parent = next(folder for folder in path.absolute().parents if folder.exists())
     if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
         raise SettingsError(f"{path}: cannot be written; give the path of a file")
@@ -241,6 +242,7 @@ def _write_out(path: Path, body: str | bytes) -> None:
 
 
 def _print_evaluation(evaluation: Evaluation, facts: dict[str, object]) -> None:
+    """Print figures by size and by place, and a summary."""
     whole, places = evaluation.figures(), evaluation.sections(evaluation.places)
     by_size = evaluation.sections(evaluation.sizes_px)
     rows = [_figures_row("template", f"{n} px", by_size[n]) for n in sorted(by_size, key=int, reverse=True)]
@@ -275,6 +277,7 @@ def _figures_row(head: str, name: str, figures: dict[str, float]) -> dict[str, s
 
 
 def _print_comparison(comparison: Comparison) -> None:
+    """Print both matchers side by side, and the decision."""
     rows = [
         {
             "within": f"{change.threshold_px:g} px",
