@@ -20,11 +20,6 @@ if TYPE_CHECKING:
     from affine import Affine
 
 
-KEPT_DOMAINS = frozenset({None, "IMAGE_STRUCTURE"})
-"""Metadata that a VRT takes over from its source. Others can name files (`GEOLOCATION`, `OVERVIEWS`), which
-whoever opens the VRT would follow, or lay the pixels elsewhere (`RPC`)."""
-
-
 def place_of(
     href: str, storage: S3Options = FROM_ENVIRONMENT, *, drivers: tuple[str, ...] = IMAGE_DRIVERS
 ) -> Georeference:
@@ -101,10 +96,6 @@ def _described(href: str, storage: S3Options, drivers: tuple[str, ...]) -> ET.El
                 name = str((Path(folder) / name).resolve())
             source.text = shown_name(name)
             source.set("relativeToVRT", "0")
-    for parent in [root, *root.iter("VRTRasterBand")]:
-        for metadata in parent.findall("Metadata"):
-            if metadata.get("domain") not in KEPT_DOMAINS:
-                parent.remove(metadata)
     return root
 
 

@@ -17,6 +17,7 @@ from rasterio.io import DatasetReader
 from rasterio.session import DummySession, Session
 
 from crosstie.errors import CatalogError, UnreadableRasterError
+from crosstie.io.raster import jpeg2000
 from crosstie.io.raster.untrusted import refuse_untrusted
 from crosstie.io.storage.href import public_href
 from crosstie.io.storage.href_policy import is_url, resolve_href
@@ -201,13 +202,24 @@ class _Access(Session):  # type: ignore[misc]  # rasterio has no types
 def _open(href: str, drivers: tuple[str, ...]) -> DatasetReader:
     # `rasterio.open` takes one driver only; the class takes an allow-list.
     if not is_url(href):
-        return DatasetReader(href, driver=list(drivers))
+        return _reader(href, drivers)
     path = re.sub(r"^(?=https?:)", "/vsicurl/", re.sub(r"^s3://", "/vsis3/", href))
     try:
-        return DatasetReader(f"{CACHED}{path}", driver=list(drivers))
+        return _reader(f"{CACHED}{path}", drivers)
     except RasterioError:
         _forget(path, drivers)
-        return DatasetReader(f"{CACHED}{path}", driver=list(drivers))
+        return _reader(f"{CACHED}{path}", drivers)
+
+
+def _reader(path: str, drivers: tuple[str, ...]) -> DatasetReader:
+    """Let GDAL open a file; JPEG 2000 only once its claims are checked, for opening alone fills memory."""
+    try:
+        return DatasetReader(path, driver=[driver for driver in drivers if driver != jpeg2000.DRIVER])
+    except RasterioError:
+        if jpeg2000.DRIVER not in drivers or not jpeg2000.is_jpeg2000(path):
+            raise
+    jpeg2000.refuse_greedy(path, shown_name(path))
+    return DatasetReader(path, driver=[jpeg2000.DRIVER])
 
 
 def _forget(path: str, drivers: tuple[str, ...]) -> None:
@@ -218,7 +230,7 @@ def _forget(path: str, drivers: tuple[str, ...]) -> None:
     RasterioError : the server's reason, where there is one
     """
     with rasterio.Env(session=DummySession(), CPL_VSIL_CURL_NON_CACHED=path):
-        DatasetReader(path, driver=list(drivers)).close()
+        _reader(path, drivers).close()
 
 
 def _next_step(cause: str, drivers: tuple[str, ...]) -> str:

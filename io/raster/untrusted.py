@@ -30,7 +30,7 @@ decoded for a plan: at 2**31, empty ones take 3 s."""
 MAX_DIRECTORIES = 64
 """Images in a TIFF: an overview and its mask for each halving of the longest side need 36."""
 
-POINTERS = ("OVERVIEWS", "ProxyOverviewRequest", "GEOLOCATION")
+POINTERS = ("OVERVIEWS", "GEOLOCATION")
 """Metadata domains that name further files, which GDAL opens with any driver: overviews, and coordinates."""
 
 GRID_FILES = re.compile(r"(?:nadgrids|geoidgrids)=(?!@null\b)|PROJ4_GRIDS|PARAMETERFILE", re.IGNORECASE)
@@ -66,6 +66,10 @@ def refuse_untrusted(raster: DatasetReader, *, name: str, drivers: tuple[str, ..
     if raster.driver == "GTiff":
         for further in _directories(raster, name):
             _refuse_size(further, name)
+    # GDAL takes overviews from within a directory, too (SubIFD): 30 at most, and none by number.
+    for level in range(len(raster.overviews(1))):
+        with DatasetReader(raster.name, driver=[raster.driver], overview_level=level) as overview:
+            _refuse_size(overview, name)
 
 
 def _refuse_size(raster: DatasetReader, name: str) -> None:
@@ -92,7 +96,7 @@ def _refuse_beyond(name: str, what: str, value: int, limit: int) -> None:
 
 
 def _directories(raster: DatasetReader, name: str) -> Iterator[DatasetReader]:
-    """Open each further image of a TIFF: overviews and masks have sizes and blocks of their own."""
+    """Open each further image of a TIFF: nothing else tells the size and blocks of a mask."""
     for number in range(2, MAX_DIRECTORIES + 2):
         try:
             with warnings.catch_warnings():
