@@ -1,0 +1,340 @@
+"""Identity -> translation -> affine -> field: the rung for relief, which no affine follows.
+
+A smooth field of offsets with the affine as its trend. It is offered only where tiles that it has not seen
+say that it is better than the affine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from scipy.ndimage import map_coordinates
+from scipy.spatial import cKDTree
+
+from crosstie.estimation.field_settings import FieldSettings
+from crosstie.estimation.field_surroundings import Surroundings, smooth_step
+from crosstie.estimation.field_validation import (
+    TRUSTED,
+    Choice,
+    Gain,
+    HeldOut,
+    choose,
+    gain,
+    reweighted,
+    typical_z2,
+)
+from crosstie.estimation.kriging import Covariance, Samples, neighbours, predict
+from crosstie.grid import px_to_m
+from crosstie.types import Error, VerdictCode
+
+if TYPE_CHECKING:
+    from crosstie.types import AffineCorrection, BoolArray, Estimate, FloatArray, TiePoints
+
+DEFAULTS = FieldSettings()
+
+
+class FieldReason(StrEnum):
+    """Why a field is offered or not, one sentence each (`.sentence`)."""
+
+    BETTER = "better"
+    NOT_BETTER_THAN_AFFINE = "not_better_than_affine"
+    TOO_FEW_TIE_POINTS = "too_few_tie_points"
+    PAIR_UNRELIABLE = "pair_unreliable"
+
+    @property
+    def sentence(self) -> str:
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    FieldReason.BETTER: "Tiles that the field has not seen lie closer to it than to the affine.",
+    FieldReason.NOT_BETTER_THAN_AFFINE: "Tiles that it has not seen lie no closer to a field than to the affine.",
+    FieldReason.TOO_FEW_TIE_POINTS: "Too few tiles gave an offset to tell relief from noise.",
+    FieldReason.PAIR_UNRELIABLE: "The pair is unreliable: nothing is built on its tie points.",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DisplacementField:
+    """Offsets at the nodes of a coarse grid: one node a stride, at the centre of its cell.
+
+    The secondary sampled at (x + dx, y + dy) shows what the reference shows at (x, y). NaN where nothing is
+    known; there the affine is all there is.
+    """
+
+    grid: GeoBox
+    """The nodes; it begins where the common grid begins."""
+    dx_m: FloatArray
+    """(rows, cols) along the x axis of the map, metres."""
+    dy_m: FloatArray
+    """(rows, cols) along the y axis of the map, metres."""
+    sigma_m: FloatArray
+    """(rows, cols) standard deviation per axis, metres."""
+
+    def __post_init__(self) -> None:
+        for name in ("dx_m", "dy_m", "sigma_m"):
+            if getattr(self, name).shape != self.grid.shape:
+                raise ValueError(
+                    f"{name} must have the shape of the grid, {tuple(self.grid.shape)}, "
+                    f"got {getattr(self, name).shape}"
+                )
+
+    def at(self, xy_m: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Sample the field between its nodes, bilinearly.
+
+        Parameters
+        ----------
+        xy_m : (N, 2) reference positions, map coordinates
+
+        Returns
+        -------
+        (N, 2) offset and (N,) sigma, metres; NaN outside the grid or next to a node that is NaN
+        """
+        col, row = ~self.grid.affine @ (xy_m[:, 0], xy_m[:, 1])
+        rows, cols = self.grid.shape
+        outside = (row < 0) | (row > rows) | (col < 0) | (col > cols)
+        # The outermost half cell has nodes on one side only: it takes the value of the nearest.
+        place = np.stack([np.clip(row - 0.5, 0, rows - 1), np.clip(col - 0.5, 0, cols - 1)])
+        dx, dy, sigma = (
+            np.where(outside, np.nan, map_coordinates(band, place, order=1, mode="nearest"))
+            for band in (self.dx_m, self.dy_m, self.sigma_m)
+        )
+        return np.stack([dx, dy], axis=1), sigma
+
+
+@dataclass(frozen=True, slots=True)
+class FieldReport:
+    """What became of the field, in numbers; NaN where it was not computed."""
+
+    offered: bool
+    reason: FieldReason
+    used: int = 0
+    """Tie points that the field trusts."""
+    coverage: float = 0.0
+    """Share of the scene's nodes where the field stands and is more than the affine, 0..1."""
+    error_affine: Error = Error(float("nan"), float("nan"))
+    """Of the affine at tiles, over the tie points used: their noise is in it."""
+    error_held_out: Error = Error(float("nan"), float("nan"))
+    """Of the field at tiles it has not seen, over the tie points used. A tile's neighbours are away with it,
+    and its own noise is in it: the field is better than that where there are tiles."""
+    error_after: Error = Error(float("nan"), float("nan"))
+    """Of the field where it stands: its own sigma, scaled until held-out tiles bear it out."""
+    length_m: float = float("nan")
+    """Correlation length of the relief that was chosen, metres."""
+    noise_m: float = float("nan")
+    """Standard deviation of a tie point's noise per axis that was chosen with it, metres."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FieldFit:
+    """The field, if one is offered, and why."""
+
+    field: DisplacementField | None
+    report: FieldReport
+    used: BoolArray
+    """(N,) tie points that the field trusts; more than the affine's where relief is strong."""
+
+
+def fit_field(
+    points: TiePoints,
+    estimate: Estimate,
+    grid: GeoBox,
+    *,
+    tile_px: int,
+    stride_px: int,
+    settings: FieldSettings = DEFAULTS,
+) -> FieldFit:
+    """Fit a displacement field to the tie points of a pair, or say why there is none.
+
+    Parameters
+    ----------
+    points : N tie points, those that the affine did not use as well: relief may exceed its threshold
+    estimate : of the same points; `fitted` is the trend
+    grid : the common grid, whose pixels `points.row` and `points.col` count
+    tile_px, stride_px : edge of the tiles and distance from one to the next, pixels
+    settings : the limits
+
+    Returns
+    -------
+    FieldFit
+        The same points give the same field, whatever their order.
+
+    Raises
+    ------
+    ValueError : tile or stride not positive
+    """
+    if not (tile_px > 0 and stride_px > 0):
+        raise ValueError(f"tile_px and stride_px must be positive, got {tile_px} and {stride_px}")
+    nothing = np.zeros(len(points), np.bool_)
+    if estimate.verdict.code is VerdictCode.UNRELIABLE:
+        return FieldFit(None, FieldReport(False, FieldReason.PAIR_UNRELIABLE), nothing)
+    index = _candidates(points, settings)
+    if len(index) < settings.min_points:
+        return FieldFit(None, FieldReport(False, FieldReason.TOO_FEW_TIE_POINTS), nothing)
+    pixel_m = float(grid.affine.a)
+    samples = _samples(points, index, estimate.fitted, pixel_m=pixel_m, tile_px=tile_px)
+    model = _model(samples, tile_px=tile_px, settings=settings)
+    found = gain(model.samples, model.held, tile_px=tile_px, sigmas=settings.truncate_sigmas)
+    used = nothing.copy()
+    used[index[model.trusted]] = True
+    if not _is_better(found, settings) or model.trusted.sum() < settings.min_points:
+        report = _report(model, FieldReason.NOT_BETTER_THAN_AFFINE, pixel_m)
+        return FieldFit(None, report, used)
+    nodes = _nodes(grid, stride_px)
+    surface = _surface(model, nodes, tile_px=tile_px, stride_px=stride_px, settings=settings)
+    field = _field(surface, nodes, estimate.fitted, pixel_m=pixel_m)
+    return FieldFit(field, _report(model, FieldReason.BETTER, pixel_m, surface), used)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Model:
+    """Smoothness, trusted samples, and what held-out tiles say of them."""
+
+    samples: Samples
+    held: HeldOut
+    choice: Choice
+
+    @property
+    def covariance(self) -> Covariance:
+        return self.choice.covariance
+
+    @property
+    def trusted(self) -> BoolArray:
+        return np.asarray(self.samples.weight >= TRUSTED)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Surface:
+    """Relief at the nodes, px; NaN where nothing is known."""
+
+    relief_px: FloatArray
+    """(M, 2)"""
+    sigma_px: FloatArray
+    """(M,) per axis"""
+    stands: BoolArray
+    """(M,) where it is more than the affine, and tiles lie next to it."""
+
+
+def _candidates(points: TiePoints, settings: FieldSettings) -> np.ndarray:
+    """Points that may speak, in an order that does not depend on the caller's."""
+    finite = np.isfinite(points.xy_m).all(axis=1) & np.isfinite(points.offset_m).all(axis=1)
+    speaks = finite & (np.nan_to_num(points.confidence) >= settings.min_confidence)
+    order = np.lexsort((*points.offset_m.T[::-1], points.col, points.row))
+    return order[speaks[order]]
+
+
+def trend_offset(trend: AffineCorrection, xy_m: FloatArray) -> FloatArray:
+    """Offset (N, 2) that an affine sees at reference positions (N, 2), metres."""
+    a, b, c, d, e, f = trend.affine
+    # Around the first point: the sum with a northing would round the offset.
+    linear, origin = np.array([[a, b], [d, e]]), xy_m[:1].mean(axis=0)
+    shift = linear @ origin + np.array([c, f]) - origin
+    offset: FloatArray = np.linalg.solve(linear, (xy_m - origin - shift).T).T - (xy_m - origin)
+    return offset
+
+
+def _samples(
+    points: TiePoints, index: np.ndarray, trend: AffineCorrection, *, pixel_m: float, tile_px: int
+) -> Samples:
+    corner = np.stack([points.col[index], points.row[index]], axis=1)
+    left = points.offset_m[index] - trend_offset(trend, points.xy_m[index])
+    return Samples(corner + tile_px / 2, left / pixel_m, np.clip(points.confidence[index], 0.05, 1.0))
+
+
+def _model(samples: Samples, *, tile_px: int, settings: FieldSettings) -> _Model:
+    """Trust, smoothness, trust again: each depends on the other, and twice is enough."""
+    apart = neighbours(samples, samples.centre_px, apart_px=tile_px)
+    start = Covariance(length_px=4.0 * tile_px, noise=0.02, tile_px=tile_px)
+    samples, _ = reweighted(samples, apart, start, rounds=3)
+    rng = np.random.default_rng(settings.seed)
+    choice = choose(samples, apart, tile_px=tile_px, most=settings.choose_points, rng=rng)
+    samples, held = reweighted(samples, apart, choice.covariance, rounds=2)
+    return _Model(samples, held, choice)
+
+
+def _is_better(found: Gain, settings: FieldSettings) -> bool:
+    saved = 1 - np.sqrt(found.field_px2 / max(found.affine_px2, 1e-12))
+    significant = found.px2 > settings.min_standard_errors * found.standard_error_px2
+    return bool(significant and saved >= settings.min_gain)
+
+
+def _nodes(grid: GeoBox, stride_px: int) -> GeoBox:
+    """One cell a stride; the last may stick out of the grid."""
+    rows, cols = (-(-length // stride_px) for length in grid.shape)
+    return GeoBox((rows, cols), grid.affine @ Affine.scale(stride_px), grid.crs)
+
+
+def _node_px(nodes: GeoBox) -> FloatArray:
+    """(rows * cols, 2) centres of the cells, in cells."""
+    row, col = np.indices(nodes.shape).reshape(2, -1)
+    return np.stack([col + 0.5, row + 0.5], axis=1)
+
+
+def _surface(
+    model: _Model, nodes: GeoBox, *, tile_px: int, stride_px: int, settings: FieldSettings
+) -> _Surface:
+    at_px = _node_px(nodes) * stride_px
+    samples, held = model.samples, model.held
+    distance, _ = cKDTree(samples.centre_px[model.trusted]).query(at_px)
+    known = distance <= settings.reach_tiles * tile_px
+    relief, sigma = np.full((len(at_px), 2), np.nan), np.full(len(at_px), np.nan)
+    stands = np.zeros(len(at_px), np.bool_)
+    around = Surroundings.of(
+        samples, held, shape=tuple(nodes.shape), stride_px=stride_px, window_px=settings.smooth_tiles * tile_px
+    )
+    near = neighbours(samples, at_px[known])
+    raw, variance = predict(samples, at_px[known], near, model.covariance)
+    fade = 1 - smooth_step(distance[known], tile_px, settings.reach_tiles * tile_px)
+    kept = fade * around.share.ravel()[known]
+    spread = held.amplitude_px2 * np.maximum(around.z2.ravel()[known], typical_z2(held)) / 2
+    relief[known] = kept[:, None] * raw
+    # What was taken back may be there all the same: half its square is its share per axis.
+    back2 = ((1 - kept) ** 2) * (raw**2).sum(axis=1) / 2
+    sigma[known] = np.sqrt(spread * variance + back2)
+    stands[known] = (distance[known] <= tile_px) & (kept > 0.5)
+    return _Surface(relief, sigma, stands)
+
+
+def _field(surface: _Surface, nodes: GeoBox, trend: AffineCorrection, *, pixel_m: float) -> DisplacementField:
+    xy_m = px_to_m(nodes, _node_px(nodes))
+    offset = trend_offset(trend, xy_m) + surface.relief_px * pixel_m
+    dx, dy = (band.reshape(nodes.shape) for band in offset.T)
+    return DisplacementField(nodes, dx, dy, surface.sigma_px.reshape(nodes.shape) * pixel_m)
+
+
+def _report(
+    model: _Model, reason: FieldReason, pixel_m: float, surface: _Surface | None = None
+) -> FieldReport:
+    trusted = model.trusted
+    before = _error(model.samples.offset_px[trusted], pixel_m)
+    held = _error(model.held.left_px[trusted], pixel_m)
+    after, coverage = Error(float("nan"), float("nan")), 0.0
+    if surface is not None and surface.stands.any():
+        rmse_m = float(np.sqrt(2 * (surface.sigma_px[surface.stands] ** 2).mean())) * pixel_m
+        # Nine in ten: the tails are those that held-out tiles show.
+        after = Error(rmse_m, rmse_m * held.ce90_m / max(held.rmse_m, 1e-9))
+        coverage = float(surface.stands.mean())
+    noise2 = model.held.amplitude_px2 * model.covariance.noise
+    return FieldReport(
+        offered=reason is FieldReason.BETTER,
+        reason=reason,
+        used=int(trusted.sum()),
+        coverage=coverage,
+        error_affine=before,
+        error_held_out=held,
+        error_after=after,
+        length_m=model.covariance.length_px * pixel_m,
+        noise_m=float(np.sqrt(noise2)) * pixel_m,
+    )
+
+
+def _error(left_px: FloatArray, pixel_m: float) -> Error:
+    if len(left_px) == 0:
+        return Error(float("nan"), float("nan"))
+    length = np.hypot(left_px[:, 0], left_px[:, 1])
+    return Error(float(np.sqrt((length**2).mean())) * pixel_m, float(np.quantile(length, 0.9)) * pixel_m)
