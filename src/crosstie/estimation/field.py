@@ -26,7 +26,6 @@ from crosstie.estimation.field_validation import (
     choose,
     gain,
     reweighted,
-    typical_z2,
 )
 from crosstie.estimation.kriging import Covariance, Samples, neighbours, predict
 from crosstie.grid import px_to_m
@@ -36,6 +35,10 @@ if TYPE_CHECKING:
     from crosstie.types import AffineCorrection, BoolArray, Estimate, FloatArray, TiePoints
 
 DEFAULTS = FieldSettings()
+
+WITHIN_TILE = 1 / 3
+"""Variance of the relief within a tile, of which a tie point is the mean, as a share of what relief adds
+across the gap of a held-out tile: that of simulated land with a Hurst exponent of 0.8 to 1."""
 
 
 class FieldReason(StrEnum):
@@ -97,7 +100,7 @@ class DisplacementField:
         """
         col, row = ~self.grid.affine @ (xy_m[:, 0], xy_m[:, 1])
         rows, cols = self.grid.shape
-        outside = (row < 0) | (row > rows) | (col < 0) | (col > cols)
+        outside = (np.minimum(row, col) < -1e-6) | (row > rows + 1e-6) | (col > cols + 1e-6)
         # The outermost half cell has nodes on one side only: it takes the value of the nearest.
         place = np.stack([np.clip(row - 0.5, 0, rows - 1), np.clip(col - 0.5, 0, cols - 1)])
         dx, dy, sigma = (
@@ -123,7 +126,8 @@ class FieldReport:
     """Of the field at tiles it has not seen, over the tie points used. A tile's neighbours are away with it,
     and its own noise is in it: the field is better than that where there are tiles."""
     error_after: Error = Error(float("nan"), float("nan"))
-    """Of the field where it stands: its own sigma, scaled until held-out tiles bear it out."""
+    """Of the field where it stands, as held-out tiles tell it: their error, wrong matches aside, and the relief
+    within a tile, which no tie point shows. The root mean square of its sigma."""
     length_m: float = float("nan")
     """Correlation length of the relief that was chosen, metres."""
     noise_m: float = float("nan")
@@ -291,7 +295,11 @@ def _surface(
     raw, variance = predict(samples, at_px[known], near, model.covariance)
     fade = 1 - smooth_step(distance[known], tile_px, settings.reach_tiles * tile_px)
     kept = fade * around.share.ravel()[known]
-    spread = held.amplitude_px2 * np.maximum(around.z2.ravel()[known], typical_z2(held)) / 2
+    # Next to a tile kriging promises more than held-out tiles can bear out: it is taken at their word, and
+    # its own variance counts only where it is larger, away from the points.
+    gap = float(held.variance.mean()) - model.covariance.noise
+    variance = (1 + WITHIN_TILE) * np.maximum(variance, gap) + model.covariance.noise
+    spread = held.amplitude_px2 * around.z2.ravel()[known] / 2
     relief[known] = kept[:, None] * raw
     # What was taken back may be there all the same: half its square is its share per axis.
     back2 = ((1 - kept) ** 2) * (raw**2).sum(axis=1) / 2

@@ -26,7 +26,7 @@ class FieldSettings:
     """Distance from the nearest point that is used at which the field has faded to the affine, tiles."""
     smooth_tiles: float = 1.5
     """Standard deviation of the window in which field and affine are compared, tiles."""
-    choose_points: int = 1500
+    choose_points: int = 1000
     """Held-out tiles that choose the smoothness; more of them choose the same."""
     seed: int = 0
     """Of the draw of those, so that a run can be repeated."""

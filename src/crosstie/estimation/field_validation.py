@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crosstie.estimation.fit import SIGMA_FLOOR_PX
-from crosstie.estimation.kriging import Covariance, Samples, predict
+from crosstie.estimation.kriging import Covariance, Layout, Samples, predict, solve
 from crosstie.estimation.select import cell_index
 
 if TYPE_CHECKING:
@@ -65,13 +65,14 @@ class HeldOut:
         return score
 
 
-def hold_out(
-    samples: Samples, which: NDArray[np.int64], apart: NDArray[np.int64], covariance: Covariance
-) -> HeldOut:
-    """Predict the samples `which` (M,) from the neighbours `apart` (M, k), which share no pixel with them."""
-    relief, gap = predict(samples, samples.centre_px[which], apart, covariance)
-    left = samples.offset_px[which] - relief
-    variance = gap + covariance.noise
+def hold_out(samples: Samples, apart: NDArray[np.int64], covariance: Covariance) -> HeldOut:
+    """Predict all samples from neighbours `apart` (N, k), which share no pixel with them."""
+    relief, gap = predict(samples, samples.centre_px, apart, covariance)
+    return _held_out(samples.offset_px, relief, gap + covariance.noise)
+
+
+def _held_out(measured_px: FloatArray, relief: FloatArray, variance: FloatArray) -> HeldOut:
+    left = measured_px - relief
     typical = float(np.median((left**2).sum(axis=1) / variance)) / CHI2_MEDIAN
     return HeldOut(relief, left, variance, max(typical, SIGMA_FLOOR_PX**2))
 
@@ -85,12 +86,11 @@ def reweighted(
     ----------
     Lange, Little & Taylor (1989), Robust statistical modeling using the t distribution.
     """
-    everyone = np.arange(len(samples))
-    held = hold_out(samples, everyone, apart, covariance)
+    held = hold_out(samples, apart, covariance)
     for _ in range(rounds):
         weight = (FREEDOM + 2) / (FREEDOM + held.z2)
         samples = samples.trusted(np.clip(weight, LEAST_WEIGHT, 1.0))
-        held = hold_out(samples, everyone, apart, covariance)
+        held = hold_out(samples, apart, covariance)
     return samples, held
 
 
@@ -119,7 +119,11 @@ def choose(
     which = np.sort(rng.permutation(len(samples))[:most])
     block = cell_index(samples.centre_px[which].astype(np.int64), edge_px=2 * tile_px)
     tried = [Covariance(length * tile_px, noise, tile_px) for length in LENGTHS_TILES for noise in NOISES]
-    held = [hold_out(samples, which, apart[which], covariance) for covariance in tried]
+    layout = Layout.of(samples, samples.centre_px[which], apart[which], tile_px=tile_px)
+    held = []
+    for covariance in tried:
+        relief, gap = solve(layout, samples, covariance)
+        held.append(_held_out(samples.offset_px[which], relief, gap + covariance.noise))
     score = np.array([h.log_score for h in held])
     best = int(score.mean(axis=1).argmax())
     equal = [

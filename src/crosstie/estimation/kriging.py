@@ -51,12 +51,6 @@ class Covariance:
         correlation: FloatArray = (1 + d) * np.exp(-d)
         return correlation
 
-    def common_noise(self, apart_px: FloatArray) -> FloatArray:
-        """Correlation of the noise of two tiles: the share of their pixels that is common; (..., 2) px."""
-        common = np.maximum(1 - np.abs(apart_px) / self.tile_px, 0)
-        correlation: FloatArray = (1 - OWN_NOISE) * common[..., 0] * common[..., 1]
-        return correlation
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
@@ -110,6 +104,40 @@ def _apart(
     return np.asarray(index, np.int64)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """Where places and their neighbours lie: what stays when smoothness and trust change."""
+
+    index: NDArray[np.int64]
+    """(M, k) neighbours; N stands for none."""
+    missing: BoolArray
+    """(M, k)"""
+    apart_px: FloatArray
+    """(M, k, k) distances between neighbours."""
+    common: FloatArray
+    """(M, k, k) correlation of their noise."""
+    to_px: FloatArray
+    """(M, k) distances from the place."""
+
+    @classmethod
+    def of(
+        cls, samples: Samples, at_px: FloatArray, neighbour: NDArray[np.int64], *, tile_px: int
+    ) -> Self:
+        """Lay out places (M, 2), px, and their neighbours (M, k)."""
+        # A neighbour that is missing lies infinitely far away.
+        place = np.vstack([samples.centre_px, [[1e9, 1e9]]])[neighbour]
+        apart = np.abs(place[:, :, None] - place[:, None, :])
+        overlap = np.maximum(1 - apart / tile_px, 0).prod(axis=3)
+        to = place - at_px[:, None]
+        return cls(
+            index=neighbour,
+            missing=neighbour == len(samples),
+            apart_px=np.hypot(apart[..., 0], apart[..., 1]),
+            common=(1 - OWN_NOISE) * overlap,
+            to_px=np.hypot(to[..., 0], to[..., 1]),
+        )
+
+
 def predict(
     samples: Samples, at_px: FloatArray, neighbour: NDArray[np.int64], covariance: Covariance
 ) -> tuple[FloatArray, FloatArray]:
@@ -126,25 +154,23 @@ def predict(
     -------
     (M, 2) relief, px, and (M,) its error variance per axis in units of the relief's variance, 0 to 1
     """
-    # Number N, "no neighbour", is a sample that is infinitely far away and says nothing.
-    centre = np.vstack([samples.centre_px, [[1e9, 1e9]]])
-    offset = np.vstack([samples.offset_px, [[0.0, 0.0]]])
-    noise = np.sqrt(covariance.noise / np.append(samples.weight, 1.0))
     relief, variance = np.empty((len(at_px), 2)), np.empty(len(at_px))
     for start in range(0, len(at_px), CHUNK):
         part = slice(start, start + CHUNK)
-        index = neighbour[part]
-        place = centre[index]
-        missing: BoolArray = index == len(samples)
-        apart = place[:, :, None] - place[:, None, :]
-        own = noise[index]
-        matrix = covariance.relief(np.hypot(apart[..., 0], apart[..., 1]))
-        matrix += own[:, :, None] * own[:, None, :] * covariance.common_noise(apart)
-        diagonal = np.arange(index.shape[1])
-        matrix[:, diagonal, diagonal] += OWN_NOISE * own**2 + 1e-8 + 1e3 * missing
-        to = place - at_px[part, None]
-        towards = np.where(missing, 0.0, covariance.relief(np.hypot(to[..., 0], to[..., 1])))
-        share = np.linalg.solve(matrix, towards[:, :, None])[:, :, 0]
-        relief[part] = np.einsum("mk,mka->ma", share, offset[index])
-        variance[part] = 1 - (share * towards).sum(axis=1)
-    return relief, np.clip(variance, 0.0, 1.0)
+        layout = Layout.of(samples, at_px[part], neighbour[part], tile_px=covariance.tile_px)
+        relief[part], variance[part] = solve(layout, samples, covariance)
+    return relief, variance
+
+
+def solve(layout: Layout, samples: Samples, covariance: Covariance) -> tuple[FloatArray, FloatArray]:
+    """`predict` for places that are laid out."""
+    own = np.sqrt(covariance.noise / np.append(samples.weight, 1.0))[layout.index]
+    matrix = covariance.relief(layout.apart_px)
+    matrix += own[:, :, None] * own[:, None, :] * layout.common
+    diagonal = np.arange(own.shape[1])
+    matrix[:, diagonal, diagonal] += OWN_NOISE * own**2 + 1e-8 + 1e3 * layout.missing
+    towards = np.where(layout.missing, 0.0, covariance.relief(layout.to_px))
+    share = np.linalg.solve(matrix, towards[:, :, None])[:, :, 0]
+    offset = np.vstack([samples.offset_px, [[0.0, 0.0]]])[layout.index]
+    relief: FloatArray = np.einsum("mk,mka->ma", share, offset)
+    return relief, np.clip(1 - (share * towards).sum(axis=1), 0.0, 1.0)
