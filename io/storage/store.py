@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -44,6 +46,16 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file that was put into a store."""
+
+    url: str
+    size_bytes: int
+    sha256: str
+    """Hex digits."""
+
+
+@dataclass(frozen=True, slots=True)
 class Store:
     """A root under which products live; keys are relative, with `/` between their parts."""
 
@@ -72,6 +84,48 @@ class Store:
         with self._as_store_error(f"write {key}"):
             large = len(data) > MULTIPART_BYTES
             obstore.put(self._objects(make=True), key, data, use_multipart=large, chunk_size=MULTIPART_BYTES)
+
+    @contextmanager
+    def scratch(self, key: str) -> Iterator[Path]:
+        """Folder in which a large file is made before `put_file` puts it there; gone when the block ends.
+
+        On a disk it lies beside the file's place, so that no bytes are copied; else among temporary files.
+
+        Raises
+        ------
+        StoreError : the folder cannot be made
+        """
+        parent = None if self._folder is None else (self._folder / key).parent
+        with self._as_store_error(f"make a folder for {key}"):
+            if parent is not None:
+                parent.mkdir(parents=True, exist_ok=True)
+            folder = TemporaryDirectory(prefix=".crosstie-", dir=parent)
+        with folder as name:
+            yield Path(name)
+
+    def put_file(self, key: str, path: Path) -> StoredFile:
+        """Write a file whole or not at all; replaces an older one. On a disk `path` itself is moved there.
+
+        Raises
+        ------
+        StoreError : the root cannot be written
+        """
+        with self._as_store_error(f"write {key}"):
+            with path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            size_bytes = path.stat().st_size
+            if self._folder is not None:
+                path.replace(self._folder / key)
+            else:
+                obstore.put(
+                    self._objects(),
+                    key,
+                    path,
+                    use_multipart=True,
+                    chunk_size=MULTIPART_BYTES,
+                    max_concurrency=4,
+                )
+        return StoredFile(self.url_of(key), size_bytes, sha256)
 
     def create(self, key: str, data: bytes) -> bool:
         """Write an object that must not exist yet; of many who try at once exactly one gets True.
