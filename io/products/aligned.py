@@ -168,7 +168,7 @@ def aligned_dataarray(
     pixels = da.map_blocks(  # type: ignore[no-untyped-call]
         chunk, chunks=chunks, dtype=plan.dtype, meta=np.zeros((0, 0, 0), plan.dtype)
     )
-    array = wrap_xr(pixels, grid, axis=1, always_yx=True, nodata=plan.fill)
+    array = wrap_xr(pixels, grid, axis=1, always_yx=True, nodata=plan.fill).rename(time="band")
     if any(names):
         array = array.assign_coords(band=[name or str(n) for n, name in enumerate(names, start=1)])
     return array

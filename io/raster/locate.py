@@ -12,6 +12,11 @@ from rasterio.transform import GCPTransformer
 from crosstie.io.raster.resample import apply
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from affine import Affine
+    from rasterio.control import GroundControlPoint
+
     from crosstie.io.raster.georeference import Georeference
     from crosstie.io.raster.resample import Locate
     from crosstie.types import FloatArray
@@ -24,15 +29,26 @@ def locator(place: Georeference, crs: str) -> Locate:
     """
     own, other = CRS(place.crs), CRS(crs)
     project = None if own == other else Transformer.from_crs(other.proj, own.proj, always_xy=True)
-    inverse = None if place.transform is None else ~place.transform
-    by_gcps = GCPTransformer(list(place.gcps)) if inverse is None else None
+    into = _by_transform(place.transform) if place.transform is not None else _by_gcps(place.gcps)
+    if project is None:
+        return into
 
     def locate(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
-        if project is not None:
-            x, y = project.transform(x, y)
-        if inverse is not None:
-            return apply(inverse, x, y)
-        rows, cols = by_gcps.rowcol(x, y, op=_as_is)
+        return into(*project.transform(x, y))
+
+    return locate
+
+
+def _by_transform(transform: Affine) -> Locate:
+    inverse = ~transform
+    return lambda x, y: apply(inverse, x, y)
+
+
+def _by_gcps(gcps: Sequence[GroundControlPoint]) -> Locate:
+    polynomial = GCPTransformer(list(gcps))
+
+    def locate(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
+        rows, cols = polynomial.rowcol(x, y, op=_as_is)
         return np.asarray(cols, np.float64), np.asarray(rows, np.float64)
 
     return locate

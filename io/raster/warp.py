@@ -106,17 +106,20 @@ def warp(
     are valid.
     """
     ask = _Ask(at, step_px, shape, shrink)
-    widened = max(shrink) > 1
-    if valid is None or kernel is Kernel.NEAREST or kernel is Kernel.BILINEAR:
-        return _warp(pixels, valid, ask, kernel)
-    if kernel is Kernel.CUBIC and not widened:
-        return _warp(pixels, valid, ask, kernel)  # GDAL itself turns to bilinear beside invalid pixels
-    # The weights of what is left of a kernel with negative lobes may cancel out: bilinear beside holes.
-    out, good = _warp(pixels, valid, ask, Kernel.BILINEAR)
-    cols, rows = (2 * math.ceil(kernel.radius_px * factor) + 1 for factor in shrink)
-    whole = minimum_filter(valid.astype(np.uint8), size=(rows, cols), mode="constant", cval=0)
-    clear = _warp(whole, None, ask, Kernel.NEAREST)[0] > 0
-    out[clear] = _warp(pixels, None, ask, kernel)[0][clear]
+    if valid is None:
+        return _warp(pixels, None, ask, kernel)
+    # GDAL turns to bilinear beside invalid pixels where the kernel is a plain cubic. Elsewhere we do: what is
+    # left of a kernel with negative lobes may have weights that sum to nearly nothing.
+    safe = kernel in (Kernel.NEAREST, Kernel.BILINEAR) or (kernel is Kernel.CUBIC and max(shrink) == 1)
+    out, reached = _warp(pixels, valid, ask, kernel if safe else Kernel.BILINEAR)
+    # In the first row and column of a block GDAL gives invalid pixels the value of a neighbour.
+    good = reached & (_warp(valid.astype(np.uint8), None, ask, Kernel.NEAREST)[0] > 0)
+    if not safe:
+        cols, rows = (2 * math.ceil(kernel.radius_px * factor) + 1 for factor in shrink)
+        whole = minimum_filter(valid.astype(np.uint8), size=(rows, cols), mode="constant", cval=0)
+        clear = _warp(whole, None, ask, Kernel.NEAREST)[0] > 0
+        out[clear] = _warp(pixels, None, ask, kernel)[0][clear]
+    out[~good] = 0
     return out, good
 
 
