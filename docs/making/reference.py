@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from crosstie.config import Settings, walk
+from crosstie.config import Settings, each_setting
 from crosstie.train_settings import TrainSettings
 from crosstie.types import Reason
 
@@ -58,7 +58,7 @@ def _tables(model: BaseModel) -> str:
     lines: list[str] = []
     alone: list[str] = []
     head = ["| setting | default | |", "|---|---|---|"]
-    for setting in walk(model):
+    for setting in each_setting(model):
         if setting.is_group:
             lines += ["", f"## {setting.name}", "", setting.description, "", *head]
             continue

@@ -10,7 +10,7 @@ import uvicorn
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
-from crosstie.config import Settings, walk
+from crosstie.config import Settings, each_setting
 from crosstie.errors import BadInputError, SettingsError
 from crosstie.flows.listen.app import Service, make_app
 from crosstie.flows.listen.sns import SnsDoor
@@ -74,9 +74,9 @@ def serve(address: Address, *, catalog: str, out: str, settings: Settings, insec
 
 def changed(settings: Settings) -> dict[str, Any]:
     """Settings of a run: those that differ from the defaults; the others are the worker's own to set."""
-    usual = {setting.name: setting.value for setting in walk(Settings())}
+    usual = {setting.name: setting.value for setting in each_setting(Settings())}
     tree: dict[str, Any] = {}
-    for setting in walk(settings):
+    for setting in each_setting(settings):
         *groups, name = setting.name.split(".")
         mine = groups in (["listen"], ["observe"])  # of this service, not of the runs that it starts
         if not (setting.is_group or mine or setting.value == usual[setting.name]):

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel
 
-from crosstie.config import Settings, commented_yaml, load_settings, validated, walk
+from crosstie.config import Settings, commented_yaml, each_setting, load_settings, validated
 from crosstie.errors import SettingsError
 from crosstie.io.storage.href import public_href
 
@@ -36,7 +36,7 @@ def settings_of(given: Mapping[str, Any] | None) -> Settings:
     ------
     SettingsError : one line that names the key, the value and what is allowed
     """
-    here = {setting.name: setting.value for setting in walk(load_settings()) if not setting.is_group}
+    here = {setting.name: setting.value for setting in each_setting(load_settings()) if not setting.is_group}
     return validated(Settings, ("environment", here), ("parameter settings", dotted(given or {})))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from crosstie.config import Settings, commented_yaml, load_settings, walk
+from crosstie.config import Settings, commented_yaml, each_setting, load_settings
 from crosstie.errors import SettingsError
 
 
@@ -34,6 +34,22 @@ def test_later_sources_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert (tiles.size_px, tiles.stride_px, tiles.search_px) == (160, 24, 16)
 
 
+def test_a_group_that_was_renamed_is_read_by_its_old_name_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load_settings(write(tmp_path, "catalogue:\n  max_cloud_pct: 7\n")).catalog.max_cloud_pct == 7
+    assert load_settings(options={"catalogue.max_cloud_pct": 8}).catalog.max_cloud_pct == 8
+    monkeypatch.setenv("CROSSTIE_CATALOGUE__MAX_CLOUD_PCT", "9")
+    assert load_settings().catalog.max_cloud_pct == 9
+    # A later source wins, whichever of the two names it uses.
+    assert load_settings(write(tmp_path, "catalog:\n  max_cloud_pct: 7\n")).catalog.max_cloud_pct == 9
+
+
+def test_a_slip_below_an_old_name_is_told_by_the_new_one(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"settings\.yaml.*catalog\.max_clouds.*max_cloud_pct"):
+        load_settings(write(tmp_path, "catalogue:\n  max_clouds: 7\n"))
+
+
 def test_what_config_prints_reads_back_as_the_same_settings(tmp_path: Path) -> None:
     changed = load_settings(
         options={"tiles.size_px": 96, "weights": "a b/#1.safetensors", "compute.cluster": "tcp://h:1"}
@@ -45,7 +61,7 @@ def test_what_config_prints_reads_back_as_the_same_settings(tmp_path: Path) -> N
 
 
 def test_settings_are_described_except_where_the_name_says_it_all() -> None:
-    bare = {setting.name for setting in walk(Settings()) if not setting.description}
+    bare = {setting.name for setting in each_setting(Settings()) if not setting.description}
     assert bare <= {"estimation.seed", "estimation.min_threshold_px", "estimation.max_rotation_deg"}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from crosstie.config import Settings, commented_yaml, load_settings, walk
+from crosstie.config import Settings, commented_yaml, each_setting, load_settings
 from crosstie.errors import SettingsError
 from crosstie.matcher.training.plan import TrainingPlan
 from crosstie.train_settings import TrainSettings, load_train_settings
@@ -39,7 +39,7 @@ def test_numbers_of_the_plan_have_one_home() -> None:
 
 
 def test_every_setting_is_described_except_where_the_name_says_it_all() -> None:
-    bare = {setting.name for setting in walk(TrainSettings()) if not setting.description}
+    bare = {setting.name for setting in each_setting(TrainSettings()) if not setting.description}
     assert bare <= {"plan.weight_decay"}
 
 

@@ -17,7 +17,7 @@ from distributed.cli.dask_worker import main as dask_worker
 from servers.process import ROOT
 
 from crosstie.cli.app import app
-from crosstie.config import load_settings, walk
+from crosstie.config import each_setting, load_settings
 from crosstie.flows.cluster.kubernetes import WORKER_PORTS
 from crosstie.flows.cluster.worker_tasks import WORKER_ENVIRONMENT
 
@@ -133,7 +133,9 @@ def test_variables_are_ones_that_somebody_reads() -> None:
         f"DASK_{key.replace('.', '__').replace('-', '_').upper()}" for key in dask_keys(dask.config.config)
     }
     known |= WORKER_ENVIRONMENT.keys()
-    known |= {f"CROSSTIE_{setting.name.replace('.', '__').upper()}" for setting in walk(load_settings())}
+    known |= {
+        f"CROSSTIE_{setting.name.replace('.', '__').upper()}" for setting in each_setting(load_settings())
+    }
     known.add(str(load_settings().listen.token_env))
     known |= set(re.findall(r"\$(CROSSTIE_\w+)", (ROOT / "deploy" / "prefect.yaml").read_text()))
     for name in OVERLAYS:

@@ -11,7 +11,7 @@ import typer
 from docs_blocks import FENCE, PAGES, ROOT, blocks, code_of
 
 from crosstie.cli import app
-from crosstie.config import Settings, load_settings, walk
+from crosstie.config import Settings, each_setting, load_settings
 from crosstie.train_settings import TrainSettings
 
 COMMAND = re.compile(
@@ -22,7 +22,7 @@ GAP = ("…", "...")
 
 USAGE_ERROR = typer.BadParameter.__bases__[0]
 
-KNOWN = {setting.name for model in (Settings(), TrainSettings()) for setting in walk(model)}
+KNOWN = {setting.name for model in (Settings(), TrainSettings()) for setting in each_setting(model)}
 GROUPS = {name.split(".")[0] for name in KNOWN if "." in name}
 
 

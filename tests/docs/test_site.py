@@ -16,7 +16,7 @@ import typer
 from docs_blocks import ROOT
 
 from crosstie.cli import app
-from crosstie.config import Settings, walk
+from crosstie.config import Settings, each_setting
 from crosstie.flows.runs import failure_codes as trouble
 from crosstie.train_settings import TrainSettings
 from crosstie.types import Reason
@@ -153,7 +153,7 @@ def test_the_reference_has_every_command_and_option(site: dict[Path, Page]):
 )
 def test_the_reference_has_every_setting(site: dict[Path, Page], page: str, model: Settings | TrainSettings):
     text = text_of(site, page)
-    for setting in walk(model):
+    for setting in each_setting(model):
         assert setting.is_group or setting.name in text
 
 

@@ -162,10 +162,9 @@ def _aws_names() -> list[str]:
 def _crosstie_names() -> set[str]:
     texts = [
         path.read_text()
-        for part in ("src/crosstie/cli", "flows")
+        for part in ("src/crosstie/cli", "src/crosstie/settings", "flows")
         for path in (context.ROOT / part).rglob("*.py")
     ]
-    texts.append((context.ROOT / "src/crosstie/config.py").read_text())
     return set(re.findall(r"\bCROSSTIE_[A-Z_]+\b", "\n".join(texts))) | {"CROSSTIE_LISTEN_SIGNATURE"}
 
 
