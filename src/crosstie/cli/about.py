@@ -1,4 +1,4 @@
-"""`crosstie config` and `crosstie doctor`: what is set, and what is missing."""
+"""`crosstie config` and `crosstie doctor`: the settings in use, and what is missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from crosstie.cli.options import ConfigOption
 @app.command("config")
 @exit_codes
 def config_command(config: ConfigOption = None) -> None:
-    """Print all settings as YAML, each with what it means; a file and CROSSTIE_… variables count.
+    """Print all settings as YAML with a description of each.
+
+    The values are those in use: of the defaults, --config and CROSSTIE_… variables.
 
     [bold]Example:[/bold] crosstie config > crosstie.yaml; CROSSTIE_TILES__SIZE_PX=128 crosstie config
     """
@@ -26,25 +28,26 @@ def config_command(config: ConfigOption = None) -> None:
 @exit_codes
 def doctor_command(
     catalog: Annotated[
-        str | None, typer.Option("--catalog", help="Also try a catalog.", show_default=False)
+        str | None, typer.Option("--catalog", help="STAC catalog: also try to read it.", show_default=False)
     ] = None,
     out: Annotated[
-        str | None, typer.Option("--out", "-o", help="Also look where products go.", show_default=False)
+        str | None,
+        typer.Option("--out", "-o", help="Product root: also check its free space.", show_default=False),
     ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Say what is missing on this machine, and how to get it. Exit code 3 where something is.
+    """Check this machine: say what is missing and how to get it. Exit code 3 if something is missing.
 
     [bold]Example:[/bold] crosstie doctor --catalog catalog.json --out products
     """
     from crosstie.config import load_settings
     from crosstie.flows.doctor import examine
 
-    well = True
+    all_ok = True
     for finding in examine(load_settings(config), catalog=catalog, out=out):
-        well &= finding.ok
+        all_ok &= finding.ok
         typer.echo(f"{'ok     ' if finding.ok else 'problem'}  {finding.subject}: {finding.state}")
         if finding.remedy is not None:
             typer.echo(f"         -> {finding.remedy}")
-    if not well:
+    if not all_ok:
         raise typer.Exit(EXIT_UNRELIABLE)

@@ -1,4 +1,4 @@
-"""The application: exit code 0 done, 2 bad input, 3 some pairs unreliable or failed, 1 a bug."""
+"""The typer application and its exit codes: 0 done, 1 bug, 2 bad input, 3 some pairs unreliable or failed."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Co-register Sentinel-1 to Sentinel-2: measure how far two images of one place disagree, and "
-    "correct it with one affine, a reliability measure and a report.\n\n"
-    "Begin with [bold]crosstie doctor[/bold], then [bold]crosstie register REFERENCE SECONDARY[/bold].\n\n"
+    help="Co-register Sentinel-1 to Sentinel-2: measure the offset between two images of one place, fit an "
+    "affine correction, and report how reliable it is.\n\n"
+    "Start with [bold]crosstie doctor[/bold], then [bold]crosstie register REFERENCE SECONDARY[/bold].\n\n"
     "Exit codes: 0 done, 2 bad input, 3 some pairs unreliable or failed, 1 a bug.",
 )
 
 
 def exit_codes(command: Callable[P, R]) -> Callable[P, R]:
-    """Bad input becomes one line and exit code 2, an interrupt one line and 130; a bug keeps its trace."""
+    """Turn bad input into one line and exit code 2, an interrupt into 130; a bug keeps its traceback."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -39,7 +39,7 @@ def exit_codes(command: Callable[P, R]) -> Callable[P, R]:
             typer.echo(f"error: {' '.join(str(problem).split())}", err=True)
             raise typer.Exit(EXIT_BAD_INPUT) from None
         except KeyboardInterrupt:
-            typer.echo("stopped; what is committed stays, run again to go on", err=True)
+            typer.echo("stopped; committed results are kept, run the command again to continue", err=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
 
     return run

@@ -1,4 +1,4 @@
-"""`crosstie index` and `crosstie status`: what an archive holds, and how it stands."""
+"""`crosstie index` and `crosstie status`: what an archive holds, and what is still to do."""
 
 from __future__ import annotations
 
@@ -10,17 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crosstie.cli.app import EXIT_UNRELIABLE, app, exit_codes
-from crosstie.cli.options import (
-    AreaOption,
-    BboxOption,
-    ConfigOption,
-    EndOption,
-    MaxCloudOption,
-    MaxDaysOption,
-    OutOption,
-    StartOption,
-    search_settings,
-)
+from crosstie.cli.options import ConfigOption, OutOption, Search, search_options
 from crosstie.cli.printing import print_table
 
 if TYPE_CHECKING:
@@ -32,17 +22,17 @@ if TYPE_CHECKING:
     from crosstie.io.archive.run_log import RunLog
 
 MOST_LINES = 20
-"""Failures and claims that the table names; `--format json` names all."""
+"""Number of failures and of claims that are printed; `--format json` has all of them."""
 
 
 class ReportFormat(StrEnum):
-    """How a command prints."""
+    """Form of what is printed."""
 
     TABLE = "table"
     JSON = "json"
 
 
-FormatOption = Annotated[ReportFormat, typer.Option("--format", help="How to print.")]
+FormatOption = Annotated[ReportFormat, typer.Option("--format", help="Form of what is printed.")]
 
 
 @app.command("index")
@@ -51,20 +41,22 @@ def index_command(
     out: OutOption,
     config: ConfigOption = None,
     rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="Read every product again: after the root was moved or mended.")
+        bool,
+        typer.Option("--rebuild", help="Read every product again, after the root was moved or repaired."),
     ] = False,
     scene: Annotated[
         str | None,
         typer.Option(
-            help="Print the corrections of this scene, as the index has them, instead.", show_default=False
+            help="Print the corrections of this scene from the index; update nothing.", show_default=False
         ),
     ] = None,
     form: FormatOption = ReportFormat.TABLE,
 ) -> None:
-    """Keep one table of all committed corrections: OUT/_index/corrections.parquet, a stac-geoparquet.
+    """Update the table of all committed corrections: OUT/_index/corrections.parquet, a stac-geoparquet file.
 
-    Reads only what is not in it yet; flows do the same at their end. Any number may run at once. Exit code 3
-    where a committed product is broken; it is named, and the others are indexed.
+    Reads only the products that are not in it yet. Every flow does the same when it ends. Any number of
+    updates may run at the same time. Exit code 3 if a committed product is broken: it is named, and the
+    others are indexed.
 
     [bold]Example:[/bold] crosstie index --out products
 
@@ -87,26 +79,23 @@ def index_command(
 
 @app.command("status")
 @exit_codes
+@search_options()
 def status_command(
+    search: Search,
     out: OutOption,
     catalog: Annotated[
         str | None,
-        typer.Option("--catalog", help="Also say which of its pairs are pending.", show_default=False),
+        typer.Option(
+            "--catalog", help="STAC catalog: also count its pairs that are pending.", show_default=False
+        ),
     ] = None,
-    config: ConfigOption = None,
-    start: StartOption = None,
-    end: EndOption = None,
-    bbox: BboxOption = None,
-    area: AreaOption = None,
-    max_days: MaxDaysOption = None,
-    max_cloud: MaxCloudOption = None,
     form: FormatOption = ReportFormat.TABLE,
 ) -> None:
-    """Say how an archive stands: done by verdict, failed by reason, in progress, pending. Changes nothing.
+    """Count the pairs of an archive: done by verdict, failed by code, in progress, pending. Changes nothing.
 
-    Done counts pairs by their latest correction. With a catalog, its pairs are planned as `crosstie pairs`
-    does, and counted for the settings and weights of now. Exit code 3 where pairs have failed, else 0: a pair
-    that cannot be trusted is a result, not a fault.
+    A pair is counted by its latest correction. With --catalog, the pairs of the catalog are found as
+    `crosstie pairs` does, and counted for the present settings and weights. Exit code 3 if pairs have failed,
+    else 0: an unreliable pair is a result, not a failure.
 
     [bold]Example:[/bold] crosstie status --out products --catalog catalog.json
 
@@ -115,7 +104,7 @@ def status_command(
     from crosstie.flows.status import take_status
     from crosstie.io.storage.store import open_store
 
-    settings = search_settings(config, start, end, bbox, max_days, max_cloud, area=area)
+    settings = search.settings()
     status = take_status(open_store(out, settings.storage), settings, catalog=catalog)
     if form is ReportFormat.JSON:
         typer.echo(json.dumps(status.as_dict(), indent=1, ensure_ascii=False))
@@ -131,11 +120,11 @@ def _print_update(update: IndexUpdate, form: ReportFormat) -> None:
         typer.echo(json.dumps(said, indent=1, ensure_ascii=False))
         return
     if update.rows or update.dropped:
-        dropped = f", {update.dropped} dropped that are committed no more" if update.dropped else ""
+        dropped = f", {update.dropped} dropped because they are no longer committed" if update.dropped else ""
         typer.echo(f"{update.rows} corrections, {update.added} of them new{dropped}")
         typer.echo(update.url)
     else:
-        typer.echo("nothing is committed here yet, so there is no index either")
+        typer.echo("nothing is committed here yet, so there is no index")
     for problem in update.unreadable:
         typer.echo(f"left out: {problem}", err=True)
 
@@ -148,9 +137,7 @@ def _print_scene(scene: str, table: pa.Table, form: ReportFormat) -> None:
         typer.echo(json.dumps(rows, indent=1, ensure_ascii=False, default=datetime.isoformat))
         return
     if not rows:
-        typer.echo(
-            f"no correction of {scene} is in the index; `crosstie index` brings it up to date", err=True
-        )
+        typer.echo(f"no correction of {scene} is in the index; `crosstie index --out …` updates it", err=True)
     for row in rows:
         typer.echo(_sentence(row))
         typer.echo(f"   secondary {row['secondary_id']} onto reference {row['reference_id']}")
@@ -172,7 +159,7 @@ def _print_status(status: Status) -> None:
     rows = [("done", verdict, count) for verdict, count in sorted(status.done.items())]
     rows += [("", f"  for {reason}", count) for reason, count in sorted(status.reasons.items())]
     rows += [("failed", code, count) for code, count in sorted(status.failures.items())]
-    for name, live in (("now", True), ("abandoned: the next run takes it", False)):
+    for name, live in (("now", True), ("abandoned: the next run takes over", False)):
         count = sum(claim.live is live for claim in status.in_progress)
         rows += [("in progress", name, count)] if count else []
     if status.plan is not None:
@@ -206,7 +193,7 @@ def _print_lines(title: str, lines: list[str]) -> None:
     for line in lines[:MOST_LINES]:
         typer.echo(f"  {line}")
     if len(lines) > MOST_LINES:
-        typer.echo(f"  … and {len(lines) - MOST_LINES} more; --format json names all")
+        typer.echo(f"  … and {len(lines) - MOST_LINES} more; --format json lists all")
 
 
 def _failure_line(failure: Failure) -> str:
@@ -216,10 +203,10 @@ def _failure_line(failure: Failure) -> str:
 
 def _claim_line(claim: InProgress) -> str:
     if claim.expires_utc is None:
-        until = "no time given"
+        until = "no expiry given"
     else:
         seconds = (claim.expires_utc - datetime.now(UTC)).total_seconds()
-        until = f"holds {seconds:.0f} s more" if seconds > 0 else f"ran out {_ago(-seconds)} ago"
+        until = f"valid for {seconds:.0f} s" if seconds > 0 else f"expired {_ago(-seconds)} ago"
     return f"{claim.pair_key}: {claim.owner}, {until}{'' if claim.live else ', abandoned'}"
 
 
@@ -231,9 +218,9 @@ def _ago(seconds: float) -> str:
 
 
 def _log_line(log: RunLog) -> str:
-    ended = "has not ended: it runs, or was killed" if log.ended_utc is None else f"ended {log.ended_utc}"
+    ended = "has not ended: running, or killed" if log.ended_utc is None else f"ended {log.ended_utc}"
     became = {**log.verdicts, **log.failures}
     became.pop("failed", None)  # counted again by code
     counts = [f"{count} {name}" for name, count in sorted(became.items())]
-    pairs = f", {log.pairs} pairs ({', '.join(counts)}; {log.already_done} done before)" if log.pairs else ""
+    pairs = f", {log.pairs} pairs ({', '.join(counts)}; {log.already_done} already done)" if log.pairs else ""
     return f"{log.flow}: began {log.started_utc}, {ended}{pairs}"

@@ -1,4 +1,4 @@
-"""`crosstie listen`: notices of scenes start runs."""
+"""`crosstie listen`: notices of new scenes start runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from crosstie.cli.app import app, exit_codes
-from crosstie.cli.options import CatalogOption, ConfigOption, OutOption
+from crosstie.cli.options import CatalogOption, ConfigOption, HostOption, OutOption, PortOption
+from crosstie.flows.runs.prefect_env import prepare as prepare_prefect
 
 
 @app.command("listen")
@@ -16,21 +17,21 @@ def listen_command(
     catalog: CatalogOption,
     out: OutOption,
     config: ConfigOption = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every one.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8088,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8088,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Ask callers for no secret; on this machine only.")
+        bool, typer.Option("--insecure", help="Ask callers for no secret; for --host 127.0.0.1 only.")
     ] = False,
 ) -> None:
-    r"""Take notices of new scenes over HTTP, and start the deployment crosstie-new-scene/new-scene for each.
+    r"""Receive notices of new scenes over HTTP, and start one run of crosstie-new-scene/new-scene for each.
 
-    POST /scenes takes S3 events (AWS, EventBridge, MinIO, SeaweedFS), the same in SNS messages, and STAC
-    items. Only the scene's id is taken from them. Ten notices of one scene start one run, whatever their
-    form: see listen.dedupe_s. GET /health and GET /ready say how the service is.
+    POST /scenes accepts S3 events (AWS, EventBridge, MinIO, SeaweedFS), SNS messages that carry them, and
+    STAC items. Only the id of the scene is read. Ten notices of one scene start one run, whatever their form:
+    see listen.dedupe_s. GET /health says that the service runs, GET /ready that Prefect answers as well.
 
     Callers send [bold]Authorization: Bearer TOKEN[/bold], or [bold]X-Crosstie-Signature: sha256=HMAC[/bold]
     of the body. The secrets are in the environment variables that listen.token_env and listen.signature_env
-    name. HTTPS is the matter of a proxy in front.
+    name. For HTTPS, put a proxy in front.
 
     [bold]Example:[/bold] PREFECT_API_URL=http://127.0.0.1:4200/api CROSSTIE_LISTEN_TOKEN=… crosstie listen
     --catalog https://stac.example.org --out s3://products
@@ -48,12 +49,10 @@ def listen_command(
     [bold]AWS:[/bold] aws sns subscribe --topic-arn ARN --protocol https
     --notification-endpoint https://HOST/scenes, with ARN in listen.sns_topics and listen.confirm_sns
 
-    Answers: 202 and the run's link; 200 nothing to do; 401 no token or a wrong one; 413 too long; 415 not
-    JSON; 422 no scene; 503 Prefect does not answer, try again.
+    Answers: 202 with a link to the run; 200 nothing to do; 401 no token or a wrong one; 413 too long; 415 not
+    JSON; 422 names no scene; 503 Prefect does not answer, try again.
     """
-    from crosstie.flows.runs.prefect_env import prepare
-
-    prepare(verbose=False)
+    prepare_prefect(verbose=False)
     from crosstie.config import load_settings
     from crosstie.flows.listen.serve import serve
     from crosstie.flows.web.address import Address

@@ -1,11 +1,14 @@
-"""Options that several commands share, and the settings that they make."""
+"""Options that several commands share, each declared once, and the settings that they make."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVar, get_type_hints
 
 import typer
 
@@ -14,87 +17,136 @@ from crosstie.errors import SettingsError
 if TYPE_CHECKING:
     from crosstie.config import Settings
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
-        "--config", "-c", help="Settings as YAML; `crosstie config` prints them all.", show_default=False
+        "--config", "-c", help="YAML file of settings; `crosstie config` prints them all.", show_default=False
+    ),
+]
+TrainConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        help="YAML file of training settings; `crosstie train --show-config` prints them all.",
+        show_default=False,
     ),
 ]
 CatalogOption = Annotated[
-    str, typer.Option("--catalog", help="STAC catalog: path or URL of a static one, or of an API.")
+    str, typer.Option("--catalog", help="STAC catalog: path or URL of a static catalog, or URL of an API.")
 ]
 OutOption = Annotated[
-    str, typer.Option("--out", "-o", help="Where products go: a folder, file://… or s3://bucket/prefix.")
+    str, typer.Option("--out", "-o", help="Product root: a folder, file://… or s3://bucket/prefix.")
 ]
-StartOption = Annotated[
-    str | None, typer.Option(help="Earliest acquisition, 2025-06-01 or with a time.", show_default=False)
-]
-EndOption = Annotated[
-    str | None, typer.Option(help="Latest acquisition; a date means its whole day.", show_default=False)
-]
-BboxOption = Annotated[
-    str | None,
-    typer.Option(help="WEST,SOUTH,EAST,NORTH in degrees.", metavar="W,S,E,N", show_default=False),
-]
-AreaOption = Annotated[
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show the messages of Prefect as well.")]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="Maximum number of pairs.", show_default=False)]
+WeightsOption = Annotated[
     Path | None,
-    typer.Option("--area", help="GeoJSON file of the area, instead of --bbox.", show_default=False),
+    typer.Option(help="Weights of the matcher, instead of those that come with it.", show_default=False),
 ]
-MaxDaysOption = Annotated[
-    float | None,
-    typer.Option(help="Longest time between the two acquisitions, days.", show_default=False),
-]
-MaxCloudOption = Annotated[
-    float | None,
-    typer.Option(help="Leave out optical scenes with more cloud, per cent.", show_default=False),
-]
-LimitOption = Annotated[int | None, typer.Option(min=1, help="So many pairs at most.", show_default=False)]
+HostOption = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all addresses.")]
+PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")]
 
 
-def search_settings(
-    config: Path | None,
-    start: str | None,
-    end: str | None,
-    bbox: str | None,
-    max_days: float | None,
-    max_cloud: float | None,
-    *,
-    area: Path | None = None,
-    more: Mapping[str, object] | None = None,
-) -> Settings:
-    """Settings of a command that searches a catalog; `more` are options of this command alone."""
-    from crosstie.config import load_settings
-    from crosstie.io.catalog.area import read_area
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Options of every command that searches a catalog."""
 
-    return load_settings(
-        config,
-        options={
-            "catalog.start_utc": _moment("--start", start),
-            "catalog.end_utc": _moment("--end", end),
-            "catalog.bbox": _bbox(bbox),
-            "catalog.intersects": None if area is None else read_area(area),
-            "catalog.max_cloud_pct": max_cloud,
-            "pairing.max_days": max_days,
+    config: ConfigOption = None
+    start: Annotated[
+        str | None, typer.Option(help="Earliest acquisition: 2025-06-01, or with a time.", show_default=False)
+    ] = None
+    end: Annotated[
+        str | None,
+        typer.Option(help="Latest acquisition; a date includes the whole day.", show_default=False),
+    ] = None
+    bbox: Annotated[
+        str | None,
+        typer.Option(help="Area: WEST,SOUTH,EAST,NORTH in degrees.", metavar="W,S,E,N", show_default=False),
+    ] = None
+    area: Annotated[
+        Path | None,
+        typer.Option("--area", help="Area: GeoJSON file, instead of --bbox.", show_default=False),
+    ] = None
+    max_days: Annotated[
+        float | None,
+        typer.Option(help="Longest time between the two acquisitions, days.", show_default=False),
+    ] = None
+    max_cloud: Annotated[
+        float | None,
+        typer.Option(
+            help="Leave out optical scenes with more cloud than this, per cent.", show_default=False
+        ),
+    ] = None
+
+    def settings(self, more: Mapping[str, object] | None = None) -> Settings:
+        """Settings with these options and `more`, by dotted name; None is skipped.
+
+        Raises
+        ------
+        SettingsError
+            An option, the file or the environment has a value that is not allowed.
+        """
+        from crosstie.config import load_settings
+        from crosstie.io.catalog.area import read_area
+
+        own = {
+            "catalog.start_utc": _read_time("--start", self.start),
+            "catalog.end_utc": _read_time("--end", self.end),
+            "catalog.bbox": _read_bbox(self.bbox),
+            "catalog.intersects": None if self.area is None else read_area(self.area),
+            "catalog.max_cloud_pct": self.max_cloud,
+            "pairing.max_days": self.max_days,
         }
-        | dict(more or {}),
-    )
+        return load_settings(self.config, options=own | dict(more or {}))
 
 
-def _moment(option: str, text: str | None) -> datetime | date | None:
+def search_options(*names: str) -> Callable[[Callable[Concatenate[Search, P], R]], Callable[..., R]]:
+    """Give a command the options of `Search`, all or those named, for its first parameter.
+
+    Typer reads options off a signature, so the options are written into it.
+    """
+    hints = get_type_hints(Search, include_extras=True)
+    shared = [
+        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
+        for f in fields(Search)
+        if not names or f.name in names
+    ]
+
+    def with_search_options(command: Callable[Concatenate[Search, P], R]) -> Callable[..., R]:
+        @functools.wraps(command)
+        def run(**given: Any) -> R:
+            search = Search(**{option.name: given.pop(option.name) for option in shared})
+            return command(search, **given)  # type: ignore[call-arg]
+
+        _, *own = inspect.signature(command, eval_str=True).parameters.values()
+        own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+        first = [parameter for parameter in own if parameter.default is parameter.empty]
+        rest = [parameter for parameter in own if parameter.default is not parameter.empty]
+        run.__signature__ = inspect.Signature([*first, *shared, *rest])  # type: ignore[attr-defined]
+        return run
+
+    return with_search_options
+
+
+def _read_time(option: str, text: str | None) -> datetime | date | None:
     if text is None:
         return None
     try:
         if len(text) <= len("2025-06-01"):
             return date.fromisoformat(text)
-        moment = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError:
         raise SettingsError(
             f"{option} {text}: not a date; write 2025-06-01 or 2025-06-01T10:30:00Z"
         ) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def _bbox(text: str | None) -> tuple[float, ...] | None:
+def _read_bbox(text: str | None) -> tuple[float, ...] | None:
     if text is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""`crosstie pairs`."""
+"""`crosstie pairs`: a dry run over a catalog."""
 
 from __future__ import annotations
 
@@ -11,18 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crosstie.cli.app import app, exit_codes
-from crosstie.cli.options import (
-    AreaOption,
-    BboxOption,
-    CatalogOption,
-    ConfigOption,
-    EndOption,
-    LimitOption,
-    MaxCloudOption,
-    MaxDaysOption,
-    StartOption,
-    search_settings,
-)
+from crosstie.cli.options import CatalogOption, LimitOption, Search, search_options
 from crosstie.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -30,11 +19,11 @@ if TYPE_CHECKING:
 
 
 MOST_NAMED = 20
-"""Scenes left out that are named without being asked for."""
+"""Up to this number, the scenes left out are named without --left-out."""
 
 
 class PairsFormat(StrEnum):
-    """How `crosstie pairs` tells the plan."""
+    """Form of the plan."""
 
     TABLE = "table"
     GEOJSON = "geojson"
@@ -42,7 +31,7 @@ class PairsFormat(StrEnum):
 
 
 class OrbitName(StrEnum):
-    """Direction of flight."""
+    """Orbit direction."""
 
     ANY = "any"
     ASCENDING = "ascending"
@@ -50,7 +39,7 @@ class OrbitName(StrEnum):
 
 
 class SlicesName(StrEnum):
-    """What becomes of several slices of one pass."""
+    """Which slices of one pass are paired."""
 
     LARGEST = "largest"
     EACH = "each"
@@ -58,62 +47,57 @@ class SlicesName(StrEnum):
 
 @app.command("pairs")
 @exit_codes
+@search_options()
 def pairs_command(
+    search: Search,
     catalog: CatalogOption,
     out: Annotated[
         str | None,
-        typer.Option("--out", "-o", help="Products: says which pairs are done.", show_default=False),
+        typer.Option("--out", "-o", help="Product root: also show which pairs are done.", show_default=False),
     ] = None,
-    config: ConfigOption = None,
-    start: StartOption = None,
-    end: EndOption = None,
-    bbox: BboxOption = None,
-    area: AreaOption = None,
-    max_days: MaxDaysOption = None,
-    max_cloud: MaxCloudOption = None,
     orbit: Annotated[
-        OrbitName | None, typer.Option(help="Direction of flight of the SAR scenes.", show_default=False)
+        OrbitName | None, typer.Option(help="Orbit direction of the SAR scenes.", show_default=False)
     ] = None,
     track: Annotated[
         list[int] | None,
-        typer.Option(help="Relative orbit of the SAR scenes; again for several.", show_default=False),
+        typer.Option(help="Relative orbit of the SAR scenes; repeat for several.", show_default=False),
     ] = None,
     platform: Annotated[
-        list[str] | None, typer.Option(help="S1A, S1C, S2B, ...; again for several.", show_default=False)
+        list[str] | None, typer.Option(help="S1A, S1C, S2B, ...; repeat for several.", show_default=False)
     ] = None,
     product: Annotated[
-        list[str] | None, typer.Option(help="GRD, RTC, L1C, L2A; again for several.", show_default=False)
+        list[str] | None, typer.Option(help="GRD, RTC, L1C, L2A; repeat for several.", show_default=False)
     ] = None,
     best: Annotated[
-        int | None, typer.Option(min=1, help="Most secondaries for one reference.", show_default=False)
+        int | None,
+        typer.Option(min=1, help="Maximum number of secondaries for one reference.", show_default=False),
     ] = None,
     best_per_tile: Annotated[
-        int | None, typer.Option(min=1, help="Most pairs for one Sentinel-2 tile.", show_default=False)
+        int | None,
+        typer.Option(min=1, help="Maximum number of pairs for one Sentinel-2 tile.", show_default=False),
     ] = None,
     slices: Annotated[
         SlicesName | None,
         typer.Option(
-            help="Of several slices of one SAR pass: the largest, or each a pair of its own.",
+            help="Slices of one SAR pass: pair the largest only, or each.",
             show_default=False,
         ),
     ] = None,
     limit: LimitOption = None,
-    form: Annotated[PairsFormat, typer.Option("--format", help="How to tell the plan.")] = PairsFormat.TABLE,
+    form: Annotated[PairsFormat, typer.Option("--format", help="Form of the plan.")] = PairsFormat.TABLE,
     to: Annotated[
         Path | None,
         typer.Option(
-            help="Write the plan there instead of printing it; geoparquet needs it, and puts the scenes left "
-            "out into a second file beside it, NAME.left_out.parquet.",
+            help="Write the plan to this file instead of printing it; geoparquet requires it, and writes the "
+            "scenes left out to a second file, NAME.left_out.parquet.",
             show_default=False,
         ),
     ] = None,
-    left_out: Annotated[
-        bool, typer.Option("--left-out", help="Name every scene left out, however many there are.")
-    ] = False,
+    left_out: Annotated[bool, typer.Option("--left-out", help="Name all scenes left out.")] = False,
 ) -> None:
-    """Show what would be done, and which scenes are left out and why. Computes nothing.
+    """Show the pairs that a run would register, and why other scenes are left out. Computes nothing.
 
-    The catalog may be an API, a static catalog or a stac-geoparquet file; all give the same pairs.
+    The catalog may be a STAC API, a static catalog or a stac-geoparquet file; all give the same pairs.
 
     [bold]Example:[/bold] crosstie pairs --catalog catalog.json --max-days 10 --format geojson > pairs.geojson
 
@@ -124,16 +108,9 @@ def pairs_command(
 
     begin = time.monotonic()
     if form is PairsFormat.GEOPARQUET and to is None:
-        raise SettingsError("--format geoparquet: say where it goes, --to plan.parquet")
-    settings = search_settings(
-        config,
-        start,
-        end,
-        bbox,
-        max_days,
-        max_cloud,
-        area=area,
-        more={
+        raise SettingsError("--format geoparquet: needs a file, --to plan.parquet")
+    settings = search.settings(
+        {
             "catalog.orbit": orbit,
             "catalog.tracks": tuple(track or ()) or None,
             "catalog.platforms": tuple(platform or ()) or None,
@@ -141,11 +118,11 @@ def pairs_command(
             "pairing.best_n": best,
             "pairing.best_n_per_tile": best_per_tile,
             "pairing.slices": slices,
-        },
+        }
     )
     plan = find_plan(catalog, settings).first(limit)
     done = done_keys(plan.pairs, out, settings) if out is not None else None
-    written = _tell(plan, done, form, to)
+    written = _output(plan, done, form, to)
     summary = sys.stderr if form is not PairsFormat.TABLE and to is None else sys.stdout
     named = left_out or len(plan.left_out) <= MOST_NAMED
     lines = [f"left out: {o.scene}: {o.why}" for o in plan.left_out] if named else []
@@ -160,26 +137,26 @@ def pairs_command(
     summary.write("\n".join(lines) + "\n")
 
 
-def _tell(plan: PairPlan, done: set[str] | None, form: PairsFormat, to: Path | None) -> list[Path]:
-    """Print the plan or write it to a file; paths of what was written."""
+def _output(plan: PairPlan, done: set[str] | None, form: PairsFormat, to: Path | None) -> list[Path]:
+    """Print the plan, or write it to files and return their paths."""
     if form is PairsFormat.GEOPARQUET and to is not None:
         from crosstie.io.pairing.pair_scenes import left_out_frame
 
         beside = to.with_suffix(".left_out.parquet")
-        _ready(to)
+        _prepare_file(to)
         _frame(plan, done).to_parquet(to)
         left_out_frame(plan).to_parquet(beside)
         return [to, beside]
-    text = _geojson(plan, done) if form is PairsFormat.GEOJSON else _table(plan, done)
+    text = _geojson(plan, done) if form is PairsFormat.GEOJSON else _text_table(plan, done)
     if to is None:
         sys.stdout.write(text)
         return []
-    _ready(to)
+    _prepare_file(to)
     to.write_text(text, encoding="utf-8")
     return [to]
 
 
-def _ready(path: Path) -> None:
+def _prepare_file(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -199,15 +176,15 @@ def _frame(plan: PairPlan, done: set[str] | None):  # type: ignore[no-untyped-de
 
 
 def _geojson(plan: PairPlan, done: set[str] | None) -> str:
-    """Features of the pairs; the scenes left out stand beside them, as GeoJSON allows."""
+    """Pairs as features; the scenes left out are a foreign member, which GeoJSON allows."""
     import json
 
     left_out = [{"scene": o.scene, "rule": o.rule, "why": o.why} for o in plan.left_out]
     return json.dumps(json.loads(_frame(plan, done).to_json()) | {"left_out": left_out}) + "\n"
 
 
-def _table(plan: PairPlan, done: set[str] | None) -> str:
-    """Columns of plain text: a plan may have a hundred thousand rows."""
+def _text_table(plan: PairPlan, done: set[str] | None) -> str:
+    """Plain text, because rich is slow: a plan may have a hundred thousand rows."""
     from crosstie.io.pairing.pair_scenes import gap_days
 
     if not plan.pairs:

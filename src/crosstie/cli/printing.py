@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from crosstie.flows.runs.outcome import Outcome
 
 WIDE = 400
-"""Columns of a pipe or a file: nothing is folded or cut where nobody looks."""
+"""Width of a table in a pipe or a file, columns: wide enough that nothing is folded."""
 
 
 def print_table(rows: Sequence[dict[str, str]]) -> None:
-    """Print rows under the names of their columns; cells are folded, never cut."""
+    """Print a table with the names of its columns; long cells are folded, never cut."""
     if not rows:
         return
     table = Table(box=None, pad_edge=False)
@@ -32,8 +32,8 @@ def print_table(rows: Sequence[dict[str, str]]) -> None:
 
 
 def print_outcomes(outcomes: Sequence[Outcome], catalog: str) -> None:
-    """Say what became of every pair."""
-    # Scene ids are long: a line of figures a pair first, then what each number stands for and where it lies.
+    """Print the result of every pair."""
+    # Scene ids are long: first one line of figures a pair, then the id and the report of each number.
     rows = [outcome.row() for outcome in outcomes]
     short = [name for name in (rows[0] if rows else ()) if name not in {"pair", "products"}]
     print_table([{"#": str(n), **{name: row[name] for name in short}} for n, row in enumerate(rows, 1)])
@@ -55,6 +55,6 @@ def print_outcomes(outcomes: Sequence[Outcome], catalog: str) -> None:
         f"{len(outcomes)} pairs: {', '.join(f'{n} {verdict}' for verdict, n in sorted(counts.items()))}"
     )
     if before == len(outcomes):
-        typer.echo("All of them were already done: nothing was computed.")
+        typer.echo("All of them were already done; nothing was computed.")
     elif before:
-        typer.echo(f"{before} of them were already done and not computed again.")
+        typer.echo(f"{before} of them were already done and were not computed again.")

@@ -1,4 +1,4 @@
-"""`crosstie register`."""
+"""`crosstie register`: two rasters."""
 
 from __future__ import annotations
 
@@ -12,43 +12,42 @@ import typer
 from rich.console import Console
 
 from crosstie.cli.app import EXIT_UNRELIABLE, app, exit_codes
-from crosstie.cli.options import ConfigOption, OutOption
+from crosstie.cli.options import ConfigOption, OutOption, WeightsOption
 
 if TYPE_CHECKING:
     from crosstie.flows.register import RegisterResult
 
 
 class KindName(StrEnum):
-    """What formed an image."""
+    """Kind of sensor that made an image."""
 
     OPTICAL = "optical"
     SAR = "sar"
 
 
+KindOption = Annotated[
+    KindName | None, typer.Option(help="Kind of sensor; detected if left out.", show_default=False)
+]
+
+
 @app.command("register")
 @exit_codes
 def register_command(
-    reference: Annotated[str, typer.Argument(help="Raster that stays, by default Sentinel-2.")],
-    secondary: Annotated[str, typer.Argument(help="Raster that is corrected, by default Sentinel-1.")],
+    reference: Annotated[str, typer.Argument(help="Raster that stays, usually Sentinel-2.")],
+    secondary: Annotated[str, typer.Argument(help="Raster that is corrected, usually Sentinel-1.")],
     out: OutOption = "crosstie-products",
     config: ConfigOption = None,
-    reference_kind: Annotated[
-        KindName | None, typer.Option(help="Found out where not given.", show_default=False)
-    ] = None,
-    secondary_kind: Annotated[
-        KindName | None, typer.Option(help="Found out where not given.", show_default=False)
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Weights other than the shipped ones.", show_default=False)
-    ] = None,
+    reference_kind: KindOption = None,
+    secondary_kind: KindOption = None,
+    weights: WeightsOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print correction.json instead of a summary.")
     ] = False,
 ) -> None:
-    """Register two rasters and write the correction, the tie points and a report.
+    """Register two rasters, and write the correction, the tie points and a report.
 
-    Any two rasters will do: other CRS, resolution, data type; S1 as amplitude, power or dB, or with ground
-    control points only; S2 as RGB or bands.
+    The rasters may differ in CRS, resolution and data type. S1 may be amplitude, power or dB, and may have
+    ground control points only; S2 may be RGB or bands.
 
     [bold]Example:[/bold] crosstie register s2_tci.tif s1_vh.tif --out products
     """

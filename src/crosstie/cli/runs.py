@@ -1,4 +1,4 @@
-"""`crosstie nightly`, `backfill`, `new-scene`, `retrain`: runs over a catalog."""
+"""`crosstie nightly`, `backfill`, `new-scene` and `retrain`: runs over a catalog."""
 
 from __future__ import annotations
 
@@ -12,19 +12,16 @@ from rich.console import Console
 
 from crosstie.cli.app import EXIT_UNRELIABLE, app, exit_codes
 from crosstie.cli.options import (
-    AreaOption,
-    BboxOption,
     CatalogOption,
-    ConfigOption,
-    EndOption,
     LimitOption,
-    MaxCloudOption,
-    MaxDaysOption,
     OutOption,
-    StartOption,
-    search_settings,
+    Search,
+    TrainConfigOption,
+    VerboseOption,
+    search_options,
 )
 from crosstie.cli.printing import print_outcomes, print_table
+from crosstie.flows.runs.prefect_env import prepare as prepare_prefect
 
 if TYPE_CHECKING:
     from crosstie.config import Settings
@@ -32,13 +29,11 @@ if TYPE_CHECKING:
     from crosstie.flows.runs.tally import Tally
 
 MOST_LISTED = 20
-"""Pairs that a backfill lists when it ends: more are looked up with `crosstie status`."""
-
-VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show what Prefect says, too.")]
+"""Number of pairs that a backfill lists when it ends; `crosstie status` lists them all."""
 
 
 class OrderName(StrEnum):
-    """Which references go first."""
+    """Which references come first."""
 
     NEWEST = "newest"
     OLDEST = "oldest"
@@ -46,22 +41,18 @@ class OrderName(StrEnum):
 
 @app.command("nightly")
 @exit_codes
+@search_options()
 def nightly_command(
+    search: Search,
     catalog: CatalogOption,
     out: OutOption,
-    config: ConfigOption = None,
-    start: StartOption = None,
-    end: EndOption = None,
-    bbox: BboxOption = None,
-    area: AreaOption = None,
-    max_days: MaxDaysOption = None,
-    max_cloud: MaxCloudOption = None,
     look_back: Annotated[
         float | None,
         typer.Option(
             "--look-back",
             min=0,
-            help="Only pairs with a scene acquired since the last success less so many days.",
+            help="Only pairs with a scene acquired since the last successful run, or up to this many days "
+            "before it.",
             show_default=False,
         ),
     ] = None,
@@ -70,19 +61,19 @@ def nightly_command(
 ) -> None:
     """Register every pair of a catalog that is not done yet, as a Prefect flow on a Dask cluster.
 
-    Brings its own Prefect server and cluster, unless PREFECT_API_URL and compute.cluster name others. Run
-    it again at any time: what is committed is not computed again, and a pair that another run works on is
-    left to it. With --look-back a large archive is not gone through every night; give as many days as scenes
-    take to reach the catalog.
+    Starts its own Prefect server and cluster, unless PREFECT_API_URL and compute.cluster name others. Run it
+    again at any time: a committed pair is not computed again, and a pair that another run works on is left to
+    that run. Use --look-back for a large archive, so that a night does not search all of it; give the number
+    of days that scenes take to reach the catalog.
 
     [bold]Example:[/bold] crosstie nightly --catalog catalog.json --out products --start 2025-06-01
 
     [bold]Example:[/bold] crosstie nightly --catalog https://stac.example.org --out s3://archive/products
     --look-back 5
     """
-    settings = _prepared(config, start, end, bbox, area, max_days, max_cloud, verbose=verbose)
-    if look_back is not None:
-        settings = _with(settings, "nightly", look_back_days=look_back)
+    prepare_prefect(verbose=verbose)
+    more = {"nightly.look_back_days": look_back}
+    settings = search.settings(more)
     from crosstie.flows.nightly import run_nightly
     from crosstie.flows.runs.progress import report_progress_to
 
@@ -95,56 +86,53 @@ def nightly_command(
 
 @app.command("backfill")
 @exit_codes
+@search_options()
 def backfill_command(
+    search: Search,
     catalog: CatalogOption,
     out: OutOption,
-    config: ConfigOption = None,
-    start: StartOption = None,
-    end: EndOption = None,
-    bbox: BboxOption = None,
-    area: AreaOption = None,
-    max_days: MaxDaysOption = None,
-    max_cloud: MaxCloudOption = None,
     partition_days: Annotated[
         float | None,
         typer.Option(
-            min=0.01, help="Length of the periods that are planned one after another.", show_default=False
+            min=0.01, help="Length of the periods, days; they are done one by one.", show_default=False
         ),
     ] = None,
-    order: Annotated[OrderName, typer.Option(help="Which scenes go first.")] = OrderName.NEWEST,
+    order: Annotated[OrderName, typer.Option(help="Which scenes come first.")] = OrderName.NEWEST,
     priority: Annotated[
         int,
         typer.Option(
             min=-100,
             max=100,
-            help="On a Dask scheduler that several runs share: tiles of a higher one go first. A nightly run "
+            help="Priority on a Dask scheduler that several runs share; higher goes first. A nightly run "
             "has 5, a new scene 10.",
         ),
     ] = 0,
     at_once: Annotated[
         int | None,
-        typer.Option(min=1, max=64, help="So many pairs at the same time.", show_default=False),
+        typer.Option(
+            min=1, max=64, help="Number of pairs that are processed at the same time.", show_default=False
+        ),
     ] = None,
     only_failed: Annotated[
-        bool, typer.Option("--only-failed", help="Only pairs that an earlier run has given up.")
+        bool, typer.Option("--only-failed", help="Only pairs that failed in an earlier run.")
     ] = False,
     code: Annotated[
         str | None,
         typer.Option(
-            help="With --only-failed: only those with this reason, as `crosstie status` lists them.",
+            help="With --only-failed: only failures with this code; `crosstie status` lists the codes.",
             show_default=False,
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Count what would be done and how long it takes; do nothing.")
+        bool, typer.Option("--dry-run", help="Only count the pairs and estimate the time.")
     ] = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Register the pairs of an area and a time, period after period, as a Prefect flow on a Dask cluster.
+    """Register the pairs of an archive period by period, as a Prefect flow on a Dask cluster.
 
-    Stop it, kill it, start it again: it goes on where it was, and computes nothing twice. The period is that
-    of the references (Sentinel-2); their partners come from the same --start to --end. Each period is planned
-    when its turn comes, so an archive of many years needs no more memory than a month.
+    Stop it, kill it, start it again: it resumes, and computes nothing twice. A pair belongs to the period of
+    its reference (Sentinel-2); its partner must lie between --start and --end as well. Each period is planned
+    when it begins, so an archive of many years needs no more memory than a month.
 
     [bold]Example:[/bold] crosstie backfill --catalog catalog.json --out products --start 2019-01-01
     --area basin.geojson --dry-run
@@ -152,17 +140,15 @@ def backfill_command(
     [bold]Example:[/bold] crosstie backfill --catalog catalog.json --out products --start 2019-01-01
     --only-failed --code time_limit
     """
-    settings = _prepared(config, start, end, bbox, area, max_days, max_cloud, verbose=verbose)
-    if partition_days is not None:
-        settings = _with(settings, "backfill", partition_days=partition_days)
-    if at_once is not None:
-        settings = _with(settings, "compute", pairs_at_once=at_once)
+    prepare_prefect(verbose=verbose)
+    more = {"backfill.partition_days": partition_days, "compute.pairs_at_once": at_once}
+    settings = search.settings(more)
     from crosstie.flows.backfill import Backfill, run_backfill
     from crosstie.flows.runs.progress import report_progress_to
 
     asked = Backfill(order=order.value, priority=priority, only_failed=only_failed, code=code)
     if dry_run:
-        _print_plan(catalog, out, settings, asked)
+        _print_backfill_plan(catalog, out, settings, asked)
         return
     with report_progress_to(Console(stderr=True)):
         tally = run_backfill(catalog, out, settings, asked)
@@ -173,24 +159,24 @@ def backfill_command(
 
 @app.command("new-scene")
 @exit_codes
+@search_options("config", "max_days", "max_cloud")
 def new_scene_command(
-    scene: Annotated[str, typer.Argument(help="Id of a Sentinel-1 or Sentinel-2 scene in the catalog.")],
+    search: Search,
+    scene: Annotated[str, typer.Argument(help="Id of a Sentinel-1 or Sentinel-2 scene of the catalog.")],
     catalog: CatalogOption,
     out: OutOption,
-    config: ConfigOption = None,
-    max_days: MaxDaysOption = None,
-    max_cloud: MaxCloudOption = None,
     verbose: VerboseOption = False,
 ) -> None:
     """Register one scene with its partners, as a Prefect flow on a Dask cluster.
 
-    The partners are those that a search of the whole catalog would give it. A Sentinel-1 scene that is the
-    best partner of no Sentinel-2 scene is in no pair, and that is said.
+    The pairs are the same as in a search of the whole catalog. A Sentinel-1 scene that is not the best
+    partner of any Sentinel-2 scene has no pair; the command says so.
 
     [bold]Example:[/bold] crosstie new-scene S2A_MSIL1C_20201104T183541_N0209_R027_T11SLT_20201104T203551
     --catalog https://stac.example.org --out s3://archive/products --max-days 6
     """
-    settings = _prepared(config, None, None, None, None, max_days, max_cloud, verbose=verbose)
+    prepare_prefect(verbose=verbose)
+    settings = search.settings()
     from crosstie.flows.new_scene import run_new_scene
     from crosstie.flows.runs.progress import report_progress_to
 
@@ -211,36 +197,26 @@ def retrain_command(
     weights: Annotated[
         Path | None,
         typer.Option(
-            help="Weights in use: training starts from them, and better ones replace them.",
+            help="Weights in use: training starts from them, and better weights replace them.",
             show_default=False,
         ),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Receives a folder for each training run.")] = Path(
-        "runs/retrain"
-    ),
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config",
-            "-c",
-            help="Settings of training as YAML; `crosstie train --show-config` prints them all.",
-            show_default=False,
-        ),
-    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder that gets a subfolder for each training run.")
+    ] = Path("runs/retrain"),
+    config: TrainConfigOption = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Train on an archive from the weights in use, and put better ones in their place: for a schedule.
+    """Continue training on an archive, and replace the weights in use if the new ones are better.
 
-    The same as `crosstie train --catalog … --start-from … --promote-to … --flow`, each time in a folder of
-    its own. The new weights replace those in use only where they measure better on labelled places that the
-    settings hold out (labelled.scenes and labelled.hold_out_east_m, or labelled.hold_out_folders).
+    Meant for a schedule. It does what `crosstie train --catalog … --start-from … --promote-to … --flow` does,
+    each time in a folder of its own. The weights are compared on labelled places that training never sees
+    (labelled.scenes and labelled.hold_out_east_m, or labelled.hold_out_folders).
 
     [bold]Example:[/bold] crosstie retrain --catalog catalog.json --weights best.safetensors
     --config train.yaml
     """
-    from crosstie.flows.runs.prefect_env import prepare
-
-    prepare(verbose=verbose)
+    prepare_prefect(verbose=verbose)
     from crosstie.flows.retrain import run_retrain
     from crosstie.flows.training.progress import report_training_to
     from crosstie.train_settings import load_train_settings
@@ -252,34 +228,7 @@ def retrain_command(
         typer.echo(f"{name:<20}{value:.4f}")
 
 
-def _prepared(
-    config: Path | None,
-    start: str | None,
-    end: str | None,
-    bbox: str | None,
-    area: Path | None,
-    max_days: float | None,
-    max_cloud: float | None,
-    *,
-    verbose: bool,
-) -> Settings:
-    """Settings of a run; Prefect, which comes after this, is told how loud to be."""
-    from crosstie.flows.runs.prefect_env import prepare
-
-    prepare(verbose=verbose)
-    return search_settings(config, start, end, bbox, max_days, max_cloud, area=area)
-
-
-def _with(settings: Settings, group: str, **values: object) -> Settings:
-    """Settings with some values of a group replaced, and checked like all others."""
-    from crosstie.config import Settings, validated, walk
-
-    given = {setting.name: setting.value for setting in walk(settings) if not setting.is_group}
-    options = {f"{group}.{name}": value for name, value in values.items()}
-    return validated(Settings, ("settings", given), ("option", options))
-
-
-def _print_plan(catalog: str, out: str, settings: Settings, asked: Backfill) -> None:
+def _print_backfill_plan(catalog: str, out: str, settings: Settings, asked: Backfill) -> None:
     from crosstie.flows.backfill import planned
 
     parts = list(planned(catalog, out, settings, asked))
@@ -290,7 +239,7 @@ def _print_plan(catalog: str, out: str, settings: Settings, asked: Backfill) -> 
             "done": str(part.done),
             "failed before": str(part.failed),
             "to do": str(part.to_do),
-            "time": "?" if part.estimated_s is None else _clock(part.estimated_s),
+            "time": "?" if part.estimated_s is None else _duration(part.estimated_s),
         }
         for part in parts
         if part.pairs
@@ -304,13 +253,13 @@ def _print_plan(catalog: str, out: str, settings: Settings, asked: Backfill) -> 
     )
     known = [part.estimated_s for part in parts if part.estimated_s is not None]
     if not to_do:
-        typer.echo("nothing would be computed")
+        typer.echo("there is nothing to compute")
     elif known:
-        # Periods before the first pair that is done are reckoned like those after it.
+        # Periods before the first finished pair have no estimate; they get the mean of the others.
         per_pair = sum(known) / max(1, sum(part.to_do for part in parts if part.estimated_s is not None))
-        typer.echo(f"about {_clock(per_pair * to_do)}, {settings.compute.pairs_at_once} pairs at once")
+        typer.echo(f"about {_duration(per_pair * to_do)}, {settings.compute.pairs_at_once} pairs at once")
     else:
-        typer.echo("how long it takes is not known: no pair has been registered here yet")
+        typer.echo("the time cannot be estimated: no pair has been registered here yet")
 
 
 def _print_tally(tally: Tally) -> None:
@@ -322,14 +271,14 @@ def _print_tally(tally: Tally) -> None:
             typer.echo(f"   {outcome.products}/report.html")
     hidden = tally.over - tally.already_done - len(tally.well) - MOST_LISTED
     if len(tally.unwell) > MOST_LISTED and hidden > 0:
-        typer.echo("and more: `crosstie status` lists them all")
+        typer.echo("… and more; `crosstie status` lists them all")
     counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(tally.verdicts.items()))
-    typer.echo(f"{tally.over} pairs: {counts or 'none'}; {tally.already_done} of them were done before")
+    typer.echo(f"{tally.over} pairs: {counts or 'none'}; {tally.already_done} of them were already done")
     for code, count in tally.codes.most_common():
         typer.echo(f"   {count} failed: {code}")
     if tally.codes:
-        typer.echo("`crosstie backfill … --only-failed` tries these again, --code CODE those of one reason")
+        typer.echo("`crosstie backfill … --only-failed` retries them; --code CODE those with one code")
 
 
-def _clock(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))

@@ -7,43 +7,42 @@ from typing import Annotated
 import typer
 
 from crosstie.cli.app import app, exit_codes
-from crosstie.cli.options import ConfigOption
+from crosstie.cli.options import ConfigOption, HostOption, OutOption, PortOption
 
 
 @app.command("site")
 @exit_codes
 def site_command(
-    out: Annotated[
-        str, typer.Option("--out", "-o", help="Where products are: a folder, file://… or s3://bucket/prefix.")
-    ],
+    out: OutOption,
     config: ConfigOption = None,
-    host: Annotated[str, typer.Option(help="Address to serve on; 0.0.0.0 is every one.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8091,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8091,
     every_s: Annotated[
         float,
         typer.Option(
             "--every-s",
             min=1,
             max=86_400,
-            help="How often the archive is looked at, seconds; a large one less often.",
+            help="Time between two readings of the archive, seconds; longer for a large one.",
         ),
     ] = 60,
     token_env: Annotated[
-        str, typer.Option("--token-env", help="Environment variable that holds the token of those who look.")
+        str, typer.Option("--token-env", help="Environment variable that holds the token of readers.")
     ] = "CROSSTIE_SITE_TOKEN",  # noqa: S107 - the name of a variable
     everyone: Annotated[
-        bool, typer.Option("--open", help="Ask nobody for a token, on an address that other machines reach.")
+        bool,
+        typer.Option("--open", help="Ask nobody for a token, even if other machines can reach the address."),
     ] = False,
 ) -> None:
-    """Show an archive in a browser: corrections, reports, failures, last runs. Reads only.
+    """Show an archive in a browser: corrections, reports, failures, last runs. Changes nothing.
 
-    / lists the committed corrections, the newest first, by verdict, reason and scene; each with its picture,
-    report and files. /failures lists what was given up. /metrics has the state of the archive for Prometheus,
-    and /healthz says that the process serves; these two ask for no token and name no scene.
+    / lists the committed corrections, newest first, and filters them by verdict, reason and scene; each has
+    its picture, report and files. /failures lists the failed pairs. /metrics has the state of the archive for
+    Prometheus, and /healthz says that the service runs; these two need no token and name no scene.
 
-    With a token in the environment callers send [bold]Authorization: Bearer TOKEN[/bold]; a browser asks for
-    it as the password of any user. Without one only this machine is served, unless --open is given. HTTPS is
-    the matter of a proxy in front.
+    If the environment holds a token, callers send [bold]Authorization: Bearer TOKEN[/bold]; in a browser the
+    token is the password of any user name. Without a token the site serves this machine only, unless --open
+    is given. For HTTPS, put a proxy in front.
 
     [bold]Example:[/bold] crosstie site --out products; then open http://127.0.0.1:8091/
 

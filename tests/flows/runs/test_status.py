@@ -168,7 +168,7 @@ def test_the_command_says_it_to_people_and_to_programs(store: Store, registratio
     assert ["failed", "time_limit", "25"] in rows
     assert "S2__S1A_00: time_limit, tried 2 times, 2026-01-03T00:00:00+00:00: it broke" in told.stdout
     assert "… and 5 more" in told.stdout
-    assert "S2__S1A_LOST: lost:1, ran out 5 h ago, abandoned" in told.stdout
+    assert "S2__S1A_LOST: lost:1, expired 5 h ago, abandoned" in told.stdout
     result = CliRunner().invoke(app, ["status", "--out", store.url, "--format", "json"])
     assert result.exit_code == 3
     said = json.loads(result.stdout)
