@@ -1,4 +1,4 @@
-"""The service: POST /scenes takes notices; GET /health, /ready and /metrics say how it is."""
+"""The ASGI application: POST /scenes receives notices; GET /health, /ready and /metrics tell its state."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from crosstie.flows.listen.metrics import LISTENER, count_scene
 from crosstie.flows.listen.sns import SnsDoor
 from crosstie.flows.listen.start_run import BurstGuard, PrefectUnavailableError, RunStarter
 from crosstie.flows.web.access import SIGNATURE_HEADER, Access
-from crosstie.flows.web.refusal import Refusal, answer, unauthorized, unavailable
+from crosstie.flows.web.refusal import Refusal, answer_refusal, unauthorized, unavailable
 from crosstie.io.events.notices import NoticeError, NoticeRules, Notices, read_json, read_notices
 from crosstie.io.events.sns import Envelope, SnsError, read_envelope
 
 READY_S = 5.0
-"""How long a good answer of /ready holds, seconds: who asks without end asks Prefect now and then."""
+"""How long a good answer of /ready is kept, seconds, so that frequent checks do not burden Prefect."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What the endpoints need; secrets are in `access` alone."""
+    """What the endpoints need. Only `access` holds secrets."""
 
     settings: ListenSettings
     access: Access
@@ -50,14 +50,14 @@ def make_app(service: Service) -> Starlette:
         routes=[
             Route("/scenes", endpoints.scenes, methods=["POST"]),
             Route("/health", endpoints.health),
-            Route("/healthz", endpoints.health),  # what the other services call it
+            Route("/healthz", endpoints.health),  # the name that other services use
             Route("/metrics", metrics),
             Route("/ready", endpoints.ready),
         ],
         middleware=[Middleware(Gate, most=service.settings.max_requests)],
-        exception_handlers={HTTPException: answer},
+        exception_handlers={HTTPException: answer_refusal},
     )
-    app.router.redirect_slashes = False  # it would lead to whatever host the sender says we are
+    app.router.redirect_slashes = False  # a redirect would use the host name that the sender claims
     return app
 
 
@@ -68,12 +68,12 @@ class Endpoints:
         self._ready_until = 0.0
 
     async def health(self, request: Request) -> Response:
-        """The process lives."""
+        """The process runs."""
         del request
         return JSONResponse({"status": "ok"})
 
     async def ready(self, request: Request) -> Response:
-        """A notice would start a run: Prefect answers and has the deployment."""
+        """A notice would start a run: Prefect answers, and it has the deployment."""
         del request
         starter = self._service.starter
         if time.monotonic() >= self._ready_until:
@@ -98,12 +98,12 @@ class Endpoints:
             raise Refusal(422, str(problem)) from None
 
     async def _admitted_message(self, request: Request) -> tuple[object, bool]:
-        """Message of a request, and whether its sender is known; if not, it may still be Amazon."""
+        """Read the message, and whether the sender is known; an unknown one may still be Amazon."""
         service = self._service
         admitted = service.access.by_header(request.headers)
         signed = service.access.key is not None and SIGNATURE_HEADER in request.headers
         if not (admitted or signed or service.sns.topics):
-            raise unauthorized("the request has no token")  # unread: strangers take no memory
+            raise unauthorized("the request has no token")  # before reading: a stranger may use no memory
         check_content_type(request)
         body = await read_body(
             request,
@@ -125,7 +125,7 @@ class Endpoints:
         return await self._started(request, read_notices(read_json(envelope.message), self._service.rules))
 
     async def _started(self, request: Request, notices: Notices) -> Response:
-        """202 with a run, or a list of them and of what was left out; 200 where nothing was asked for."""
+        """Answer 202 with a run, or a list of runs and of refused notices; 200 if there was no scene."""
         request.state.scene_ids = notices.scene_ids
         answers: list[dict[str, Any]] = [
             asdict(await _or_unavailable(self._guard.start(scene_id))) for scene_id in notices.scene_ids
@@ -139,7 +139,7 @@ class Endpoints:
 
 
 async def metrics(request: Request) -> Response:
-    """Figures for Prometheus: counts of what was asked and answered, and nothing of what was sent."""
+    """Metrics for Prometheus: counts of requests and answers; nothing of what was sent."""
     del request
     return Response(generate_latest(LISTENER), media_type=CONTENT_TYPE_LATEST)
 

@@ -1,4 +1,4 @@
-"""The body of a request: read piece by piece, and no further than is allowed."""
+"""The body of a request: read piece by piece, up to a limit."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from crosstie.flows.web.refusal import Refusal
 
 
 def check_content_type(request: Request) -> None:
-    """Turn down what is no JSON. SNS says text/plain; some senders say nothing.
+    """Refuse what is not JSON. SNS says text/plain; some senders say nothing.
 
     Raises
     ------
-    Refusal : 415
+    Refusal
+        415.
     """
     if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Refusal(415, "the body is compressed; send it as it is")
+        raise Refusal(415, "the body is compressed; send it uncompressed")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind in {"", "application/json", "text/plain"}:
         return
@@ -26,11 +27,12 @@ def check_content_type(request: Request) -> None:
 
 
 async def read_body(request: Request, *, most_bytes: int, timeout_s: float) -> bytes:
-    """Read the body; what is said of its length is believed only when it is too long.
+    """Read the body. A declared length counts only to refuse: the bytes are counted as well.
 
     Raises
     ------
-    Refusal : 413 as soon as it is too long, 408 when it does not come
+    Refusal
+        413 as soon as it is too long, 408 if it takes too long.
     """
     too_long = Refusal(
         413, f"the body is longer than {most_bytes} bytes (listen.max_body_bytes)", {"Connection": "close"}
@@ -46,7 +48,9 @@ async def read_body(request: Request, *, most_bytes: int, timeout_s: float) -> b
                 if len(body) > most_bytes:
                     raise too_long
     except TimeoutError:
-        raise Refusal(408, f"the body did not come within {timeout_s:g} s", {"Connection": "close"}) from None
+        raise Refusal(
+            408, f"the body did not arrive within {timeout_s:g} s", {"Connection": "close"}
+        ) from None
     except ClientDisconnect:
-        raise Refusal(400, "the sender hung up") from None
+        raise Refusal(400, "the sender closed the connection") from None
     return bytes(body)

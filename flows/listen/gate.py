@@ -1,4 +1,4 @@
-"""What every request passes: a limit on those under way, and one line in the log without anything secret."""
+"""Middleware for every request: a limit on concurrent requests, and one log line without secrets."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from crosstie.flows.web.refusal import RETRY_AFTER_S, unavailable
 LOG = logging.getLogger("crosstie.listen")
 
 UNLIMITED = ("/health", "/healthz", "/metrics")
-"""Answered at any time: whoever watches the service must not take a busy one for a dead one."""
+"""Always answered, so that a busy service is not taken for a dead one."""
 
 KNOWN = ("/scenes", "/ready", *UNLIMITED)
-"""Paths that are logged as they are; any other could say anything."""
+"""Paths that are logged as they are; any other path may hold anything."""
 
 
 class Gate:
-    """ASGI middleware; `state` of a request has `scene_ids` for the log, `notice_kind` for the figures."""
+    """ASGI middleware. It reads `scene_ids` (for the log) and `notice_kind` (for metrics) from `state`."""
 
     def __init__(self, app: ASGIApp, *, most: int) -> None:
         self._app = app
@@ -46,7 +46,7 @@ class Gate:
             seconds = time.monotonic() - begin
             if scope["path"] == "/scenes":
                 count_notice(scope.get("state", {}).get("notice_kind", ""), status, seconds)
-            _log(scope, status, seconds)
+            _log_request(scope, status, seconds)
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] in UNLIMITED:
@@ -65,15 +65,15 @@ class Gate:
 async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
     from starlette.responses import JSONResponse
 
-    refusal = unavailable(f"too many requests under way (listen.max_requests); again in {RETRY_AFTER_S} s")
+    refusal = unavailable(f"too many requests at once (listen.max_requests); try again in {RETRY_AFTER_S} s")
     response = JSONResponse(
         {"error": refusal.detail}, status_code=refusal.status_code, headers=refusal.headers
     )
     await response(scope, receive, send)
 
 
-def _log(scope: Scope, status: int, seconds: float) -> None:
-    """Method, path and scenes are of known sets: nothing that a sender makes up gets into the log."""
+def _log_request(scope: Scope, status: int, seconds: float) -> None:
+    """Log a request. Only known methods, paths and scene ids are written, nothing that a sender makes up."""
     method = scope["method"] if scope["method"] in {"GET", "HEAD", "POST"} else "-"
     path = scope["path"] if scope["path"] in KNOWN else "-"
     client = (scope.get("client") or ("-",))[0]

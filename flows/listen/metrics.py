@@ -1,21 +1,20 @@
-"""Figures of the service that takes notices: counts alone, nothing of what anybody sent."""
+"""Metrics of the listener: counts only, nothing of what was sent."""
 
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 
 LISTENER = CollectorRegistry()
-"""What the service serves: apart from the registry of the process, where Prefect puts its own."""
+"""Registry of the listener. The default registry of the process holds those of Prefect as well."""
 
 NOTICES = Counter(
     "crosstie_notices",
-    "Notices by way (kind: direct, or sns; empty where it was turned down before that was known) and answer "
-    "(HTTP status).",
+    "Notices by kind (direct or sns; empty if refused before that was known) and answer (HTTP status).",
     ("kind", "answer"),
     registry=LISTENER,
 )
 
-NOTICE_SECONDS = Histogram("crosstie_notice_seconds", "Answering a notice.", registry=LISTENER)
+NOTICE_SECONDS = Histogram("crosstie_notice_seconds", "Time to answer a notice.", registry=LISTENER)
 
 SCENES = Counter(
     "crosstie_scenes",
@@ -26,7 +25,7 @@ SCENES = Counter(
 
 ProcessCollector(registry=LISTENER)
 
-# There from the start, at 0: Prometheus sees the first one as an increase.
+# Start at 0, so that Prometheus sees the first notice as an increase.
 for _kind, _answer in (
     ("direct", "202"),
     ("direct", "503"),
@@ -41,11 +40,11 @@ for _outcome in ("started", "duplicate"):
 
 
 def count_notice(kind: str, status: int, seconds: float) -> None:
-    """One more notice was answered."""
+    """Count an answered notice."""
     NOTICES.labels(kind, str(status)).inc()
     NOTICE_SECONDS.observe(seconds)
 
 
 def count_scene(*, duplicate: bool) -> None:
-    """One more scene has a run."""
+    """Count a scene that has a run."""
     SCENES.labels("duplicate" if duplicate else "started").inc()

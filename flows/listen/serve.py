@@ -1,4 +1,4 @@
-"""Start the service: everything that can be wrong is found before the first request."""
+"""Start the service. Everything that can be checked is checked before the first request."""
 
 from __future__ import annotations
 
@@ -6,43 +6,55 @@ import asyncio
 import logging
 from typing import Any
 
-import uvicorn
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
 from crosstie.config import Settings, each_setting
 from crosstie.errors import BadInputError, SettingsError
+from crosstie.flows.listen.access import read_listener_access
 from crosstie.flows.listen.app import Service, make_app
 from crosstie.flows.listen.sns import SnsDoor
 from crosstie.flows.listen.start_run import PrefectUnavailableError, RunStarter
 from crosstie.flows.observe.json_lines import log_to_stderr
-from crosstie.flows.web.access import read_access
 from crosstie.flows.web.address import Address, bind
+from crosstie.flows.web.server import serve_on
 from crosstie.io.events.notices import NoticeRules
 from crosstie.io.scenes.ids import SceneIds
 from crosstie.io.storage.href import local_path, public_href
 
 LOG = logging.getLogger("crosstie.listen")
 
-DEPLOY = "`prefect deploy --all --prefect-file deploy/prefect.yaml` makes it"
+DEPLOY = "`prefect deploy --all --prefect-file deploy/prefect.yaml` creates it"
 
 
 def serve(address: Address, *, catalog: str, out: str, settings: Settings, insecure: bool) -> None:
-    """Take notices until stopped.
+    """Receive notices until stopped.
+
+    Parameters
+    ----------
+    address : Address
+        Where to listen.
+    catalog, out : str
+        Catalog and product root of the runs that are started.
+    settings : Settings
+        Of this service (`listen`, `observe`) and of the runs (all others).
+    insecure : bool
+        Ask callers for no secret.
 
     Raises
     ------
-    BadInputError : no secret, no Prefect, no deployment, an address that is taken, a secret in a URL
+    BadInputError
+        No secret, no Prefect server, no deployment, an address in use, or a secret in a URL.
     """
-    access = read_access(settings.listen, address.host, insecure=insecure)
+    access = read_listener_access(settings.listen, address.host, insecure=insecure)
     if not PREFECT_API_URL.value():
         raise BadInputError(
-            "PREFECT_API_URL is not set, and a run needs a Prefect server that outlives this command: "
+            "PREFECT_API_URL is not set, and the runs need a Prefect server of their own: "
             "`prefect server start`, then `export PREFECT_API_URL=http://127.0.0.1:4200/api`"
         )
     parameters = {
-        "catalog": _lasting("--catalog", catalog),
-        "out": _lasting("--out", out),
+        "catalog": _as_parameter("--catalog", catalog),
+        "out": _as_parameter("--out", out),
         "settings": changed(settings),
     }
     log_to_stderr(LOG.name, settings.observe.log_format)
@@ -62,24 +74,26 @@ def serve(address: Address, *, catalog: str, out: str, settings: Settings, insec
                 dedupe_s=settings.listen.dedupe_s,
                 timeout_s=settings.listen.prefect_timeout_s,
             )
-            await _check(starter)
+            await _check_deployment(starter)
             app = make_app(Service(settings.listen, access, rules, starter, sns))
             bound, real = bind(address)
             with bound:
                 LOG.info("listening on %s/scenes, starting %s", real, starter.deployment)
-                await uvicorn.Server(_config(app, settings.listen.max_requests)).serve(sockets=[bound])
+                # Connections beyond the requests that are handled: kept alive, or too slow to have asked yet.
+                connections = 4 * settings.listen.max_requests + 64
+                await serve_on(bound, app, max_connections=connections, shutdown_s=30)
 
     asyncio.run(run())
 
 
 def changed(settings: Settings) -> dict[str, Any]:
-    """Settings of a run: those that differ from the defaults; the others are the worker's own to set."""
+    """Pick the settings that differ from the defaults, for the runs; the workers decide on all others."""
     usual = {setting.name: setting.value for setting in each_setting(Settings())}
     tree: dict[str, Any] = {}
     for setting in each_setting(settings):
         *groups, name = setting.name.split(".")
-        mine = groups in (["listen"], ["observe"])  # of this service, not of the runs that it starts
-        if not (setting.is_group or mine or setting.value == usual[setting.name]):
+        own = groups in (["listen"], ["observe"])  # of this service, not of the runs
+        if not (setting.is_group or own or setting.value == usual[setting.name]):
             branch = tree
             for group in groups:
                 branch = branch.setdefault(group, {})
@@ -87,21 +101,7 @@ def changed(settings: Settings) -> dict[str, Any]:
     return tree
 
 
-def _config(app: object, max_requests: int) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,  # type: ignore[arg-type]
-        lifespan="off",
-        log_config=None,
-        access_log=False,  # it has whole addresses in it, and so whatever a sender puts there
-        server_header=False,
-        proxy_headers=False,
-        # Connections beyond those whose requests are limited: kept alive, or too slow to have asked yet.
-        limit_concurrency=4 * max_requests + 64,
-        timeout_graceful_shutdown=30,
-    )
-
-
-async def _check(starter: RunStarter) -> None:
+async def _check_deployment(starter: RunStarter) -> None:
     try:
         await starter.deployment_id()
     except PrefectUnavailableError as problem:
@@ -111,19 +111,20 @@ async def _check(starter: RunStarter) -> None:
         ) from None
 
 
-def _lasting(option: str, href: str) -> str:
-    """Address that a run in another place can follow, and that Prefect may keep.
+def _as_parameter(option: str, href: str) -> str:
+    """Make an address that a run on another machine can use, and that Prefect may store.
 
     Raises
     ------
-    SettingsError : it carries a secret
+    SettingsError
+        The address holds a secret.
     """
     path = local_path(href)
     if path is not None:
         return str(path)
     if public_href(href) != href:
         raise SettingsError(
-            f"{option} {public_href(href)}: carries a user, password or signature, and Prefect keeps the "
-            "parameters of runs; give workers their credentials in the environment"
+            f"{option} {public_href(href)}: holds a user, password or signature, and Prefect stores the "
+            "parameters of runs; put the credentials into the environment of the workers"
         )
     return href

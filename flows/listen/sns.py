@@ -1,4 +1,4 @@
-"""SNS messages at the door: which are believed, and the answer to a subscription."""
+"""Amazon SNS: which messages are accepted, and the answer to a subscription."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from crosstie.flows.web.refusal import Refusal, unauthorized
 from crosstie.io.events.sns import Envelope, FetchUrl, SnsError, check_signature, confirmation_url, fetch_url
 
 MOST_CERTIFICATES = 16
-"""Amazon has one a region at a time."""
+"""Amazon has one a region at any time."""
 
 
 @dataclass(frozen=True, slots=True)
 class SnsDoor:
-    """Whose SNS messages are taken."""
+    """Which SNS messages are accepted."""
 
     topics: tuple[str, ...] = ()
-    """ARNs whose messages are taken on Amazon's signature, without a token."""
+    """ARNs whose messages need no token, because Amazon's signature is checked."""
     confirm: bool = False
     """Whether subscriptions are confirmed."""
     fetch: FetchUrl = fetch_url
@@ -30,7 +30,8 @@ class SnsDoor:
 
         Raises
         ------
-        Refusal : 401, for another topic or a signature that does not hold
+        Refusal
+            401 for another topic or a wrong signature.
         """
         if envelope.topic not in self.topics:
             raise unauthorized("no token, and the topic is none of listen.sns_topics")
@@ -45,7 +46,9 @@ class SnsDoor:
 
         Raises
         ------
-        Refusal : 403 where they are not confirmed, 422 for an address not Amazon's, 502 without answer
+        Refusal
+            403 if subscriptions are not confirmed here, 422 for an address that is not Amazon's, 502 if
+            Amazon does not answer.
         """
         if not self.confirm or (self.topics and envelope.topic not in self.topics):
             raise Refusal(

@@ -1,4 +1,4 @@
-"""Start the deployment for a scene, once: Prefect's server remembers, whatever is restarted here."""
+"""Start one run for a scene. Prefect's server remembers it, so a restart of the listener repeats none."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
 
 CREATED = 201
-"""What Prefect answers for a new run; 200 gives back the one that has the key already."""
+"""Prefect's answer for a new run; 200 means that a run with this key existed."""
 
 REFUSED = (409, 422)
-"""What Prefect answers when a deployment does not take the parameters."""
+"""Prefect's answers when the deployment does not accept the parameters."""
 
 BROKEN = (StateType.FAILED, StateType.CRASHED)
-"""How a run ends that may be worth another; one that was cancelled was not wanted."""
+"""States after which a run may be started again; a cancelled run was not wanted."""
 
 MOST_ATTEMPTS = 8
-"""Runs of a scene within `dedupe_s`, if all fail; the next night looks at it once more."""
+"""Most runs of a scene within `dedupe_s` if all fail; the next night tries it again."""
 
 
 class PrefectUnavailableError(CrosstieError):
-    """Prefect's API does not answer, or not as it should; nothing was started that is known of."""
+    """Prefect's API does not answer, or answers with an error; as far as is known, no run was started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,29 +49,30 @@ class Started:
     flow_run_id: str
     flow_run_url: str
     duplicate: bool
-    """The run is there because of an earlier notice."""
+    """An earlier notice started this run."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunStarter:
-    """Starts runs of one deployment, one a scene and `dedupe_s`."""
+    """Starts runs of one deployment, one per scene and `dedupe_s`."""
 
     client: PrefectClient
     deployment: str
     """Flow and deployment, `crosstie-new-scene/new-scene`."""
     parameters: Mapping[str, Any]
-    """Of every run, besides scene_id: catalog, out, settings. The sender has no say in them."""
+    """Parameters of every run besides scene_id: catalog, out, settings. A sender cannot change them."""
     dedupe_s: float
-    """How long a scene is not started again, seconds."""
+    """How long a scene starts no second run, seconds."""
     timeout_s: float
-    """Longest time for all that Prefect is asked for one scene, seconds."""
+    """Longest time for all requests to Prefect for one scene, seconds."""
 
     async def deployment_id(self) -> UUID:
-        """Look the deployment up.
+        """Look up the deployment.
 
         Raises
         ------
-        PrefectUnavailableError : no answer, or no such deployment
+        PrefectUnavailableError
+            Prefect does not answer, or has no such deployment.
         """
         try:
             async with asyncio.timeout(self.timeout_s):
@@ -84,14 +85,15 @@ class RunStarter:
     async def start(self, scene_id: str) -> Started:
         """Start a run for a scene, or find the one that an earlier notice started.
 
-        A run is told by a key of the scene, the current stretch of `dedupe_s` and the attempt, which the
-        server keeps unique; a look at the stretch before makes two notices meet that a border parts. A run
-        that failed is no reason to start none: the first files of a scene may come before the others, or
-        before the catalog knows it.
+        The server keeps the key of a run unique. The key is made of the scene, the current period of length
+        `dedupe_s` and the number of the attempt. Runs of the period before are searched as well, so that two
+        notices on both sides of a period's end start one run. After a failed run the next notice starts
+        another: the first files of a scene may arrive before the others, or before the catalog lists it.
 
         Raises
         ------
-        PrefectUnavailableError : no answer, or no such deployment; to be tried again
+        PrefectUnavailableError
+            Prefect does not answer, or has no such deployment; the sender should try again.
         """
         deployment_id = await self.deployment_id()
         now_utc = datetime.now(UTC)
@@ -102,7 +104,7 @@ class RunStarter:
                 if earlier and (earlier[-1].state_type not in BROKEN or len(earlier) >= MOST_ATTEMPTS):
                     return _started(scene_id, earlier[-1].id, duplicate=True)
                 attempt = sum(run.idempotency_key in keys for run in earlier)
-                # Not create_flow_run_from_deployment: it keeps to itself whether the run is new.
+                # Not create_flow_run_from_deployment, which does not tell whether the run is new.
                 response = await self.client.request(
                     "POST",
                     "/deployments/{id}/create_flow_run",
@@ -118,7 +120,7 @@ class RunStarter:
         return _started(scene_id, UUID(response.json()["id"]), duplicate=response.status_code != CREATED)
 
     async def _earlier(self, scene_id: str, now_utc: datetime) -> list[FlowRun]:
-        """Runs for a scene in the last `dedupe_s`, in the order of their attempts."""
+        """Find the runs for a scene in the last `dedupe_s`, in the order of their attempts."""
         keys = [key for back in (1, 0) for key in self._keys(scene_id, now_utc, back=back)]
         runs = await self.client.read_flow_runs(
             flow_run_filter=FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=keys))
@@ -128,9 +130,9 @@ class RunStarter:
         return sorted(lately, key=lambda run: keys.index(run.idempotency_key or ""))
 
     def _keys(self, scene_id: str, now_utc: datetime, *, back: int) -> list[str]:
-        """Keys of a scene's runs in the current stretch of time, or in one `back`.
+        """Keys of a scene's runs in the current period, or `back` periods before.
 
-        The same scene of another catalog, or for other products, is another run.
+        The same scene of another catalog, or for another product root, has other keys.
         """
         job = "\n".join([self.deployment, *(str(self.parameters[name]) for name in ("catalog", "out"))])
         digest = hashlib.sha256(job.encode()).hexdigest()[:12]
@@ -139,7 +141,7 @@ class RunStarter:
 
 
 class BurstGuard:
-    """Notices of one scene that come together ask Prefect once; what it said is kept for a minute."""
+    """Asks Prefect once for all notices of a scene that arrive together, and keeps the answer a minute."""
 
     def __init__(self, starter: RunStarter, *, keep_s: float = 60.0, most: int = 4096) -> None:
         self._starter = starter
@@ -148,10 +150,10 @@ class BurstGuard:
         self._asked: dict[str, tuple[float, asyncio.Task[Started]]] = {}
 
     async def start(self, scene_id: str) -> Started:
-        """As `RunStarter.start`; whoever comes second hears that the run is a duplicate."""
+        """As `RunStarter.start`; later callers are told that the run is a duplicate."""
         self._forget()
         known = self._asked.get(scene_id)
-        # Shielded: the sender may hang up, others who wait for the same run do not.
+        # Shielded, because other senders may wait for the same run when this one closes its connection.
         if known is not None:
             return replace(await asyncio.shield(known[1]), duplicate=True)
         task = asyncio.create_task(self._starter.start(scene_id))
@@ -160,30 +162,30 @@ class BurstGuard:
         return await asyncio.shield(task)
 
     def _settle(self, scene_id: str, task: asyncio.Task[Started]) -> None:
-        """Keep nothing of an attempt that failed: the next notice tries again."""
+        """Forget a failed attempt, so that the next notice tries again."""
         if task.cancelled() or task.exception() is not None:
             del self._asked[scene_id]
 
     def _forget(self) -> None:
-        """Let go of the oldest; the dict holds them in the order of their coming."""
+        """Drop the oldest answers; the dict keeps the order of arrival."""
         limit = time.monotonic() - self._keep_s
         for scene_id, (asked, task) in list(self._asked.items()):
             if asked > limit and len(self._asked) <= self._most:
                 return
-            if task.done():  # what is under way is asked once, however long it takes
+            if task.done():  # a request under way is never repeated, however long it takes
                 del self._asked[scene_id]
 
 
 def _started(scene_id: str, run_id: UUID, *, duplicate: bool) -> Started:
-    """With the page of the run where the server has pages, else its address in the API."""
+    """Add the page of the run if the server has pages, else its address in the API."""
     url = url_for("flow-run", obj_id=run_id) or url_for("flow-run", obj_id=run_id, url_type="api")
     return Started(scene_id, str(run_id), public_href(url or ""), duplicate)
 
 
 def _unavailable(problem: Exception) -> PrefectUnavailableError:
-    """Say what failed; not what Prefect wrote, which quotes parameters."""
+    """Name the failure, but not the text of Prefect, which quotes parameters."""
     if isinstance(problem, PrefectHTTPStatusError):
         code = problem.response.status_code
-        hint = "; is the deployment of this version? `prefect deploy` brings it up to date"
+        hint = "; is the deployment of this version? `prefect deploy --all` updates it"
         return PrefectUnavailableError(f"Prefect's API answered {code}{hint if code in REFUSED else ''}")
     return PrefectUnavailableError(f"Prefect's API does not answer ({type(problem).__name__})")

@@ -1,4 +1,4 @@
-"""The application: two pages, the files of the runs, /healthz and /metrics. Answers GET and HEAD alone."""
+"""The ASGI application: two pages, the files of the runs, /healthz and /metrics. GET and HEAD only."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from starlette.routing import Route
 
 from crosstie.errors import BadInputError, StoreError
 from crosstie.flows.site import files
-from crosstie.flows.site import text as wording
-from crosstie.flows.site.guard import LOOPBACK, Door
+from crosstie.flows.site.guard import LOOPBACK_HOSTS, Guard
 from crosstie.flows.site.metrics import registry_of
-from crosstie.flows.site.query import Query, corrections, read_query
-from crosstie.flows.site.trouble import failures
+from crosstie.flows.site.query import Query, corrections, failures, read_query
+from crosstie.flows.site.text import FILTERS
 from crosstie.flows.site.watch import Watch
 from crosstie.flows.web.access import Access
 from crosstie.types import Reason, VerdictCode
@@ -35,9 +34,12 @@ def make_app(watch: Watch, access: Access | None, *, local: bool) -> Starlette:
 
     Parameters
     ----------
-    watch : started elsewhere
-    access : None lets everyone look
-    local : it is called on this machine alone
+    watch : Watch
+        What is known of the archive; started and stopped by the caller.
+    access : Access or None
+        What a caller must know; None lets everyone read.
+    local : bool
+        Only this machine can reach the address.
     """
     pages = Pages(watch)
     app = Starlette(
@@ -51,10 +53,12 @@ def make_app(watch: Watch, access: Access | None, *, local: bool) -> Starlette:
             Route("/healthz", pages.healthz),
             Route("/metrics", pages.metrics),
         ],
-        middleware=[Middleware(Door, access=access, hosts=LOOPBACK if local and access is None else ())],
+        middleware=[
+            Middleware(Guard, access=access, hosts=LOOPBACK_HOSTS if local and access is None else ())
+        ],
         exception_handlers={HTTPException: pages.refused, StoreError: pages.unavailable},
     )
-    app.router.redirect_slashes = False  # it would lead to whatever host the caller says we are
+    app.router.redirect_slashes = False  # a redirect would use the host name that the caller claims
     return app
 
 
@@ -72,12 +76,12 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.filters |= wording.FILTERS
+        self._templates.filters |= FILTERS
 
-    # Not async: they run in threads, so that a slow store or a long table keeps nobody else waiting.
+    # Not async: they run in threads, so that a slow store or a long table delays no other request.
 
     def corrections(self, request: Request) -> Response:
-        """Committed corrections, the newest first."""
+        """Committed corrections, newest first."""
         snapshot = self._watch.seen.snapshot
         query = _query(request)
         page = None if snapshot is None else corrections(snapshot.table, query)
@@ -91,7 +95,7 @@ class Pages:
         )
 
     def failures(self, request: Request) -> Response:
-        """Pairs that were given up, the latest first, and those under way."""
+        """Failed pairs, latest first, and pairs in progress."""
         snapshot = self._watch.seen.snapshot
         query = _query(request)
         page = None if snapshot is None else failures(snapshot.status, query)
@@ -114,14 +118,14 @@ class Pages:
         return Response(self._icon, media_type="image/svg+xml", headers=headers)
 
     async def healthz(self, request: Request) -> Response:
-        """The process serves; 503 where it has ceased to look at the archive and must be started anew."""
+        """The service runs; 503 if it no longer reads the archive and must be restarted."""
         del request
         seen = self._watch.seen
         alive = self._watch.alive
         return JSONResponse(
             {
-                "status": "ok" if alive else "the look at the archive has ended by a bug; see the log",
-                "archive_readable": seen.trouble is None,
+                "status": "ok" if alive else "reading the archive has stopped because of a bug; see the log",
+                "archive_readable": seen.problem is None,
                 "seen_utc": None if seen.snapshot is None else seen.snapshot.taken_utc.isoformat(),
             },
             status_code=200 if alive else 503,

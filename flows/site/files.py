@@ -1,4 +1,4 @@
-"""The products of a run, handed on as the store gives them; known names alone, and committed runs alone."""
+"""The products of a run, passed on as the store has them: files of known names, of committed runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SANDBOX = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'; sandbox"
 )
-"""A report brings its own style and picture, and is allowed nothing else: it holds text from elsewhere."""
+"""A report has its style and picture inside. It may load or run nothing else: it holds foreign text."""
 
 KINDS = {
     "report.html": "text/html; charset=utf-8",
@@ -33,29 +33,31 @@ KINDS = {
     "tie_points.parquet": "application/vnd.apache.parquet",
     "corrected.vrt": "application/xml",
 }
-"""File -> media type; there are no others."""
+"""File -> media type. No other file is served."""
 
 SAVED = ("tie_points.parquet", "corrected.vrt")
-"""No browser shows them: they are saved under a name that says whose they are."""
+"""No browser shows them. They are saved under a name that holds the pair."""
 
 MOST_PICTURE_BYTES = 32 * 2**20
-"""A larger overview is none of ours."""
+"""A larger overview was not written by crosstie."""
 
 THUMBNAIL_PX = 360
 KEPT_THUMBNAILS = 512
-"""Some 15 MB."""
+"""Number of small pictures that are kept, some 15 MB."""
 
 Thumbnail = Callable[[str, str], bytes]
 """(pair_key, run_key) -> WebP."""
 
 
 def product(store: Store, request: Request) -> Response:
-    """One file of a committed run.
+    """Answer with one file of a committed run.
 
     Raises
     ------
-    HTTPException : 404
-    StoreError : the store cannot be read
+    HTTPException
+        404: no such run, or no such file.
+    StoreError
+        The store cannot be read.
     """
     name = request.path_params["name"]
     if name not in KINDS:
@@ -64,19 +66,21 @@ def product(store: Store, request: Request) -> Response:
     reading = store.open(f"{product_prefix(pair_key, run_key)}/{name}")
     if reading is None:
         raise HTTPException(404, f"this run has no {name}")
-    return _handed_on(request, reading, name, saved_as=f"{pair_key}.{name}")
+    return _file_response(request, reading, name, saved_as=f"{pair_key}.{name}")
 
 
 def run_of(store: Store, request: Request) -> tuple[str, str]:
-    """The committed run that an address names.
+    """Find the committed run that an address names.
 
     Raises
     ------
-    HTTPException : 404
-    StoreError : the store cannot be read
+    HTTPException
+        404: no such run, or it is not committed.
+    StoreError
+        The store cannot be read.
     """
     pair_key, run_key = request.path_params["pair_key"], request.path_params["run_key"]
-    # Looked at before the store is asked: nothing but a key of ours ever becomes part of a path.
+    # Checked before the store is read, so that only keys of crosstie become part of a path.
     if not (PAIR_KEY.fullmatch(pair_key) and RUN_KEY.fullmatch(run_key)):
         raise HTTPException(404, "there is no such run")
     if not is_committed(store, pair_key, run_key):
@@ -85,8 +89,8 @@ def run_of(store: Store, request: Request) -> tuple[str, str]:
 
 
 def thumbnails(store: Store) -> Thumbnail:
-    """Maker of small pictures that keeps the latest; HTTPException 404 where there is no picture."""
-    at_once = threading.Semaphore(2)  # a full page asks for many, and each takes some 10 MB
+    """Make a function that shrinks overviews and keeps the latest; HTTPException 404 if there is none."""
+    at_once = threading.Semaphore(2)  # a page asks for many at once, and each takes some 10 MB
 
     @lru_cache(KEPT_THUMBNAILS)
     def made(pair_key: str, run_key: str) -> bytes:
@@ -100,11 +104,12 @@ def thumbnails(store: Store) -> Thumbnail:
 
 
 def shrunk(png: bytes) -> bytes:
-    """A small WebP of a PNG.
+    """Shrink a PNG to a small WebP.
 
     Raises
     ------
-    HTTPException : 404, it is none
+    HTTPException
+        404: it is not a PNG.
     """
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
@@ -117,7 +122,7 @@ def shrunk(png: bytes) -> bytes:
     return body.getvalue()
 
 
-def _handed_on(request: Request, reading: Reading, name: str, *, saved_as: str) -> Response:
+def _file_response(request: Request, reading: Reading, name: str, *, saved_as: str) -> Response:
     headers = {"Content-Security-Policy": SANDBOX, "Content-Length": str(reading.size_bytes)}
     if reading.etag is not None:
         headers["ETag"] = reading.etag

@@ -1,8 +1,7 @@
-"""What every request and every answer passes: who may look, and what a browser may do with what it gets."""
+"""Middleware for every request and answer: who may read, and what a browser may do with the answer."""
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
@@ -14,11 +13,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from crosstie.errors import SettingsError
 from crosstie.flows.web.access import Access
 from crosstie.flows.web.refusal import Refusal
+from crosstie.flows.web.server import is_loopback
 
 UNGUARDED = ("/healthz", "/metrics")
-"""Figures without any name: answered without a token, as whoever watches the service has none."""
+"""Answered without a token, because monitoring has none; they name no scene."""
 
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'self'; form-action 'self'; "
@@ -30,20 +30,24 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "private, no-cache",
 }
-"""Of every answer that does not say otherwise itself."""
+"""Headers of every answer that does not set them itself."""
 
 CHALLENGE = {"WWW-Authenticate": 'Basic realm="crosstie", charset="UTF-8"'}
-"""A browser asks for user and password then; the password is the token, the user is anything."""
+"""Makes a browser ask for user and password; the password is the token, the user name may be any."""
 
 
-class Door:
+class Guard:
     """ASGI middleware.
 
     Parameters
     ----------
-    access : what a caller must know; None lets everyone look
-    hosts : names by which the site may be called; empty: any. Without a token on this machine it is but its
-        own, or a page of elsewhere could have its name point here, and read along
+    app : ASGI application
+        Answers the requests that pass.
+    access : Access or None
+        What a caller must know; None lets everyone read.
+    hosts : sequence of str
+        Host names that a request may use; empty: any. A site without a token accepts the names of this
+        machine only. Otherwise a foreign web page could point its own name at this address and read along.
     """
 
     def __init__(self, app: ASGIApp, *, access: Access | None, hosts: Sequence[str] = ()) -> None:
@@ -67,8 +71,8 @@ class Door:
         await (self._app if refused is None else refused)(scope, receive, guarded)
 
     def _refusal(self, path: str, headers: Headers) -> PlainTextResponse | None:
-        if self._hosts and _name(headers.get("host", "")) not in self._hosts:
-            return PlainTextResponse("this site is called by another name\n", 400)
+        if self._hosts and _host_name(headers.get("host", "")) not in self._hosts:
+            return PlainTextResponse("this site does not answer to this host name\n", 400)
         if self._access is None or path in UNGUARDED:
             return None
         try:
@@ -81,20 +85,21 @@ class Door:
         return PlainTextResponse(text, 401, headers=CHALLENGE)
 
 
-def read_access(
+def read_site_access(
     variable: str, host: str, *, everyone: bool, environment: Mapping[str, str] = os.environ
 ) -> Access | None:
-    """Take the token out of a variable; None where everyone may look.
+    """Read the token from an environment variable; None if everyone may read.
 
     Raises
     ------
-    SettingsError : there is no token, and the site would be open to other machines without saying so
+    SettingsError
+        There is no token, and other machines could read without --open.
     """
     token = environment.get(variable, "").strip().encode()
     if everyone:
         if token:
             raise SettingsError(
-                f"--open lets everyone look, and {variable} holds a token; leave out one of them"
+                f"--open lets everyone read, and {variable} holds a token; leave out one of them"
             )
         return None
     if token:
@@ -102,21 +107,13 @@ def read_access(
     if is_loopback(host):
         return None
     raise SettingsError(
-        f"--host {host} is open to other machines, and the environment variable {variable} holds no token: "
-        f"put one there, as `export {variable}=$(openssl rand -hex 32)` does, or say --open where a proxy in "
-        "front asks who comes"
+        f"other machines can reach --host {host}, and the environment variable {variable} holds no token: "
+        f"put one there, as `export {variable}=$(openssl rand -hex 32)` does, or give --open if a proxy in "
+        "front checks who may read"
     )
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can call an address."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _name(host: str) -> str:
+def _host_name(host: str) -> str:
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:

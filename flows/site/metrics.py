@@ -1,4 +1,4 @@
-"""/metrics of the site: how the archive stood when it was last looked at."""
+"""/metrics of the site: the state of the archive when it was last read."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ KNOWN_PAIRS: set[tuple[str, ...]] = {
     (str(VerdictCode.ALREADY_ALIGNED), ""),
     *((str(VerdictCode.UNRELIABLE), str(reason)) for reason in Reason),
 }
-"""Told even where there are none: a rule that divides by them must find a number."""
+"""Reported even if there are none, because a rule that divides by them needs a number."""
 
 
 def registry_of(watch: Watch) -> CollectorRegistry:
-    """A registry of this archive, and of nothing else in this process but its memory and time."""
+    """Make a registry of this archive and of the memory and CPU time of the process."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(ArchiveCollector(watch))
     ProcessCollector(registry=registry)
@@ -38,7 +38,7 @@ def registry_of(watch: Watch) -> CollectorRegistry:
 
 
 class ArchiveCollector(Collector):
-    """Reads what is seen already: a scrape never waits for the store."""
+    """Reports what was last read, so that a scrape never waits for the store."""
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
@@ -46,14 +46,14 @@ class ArchiveCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         seen = self._watch.seen
         yield CounterMetricFamily(
-            "crosstie_archive_scan_errors", "Looks at the archive that failed.", value=seen.failures
+            "crosstie_archive_scan_errors", "Failed attempts to read the archive.", value=seen.failures
         )
         if seen.snapshot is not None:
-            yield from _archive(seen.snapshot)
-            yield from _runs(seen.snapshot.runs)
+            yield from _archive_metrics(seen.snapshot)
+            yield from _run_metrics(seen.snapshot.runs)
 
 
-def _archive(snapshot: Snapshot) -> Iterator[Metric]:
+def _archive_metrics(snapshot: Snapshot) -> Iterator[Metric]:
     status = snapshot.status
     yield _gauge(
         "crosstie_archive_pairs",
@@ -63,7 +63,7 @@ def _archive(snapshot: Snapshot) -> Iterator[Metric]:
     )
     yield _gauge(
         "crosstie_archive_failures",
-        "Runs of pairs that were given up, by code; without those tried again or made good.",
+        "Failed pairs by code, without those that are being retried or have been done since.",
         ("code",),
         {(code,): count for code, count in status.failures.items()},
     )
@@ -71,7 +71,7 @@ def _archive(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge("crosstie_archive_in_progress", "Pairs that a run works on.", (), {(): live["live"]})
     yield _gauge(
         "crosstie_archive_abandoned",
-        "Pairs whose run ended without a word; the next run takes them.",
+        "Pairs whose run was killed; the next run takes over.",
         (),
         {(): live["abandoned"]},
     )
@@ -81,27 +81,36 @@ def _archive(snapshot: Snapshot) -> Iterator[Metric]:
     newest = snapshot.newest_commit_utc
     yield _gauge(
         "crosstie_archive_newest_commit_timestamp_seconds",
-        "When the youngest committed correction was made.",
+        "When the newest committed correction was made.",
         (),
         {} if newest is None else {(): newest.timestamp()},
     )
     yield _gauge(
         "crosstie_archive_scan_timestamp_seconds",
-        "When the archive was last looked at; all of the above is of then.",
+        "When the archive was last read.",
         (),
         {(): snapshot.taken_utc.timestamp()},
     )
-    yield _gauge("crosstie_archive_scan_seconds", "How long that took.", (), {(): round(snapshot.took_s, 3)})
+    yield _gauge(
+        "crosstie_archive_scan_seconds",
+        "How long reading the archive took.",
+        (),
+        {(): round(snapshot.took_s, 3)},
+    )
 
 
-def _runs(runs: Iterable[FlowRuns]) -> Iterator[Metric]:
+def _run_metrics(runs: Iterable[FlowRuns]) -> Iterator[Metric]:
     runs = list(runs)
     for what, text, moments in (
         ("start", "When the last run of a flow began.", [(r.flow, r.last, "started_utc") for r in runs]),
-        ("end", "When the last ended run of a flow ended.", [(r.flow, r.ended, "ended_utc") for r in runs]),
+        (
+            "end",
+            "When the last finished run of a flow ended.",
+            [(r.flow, r.ended, "ended_utc") for r in runs],
+        ),
         (
             "success",
-            "When the last run of a flow ended that left nothing to be tried again.",
+            "When the last run of a flow ended that left nothing to retry.",
             [(r.flow, r.complete, "ended_utc") for r in runs],
         ),
     ):
@@ -119,7 +128,7 @@ def _runs(runs: Iterable[FlowRuns]) -> Iterator[Metric]:
             outcomes |= {(run.flow, outcome): count for outcome, count in counts.items()}
     yield _gauge(
         "crosstie_run_last_pairs",
-        "Pairs of the last ended run of a flow; already_done are among the verdicts, too.",
+        "Pairs of the last finished run of a flow; already_done are counted by verdict as well.",
         ("flow", "outcome"),
         outcomes,
     )

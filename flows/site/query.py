@@ -1,9 +1,10 @@
-"""Which corrections a page shows: read off its address, and looked up in the table."""
+"""Which corrections and failures a page shows: its address is read, and the rows are looked up."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -15,26 +16,28 @@ from crosstie.errors import BadInputError
 from crosstie.types import Reason, VerdictCode
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from crosstie.flows.status import Status
+    from crosstie.io.archive.failures import Failure
+    from crosstie.types import BoolArray
 
 PER_PAGE = 25
 
 LONGEST = 200
-"""Of a text to look for, characters; ids are shorter."""
+"""Longest text to search for, characters; ids are shorter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is asked for; an empty text asks for nothing in particular."""
+    """Filters of a page; an empty text filters nothing."""
 
     verdict: str = ""
     reason: str = ""
     scene: str = ""
     """Part of the id of the reference or of the secondary, in any case."""
     runs: str = ""
-    """`all`: also runs that a later one of their pair has replaced."""
+    """`all`: also runs that a later run of the same pair has replaced."""
     code: str = ""
-    """Of a failure."""
+    """Code of a failure."""
     page: int = 1
 
     @property
@@ -42,17 +45,17 @@ class Query:
         return bool(self.verdict or self.reason or self.scene or self.code)
 
     def address(self, **other: object) -> str:
-        """The query part of an address: this one, but for some fields; `?` where it asks for nothing."""
+        """Query part of an address: this query with some fields changed; `?` if nothing is filtered."""
         changed = replace(self, **{"page": 1, **other})  # type: ignore[arg-type]
-        said = {name: getattr(changed, name) for name in Query.__dataclass_fields__}
+        values = {name: getattr(changed, name) for name in Query.__dataclass_fields__}
         return "?" + urlencode(
-            {name: value for name, value in said.items() if value and (name, value) != ("page", 1)}
+            {name: value for name, value in values.items() if value and (name, value) != ("page", 1)}
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Rows of one page, and where they are among all that were found."""
+    """Rows of one page, and their place among all rows found."""
 
     rows: list[dict[str, Any]]
     number: int
@@ -60,11 +63,11 @@ class Page:
 
     @property
     def pages(self) -> int:
-        return max(1, -(-self.found // PER_PAGE))
+        return max(1, math.ceil(self.found / PER_PAGE))
 
     @property
     def first(self) -> int:
-        """Number of the first row, from 1; 0 where there is none."""
+        """Number of the first row, from 1; 0 if there is none."""
         return min(self.found, (self.number - 1) * PER_PAGE + 1)
 
     @property
@@ -73,11 +76,12 @@ class Page:
 
 
 def read_query(given: Mapping[str, str]) -> Query:
-    """Read the query of an address; what has no meaning here is passed over.
+    """Read the query of an address; unknown names are ignored.
 
     Raises
     ------
-    BadInputError : a value that cannot be
+    BadInputError
+        A value is not allowed.
     """
     verdict, reason, runs = (given.get(name, "") for name in ("verdict", "reason", "runs"))
     for name, value, known in (
@@ -89,22 +93,26 @@ def read_query(given: Mapping[str, str]) -> Query:
             raise BadInputError(f"{name} must be one of {', '.join(known)}")
     scene, code = (given.get(name, "").strip() for name in ("scene", "code"))
     if len(scene) > LONGEST or len(code) > LONGEST:
-        raise BadInputError(f"what is looked for has {LONGEST} characters at most")
+        raise BadInputError(f"a text to search for has at most {LONGEST} characters")
     page = given.get("page", "1") or "1"
     if not (page.isascii() and page.isdecimal() and 1 <= int(page[:10]) < 10**9):
-        raise BadInputError("page must be a number from 1 on")
+        raise BadInputError("page must be a number, 1 or more")
     return Query(verdict, reason, scene, runs, code, int(page[:10]))
 
 
 def corrections(table: pa.Table, query: Query) -> Page:
-    """Rows of a table in its own order. A page beyond the last is the last."""
-    (rows,) = np.nonzero(_wanted(table, query))
-    number = min(query.page, max(1, -(-len(rows) // PER_PAGE)))
+    """Rows of the table that a query asks for, in its order. A page beyond the last shows the last."""
+    (rows,) = np.nonzero(_matching_rows(table, query))
+    number = _page_number(query, len(rows))
     chosen = rows[(number - 1) * PER_PAGE : number * PER_PAGE]
     return Page(table.take(pa.array(chosen, pa.int64())).to_pylist(), number, len(rows))
 
 
-def _wanted(table: pa.Table, query: Query) -> NDArray[np.bool_]:
+def _page_number(query: Query, found: int) -> int:
+    return min(query.page, max(1, math.ceil(found / PER_PAGE)))
+
+
+def _matching_rows(table: pa.Table, query: Query) -> BoolArray:
     wanted = np.ones(table.num_rows, bool)
     if not table.num_rows:
         return wanted
@@ -114,10 +122,10 @@ def _wanted(table: pa.Table, query: Query) -> NDArray[np.bool_]:
         wanted &= pc.equal(table["verdict"], query.verdict).to_numpy()
     if query.reason:
         reasons = table["reasons"].combine_chunks()
-        is_it = pc.equal(pc.list_flatten(reasons), query.reason)
-        has_it = np.zeros(table.num_rows, bool)
-        has_it[pc.list_parent_indices(reasons).filter(is_it).to_numpy()] = True
-        wanted &= has_it
+        matches = pc.equal(pc.list_flatten(reasons), query.reason)
+        has_reason = np.zeros(table.num_rows, bool)
+        has_reason[pc.list_parent_indices(reasons).filter(matches).to_numpy()] = True
+        wanted &= has_reason
     if query.scene:
         found = (
             pc.match_substring(table[name], query.scene, ignore_case=True).to_numpy()
@@ -125,3 +133,19 @@ def _wanted(table: pa.Table, query: Query) -> NDArray[np.bool_]:
         )
         wanted &= np.logical_or(*found)
     return wanted
+
+
+def failures(status: Status, query: Query) -> Page:
+    """Failures that a query asks for, latest first. A page beyond the last shows the last."""
+    found = [failure for failure in status.failed if _is_wanted(failure, query)]
+    found.sort(key=lambda failure: failure.failed_utc, reverse=True)
+    number = _page_number(query, len(found))
+    chosen = found[(number - 1) * PER_PAGE : number * PER_PAGE]
+    return Page([asdict(failure) for failure in chosen], number, len(found))
+
+
+def _is_wanted(failure: Failure, query: Query) -> bool:
+    if query.code and failure.code != query.code:
+        return False
+    ids = f"{failure.pair_key}\n{failure.reference}\n{failure.secondary}".lower()
+    return query.scene.lower() in ids

@@ -6,25 +6,24 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-import uvicorn
-
 from crosstie.config import Settings
 from crosstie.flows.observe.json_lines import log_to_stderr, write_log_as
 from crosstie.flows.site.app import make_app
-from crosstie.flows.site.guard import is_loopback, read_access
+from crosstie.flows.site.guard import read_site_access
 from crosstie.flows.site.watch import Watch
 from crosstie.flows.web.address import Address, bind
+from crosstie.flows.web.server import is_loopback, serve_on
 from crosstie.io.storage.store import open_store
 
 LOG = logging.getLogger("crosstie.site")
 
 MOST_CONNECTIONS = 256
-"""Further ones are sent back (503)."""
+"""Further connections are refused (503)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Where the site is, and who may look."""
+    """Where the site is, and who may read."""
 
     address: Address
     token_variable: str
@@ -32,14 +31,26 @@ class Where:
 
 
 def serve(where: Where, *, out: str, settings: Settings, every_s: float) -> None:
-    """Show an archive until stopped. A store that cannot be read yet is no reason not to start.
+    """Show an archive until stopped. The site starts even if the store cannot be read yet.
+
+    Parameters
+    ----------
+    where : Where
+        Address, and who may read.
+    out : str
+        Product root.
+    settings : Settings
+        `storage` and `observe` are used.
+    every_s : float
+        Time between two readings of the archive, seconds.
 
     Raises
     ------
-    BadInputError : no token, an address that is taken, a root that is none
+    BadInputError
+        No token, an address in use, or a root that is no root.
     """
     host = where.address.host
-    access = read_access(where.token_variable, host, everyone=where.everyone)
+    access = read_site_access(where.token_variable, host, everyone=where.everyone)
     store = open_store(out, settings.storage)
     log_to_stderr("crosstie", settings.observe.log_format)
     write_log_as(settings.observe.log_format)
@@ -47,17 +58,4 @@ def serve(where: Where, *, out: str, settings: Settings, every_s: float) -> None
     with bound, Watch(store, every_s=every_s) as watch:
         app = make_app(watch, access, local=is_loopback(host))
         LOG.info("%s at %s/", store.url, real)
-        asyncio.run(uvicorn.Server(_config(app)).serve(sockets=[bound]))
-
-
-def _config(app: object) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,  # type: ignore[arg-type]
-        lifespan="off",
-        log_config=None,
-        access_log=False,  # it has whole addresses in it, and so whatever a caller puts there
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=MOST_CONNECTIONS,
-        timeout_graceful_shutdown=10,
-    )
+        asyncio.run(serve_on(bound, app, max_connections=MOST_CONNECTIONS, shutdown_s=10))

@@ -1,4 +1,4 @@
-"""What an archive holds at one moment: everything that the pages and the metrics show, in little memory."""
+"""What an archive holds at one time: all that the pages and the metrics show."""
 
 from __future__ import annotations
 
@@ -32,49 +32,53 @@ SHOWN = (
 
 @dataclass(frozen=True, slots=True)
 class FlowRuns:
-    """The runs of a flow that matter now; None where there is none among its latest."""
+    """The latest runs of a flow; None if there is none."""
 
     flow: str
     last: RunLog | None
     ended: RunLog | None
-    """The newest that came to its end."""
+    """The newest that has ended."""
     complete: RunLog | None
-    """The newest after which nothing was left to be tried again."""
+    """The newest that left nothing to retry."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
-    """An archive at one moment."""
+    """An archive at one time."""
 
     status: Status
     table: pa.Table
-    """Committed runs in the columns `SHOWN`, the newest first."""
+    """Committed runs with the columns `SHOWN`, newest first."""
     pairs: Mapping[tuple[str, ...], float]
-    """(verdict, first reason or nothing) of a pair's latest run -> pairs."""
+    """(verdict, first reason or '') of a pair's latest run -> number of pairs."""
     unreadable: int
-    """Committed runs whose products are broken: they are in no row."""
+    """Committed runs with broken products; they have no row."""
     runs: tuple[FlowRuns, ...]
     taken_utc: datetime
-    """When the look at the store began."""
+    """When reading the store began."""
     took_s: float
 
     @property
     def newest_commit_utc(self) -> datetime | None:
-        """When the youngest run was made; None where there is none."""
+        """When the newest run was made; None if there is none."""
         moment: datetime | None = self.table["created"][0].as_py() if self.table.num_rows else None
         return moment
 
 
 def take_snapshot(store: Store, before: Snapshot | None = None) -> Snapshot:
-    """Look at an archive: one listing, the index, and what neither tells.
+    """Read an archive: one listing, the index, and the products that the index lacks.
 
     Parameters
     ----------
-    before : an earlier one of the same archive; committed runs that the index lacks are not read again
+    store : Store
+        Product root.
+    before : Snapshot or None
+        An earlier one of the same archive; its rows are not read again.
 
     Raises
     ------
-    StoreError : the store cannot be read, or its index is broken
+    StoreError
+        The store cannot be read, or its index is broken.
     """
     taken_utc, begin = datetime.now(UTC), time.monotonic()
     stock = list_archive(store)
@@ -84,21 +88,21 @@ def take_snapshot(store: Store, before: Snapshot | None = None) -> Snapshot:
     return Snapshot(
         status=status,
         table=table.take(order).combine_chunks(),
-        pairs=_pairs(table),
+        pairs=_count_pairs(table),
         unreadable=len(stock.committed) - table.num_rows,
-        runs=tuple(_runs(store, flow) for flow in sorted(stock.flows)),
+        runs=tuple(_latest_runs(store, flow) for flow in sorted(stock.flows)),
         taken_utc=taken_utc,
         took_s=time.monotonic() - begin,
     )
 
 
-def _pairs(table: pa.Table) -> dict[tuple[str, ...], float]:
+def _count_pairs(table: pa.Table) -> dict[tuple[str, ...], float]:
     latest = table.filter(table["latest"])
     reasons = (found[0] if found else "" for found in latest["reasons"].to_pylist())
     return dict(Counter(zip(latest["verdict"].to_pylist(), reasons, strict=True)))
 
 
-def _runs(store: Store, flow: str) -> FlowRuns:
+def _latest_runs(store: Store, flow: str) -> FlowRuns:
     last = ended = complete = None
     for log in newest(store, flow):
         last = last or log

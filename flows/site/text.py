@@ -1,4 +1,4 @@
-"""Figures and moments as the pages write them."""
+"""Numbers and times as the pages write them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VERDICTS = {
 
 
 def moment(value: datetime | str | None) -> str:
-    """`2026-01-02 03:04`, UTC; a dash where there is none."""
+    """`2026-01-02 03:04`, UTC; a dash if there is none."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
@@ -40,7 +40,7 @@ def ago(value: datetime) -> str:
 
 
 def took(log: RunLog) -> str:
-    """How long a run took that has ended, `0:05:10`."""
+    """How long a finished run took, `0:05:10`."""
     try:
         length = datetime.fromisoformat(log.ended_utc or "") - datetime.fromisoformat(log.started_utc)
     except (TypeError, ValueError):
@@ -54,7 +54,7 @@ def error(value: float | None) -> str:
 
 
 def offset(row: dict[str, Any]) -> str:
-    """`11.4 m E, 8.25 m S`: how far the secondary was off, the median of its tie points."""
+    """`11.4 m E, 8.25 m S`: median offset of the secondary."""
     east, north = row["offset_x_m"], row["offset_y_m"]
     if east is None or north is None:
         return "–"
@@ -68,7 +68,7 @@ def verdict(code: str) -> str:
 
 
 def sentence(code: str) -> str:
-    """What a reason means; its code where this version does not know it."""
+    """What a reason means; its code if this version does not know it."""
     return Reason(code).sentence if code in list(Reason) else code
 
 

@@ -1,4 +1,4 @@
-"""Looks at the archive again and again, in a thread; what was seen last stays until there is newer."""
+"""Reads the archive again and again in a thread, and keeps the last good reading."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("crosstie.site")
 
 REST = 3.0
-"""Rest between two looks, at least so many times as long as the last one took: a large archive is not listed
-without end."""
+"""Least rest between two readings, as a multiple of the last one's length, so that a large archive is not
+listed without end."""
 
 STOP_S = 2.0
-"""How long a look under way is waited for at the end, seconds."""
+"""How long to wait for a reading under way when the service stops, seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is known of the archive."""
+    """The last reading of the archive."""
 
     snapshot: Snapshot | None = None
-    """The last good look; None before the first."""
-    trouble: str | None = None
-    """Why the last look failed; None where it did not."""
+    """The last good one; None before the first."""
+    problem: str | None = None
+    """Why the last reading failed; None if it succeeded."""
     failures: int = 0
-    """Looks that failed since the start."""
+    """Number of failed readings since the start."""
 
 
 class Watch:
-    """As a context it looks once, and then every `every_s` seconds or less often."""
+    """Context manager that reads once, and then every `every_s` seconds or less often."""
 
     def __init__(self, store: Store, *, every_s: float) -> None:
         self.store = store
@@ -54,20 +54,20 @@ class Watch:
 
     @property
     def alive(self) -> bool:
-        """Whether it still looks: a bug ends it, and the process is better started anew then."""
+        """Whether the thread runs. A bug ends it, and the process should be restarted then."""
         return self._thread.is_alive()
 
     def look(self) -> float:
-        """Look now; how long to rest afterwards, seconds."""
+        """Read now; return how long to rest afterwards, seconds."""
         before = self._seen
         try:
             snapshot = take_snapshot(self.store, before.snapshot)
         except StoreError as problem:
-            if before.trouble is None:
-                LOG.warning("the archive cannot be read, what was seen before stays: %s", problem)
+            if before.problem is None:
+                LOG.warning("the archive cannot be read, the last reading is kept: %s", problem)
             self._seen = Seen(before.snapshot, str(problem), before.failures + 1)
             return self._every_s
-        if before.trouble is not None or before.snapshot is None:
+        if before.problem is not None or before.snapshot is None:
             LOG.info("%d committed runs, read in %.1f s", snapshot.table.num_rows, snapshot.took_s)
         self._seen = Seen(snapshot, None, before.failures)
         return max(self._every_s, REST * snapshot.took_s)

@@ -1,4 +1,4 @@
-"""Where a service listens."""
+"""The address on which a service listens."""
 
 from __future__ import annotations
 
@@ -14,18 +14,26 @@ class Address:
 
     host: str
     port: int
-    """0: any free one, which is then said."""
+    """0: any free one."""
 
     def __str__(self) -> str:
         return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
 def bind(address: Address) -> tuple[socket.socket, Address]:
-    """Take an address; the socket, and the address with the port that it got.
+    """Listen on an address.
+
+    Returns
+    -------
+    socket.socket
+        Listening.
+    Address
+        With the port that was taken.
 
     Raises
     ------
-    BadInputError : it is taken, or none of this machine's
+    BadInputError
+        The address is in use, or is not one of this machine.
     """
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:

@@ -1,4 +1,4 @@
-"""Requests that are turned down: a status and a sentence, which never quotes what was sent."""
+"""Refused requests: a status and a sentence, which never quotes what was sent."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 RETRY_AFTER_S = 10
-"""When to try again where the fault is not the sender's, seconds."""
+"""When to try again if the fault is not the sender's, seconds."""
 
 
 class Refusal(HTTPException):
-    """An answer other than the one that was hoped for."""
+    """A request is refused, with this status and sentence."""
 
 
 def unauthorized(why: str) -> Refusal:
@@ -24,8 +24,8 @@ def unavailable(why: str) -> Refusal:
     return Refusal(503, why, headers={"Retry-After": str(RETRY_AFTER_S)})
 
 
-async def answer(request: Request, problem: Exception) -> JSONResponse:
-    """Say what went wrong as JSON, as everything else is said."""
+async def answer_refusal(request: Request, problem: Exception) -> JSONResponse:
+    """Answer a refusal as JSON, like all other answers."""
     del request
     assert isinstance(problem, HTTPException)  # noqa: S101 - registered for these alone
     headers: Mapping[str, str] | None = problem.headers

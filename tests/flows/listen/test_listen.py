@@ -518,7 +518,7 @@ def test_a_secret_in_an_address_would_be_kept_by_prefect(server: PrefectServer, 
     text = refused(
         server, tmp_path, "--catalog", "https://me:geheim@stac.example.org", CROSSTIE_LISTEN_TOKEN=TOKEN
     )
-    assert "carries a user, password" in text
+    assert "holds a user, password" in text
     assert "geheim" not in text
 
 

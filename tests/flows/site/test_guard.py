@@ -7,9 +7,10 @@ from site_archive import Site
 
 from crosstie.errors import SettingsError
 from crosstie.flows.site.app import make_app
-from crosstie.flows.site.guard import is_loopback, read_access
+from crosstie.flows.site.guard import read_site_access
 from crosstie.flows.site.watch import Watch
 from crosstie.flows.web.access import Access
+from crosstie.flows.web.server import is_loopback
 from crosstie.io.storage.store import open_store
 
 TOKEN = "t0ken-of-readers-0123456789"
@@ -87,15 +88,15 @@ def test_open_to_this_machine_it_answers_to_its_own_names_alone(watch: Watch) ->
 def test_without_a_token_only_this_machine_is_served_unless_told_otherwise() -> None:
     for host in ("127.0.0.1", "localhost", "::1"):
         assert is_loopback(host)
-        assert read_access(VARIABLE, host, everyone=False, environment={}) is None
+        assert read_site_access(VARIABLE, host, everyone=False, environment={}) is None
     for host in ("0.0.0.0", "::", "192.168.0.1", "example.org"):
         assert not is_loopback(host)
         with pytest.raises(SettingsError, match=r"--host .* CROSSTIE_SITE_TOKEN holds no token.*--open"):
-            read_access(VARIABLE, host, everyone=False, environment={VARIABLE: " \n"})
-        assert read_access(VARIABLE, host, everyone=True, environment={}) is None
-    access = read_access(VARIABLE, "0.0.0.0", everyone=False, environment={VARIABLE: f"{TOKEN}\n"})
+            read_site_access(VARIABLE, host, everyone=False, environment={VARIABLE: " \n"})
+        assert read_site_access(VARIABLE, host, everyone=True, environment={}) is None
+    access = read_site_access(VARIABLE, "0.0.0.0", everyone=False, environment={VARIABLE: f"{TOKEN}\n"})
     assert access == Access(TOKEN.encode())
     assert TOKEN not in repr(access)
     with pytest.raises(SettingsError, match="leave out one") as caught:
-        read_access(VARIABLE, "0.0.0.0", everyone=True, environment={VARIABLE: TOKEN})
+        read_site_access(VARIABLE, "0.0.0.0", everyone=True, environment={VARIABLE: TOKEN})
     assert TOKEN not in str(caught.value)

@@ -118,11 +118,11 @@ def test_where_the_store_fails_what_was_seen_stays_and_its_age_is_told(store: St
     }
     text = " ".join(site.get("/").text.split())
     assert "The archive cannot be read." in text
-    assert "What follows was seen" in text
+    assert "What follows was read" in text
     assert S1 in text
     store.delete(WHOLE)
     watch.look()
-    assert watch.seen.trouble is None
+    assert watch.seen.problem is None
     assert "cannot be read" not in site.get("/").text
 
 

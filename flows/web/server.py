@@ -1,0 +1,47 @@
+"""The HTTP server of both services."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+
+async def serve_on(bound: socket.socket, app: ASGIApp, *, max_connections: int, shutdown_s: int) -> None:
+    """Answer requests on a socket until the process is told to stop.
+
+    Parameters
+    ----------
+    bound : socket.socket
+        Listens already.
+    app : ASGI application
+        Answers the requests.
+    max_connections : int
+        Further connections are refused (503).
+    shutdown_s : int
+        How long requests may take to end when the server stops, seconds.
+    """
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        log_config=None,
+        access_log=False,  # it would log whole addresses, and so whatever a caller writes there
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=max_connections,
+        timeout_graceful_shutdown=shutdown_s,
+    )
+    await uvicorn.Server(config).serve(sockets=[bound])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address, by its name or number alone."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
