@@ -1,4 +1,4 @@
-"""Two rasters in, one correction out: in this process, without Prefect or Dask."""
+"""Register two rasters in this process, without Prefect or Dask."""
 
 from __future__ import annotations
 
@@ -31,25 +31,26 @@ Hrefs = str | Path | Sequence[str | Path]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RegisterResult:
-    """What became of two rasters."""
+    """Result of `register`."""
 
     registration: Registration
-    """Everything that is known: the grid, the points, the estimate, what it was made with."""
+    """All details: the grid, the tie points, the estimate, and what made them."""
     products: str | None
-    """URL of the folder of the products; None where none were asked for."""
+    """URL of the folder of the products; None if none were written."""
 
     @property
     def verdict(self) -> Verdict:
+        """Whether the secondary was corrected; if not, why."""
         return self.registration.estimate.verdict
 
     @property
     def correction(self) -> AffineCorrection:
-        """Map coordinates of the secondary -> corrected ones; the identity unless `corrected`."""
+        """What to apply to the map coordinates of the secondary; the identity unless `corrected`."""
         return self.registration.estimate.correction
 
     @property
     def tie_points(self) -> gpd.GeoDataFrame:
-        """One row a tile, at its reference position, with the columns of `tie_points.parquet`."""
+        """One row per matched tile, with the columns of `tie_points.parquet`."""
         return to_geodataframe(self.registration)
 
 
@@ -64,22 +65,35 @@ def register(
     matcher: TileMatcher | None = None,
     progress: Progress | None = None,
 ) -> RegisterResult:
-    """Measure how far the secondary is off the reference, and the affine that corrects it.
+    """Measure the offset between two rasters, and fit the affine that corrects it.
 
     Parameters
     ----------
-    reference : raster that stays, by default Sentinel-2
-    secondary : raster that is corrected, by default Sentinel-1
-    out : folder or URL (`file://`, `s3://`) under which products are written; None writes nothing
-    settings : None takes the defaults; `crosstie.load_settings` reads a file and the environment
-    reference_kind, secondary_kind : what formed the image; None finds it out
-    matcher : a loaded matcher, to register many pairs with; None loads the one that the settings name
-    progress : called with (tiles done, tiles planned)
+    reference : str, Path or sequence of them
+        Raster that stays, usually Sentinel-2: a path or URL, or one for each band.
+    secondary : str, Path or sequence of them
+        Raster that is corrected, usually Sentinel-1.
+    out : str or Path, optional
+        Folder or URL (`file://`, `s3://`) of the product root; None writes nothing.
+    settings : Settings, optional
+        None takes the defaults; `crosstie.load_settings` reads a file and the environment.
+    reference_kind, secondary_kind : Kind, optional
+        Kind of sensor; None detects it.
+    matcher : TileMatcher, optional
+        A loaded matcher, to register many pairs with; None loads the one that the settings name.
+    progress : callable, optional
+        Called with (tiles done, tiles planned).
+
+    Returns
+    -------
+    RegisterResult
+        Verdict, correction and tie points. A pair that cannot be corrected is a result as well.
 
     Raises
     ------
-    BadInputError : a raster, a setting, the weights or the root of the products is wrong; the message says
-        which, and nothing has been written
+    BadInputError
+        A raster, a setting, the weights or the product root is wrong. The message says which, and nothing
+        has been written.
     """
     settings = settings or Settings()
     begin = time.monotonic()
@@ -112,9 +126,10 @@ def register(
 
 
 def file_id(hrefs: Sequence[str]) -> str:
-    """Name a raster that has no id in a catalog: its file's name, and 8 digits that tell it from namesakes.
+    """Name a raster that has no id in a catalog: the name of its file, and 8 hex digits.
 
-    They stand for the address and, of a local file, its size and time: a file that has changed is another.
+    The digits are a hash of the address and, for a local file, of its size and time: a file that has changed
+    gets another name.
     """
     marks = []
     for href in hrefs:

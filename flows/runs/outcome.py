@@ -87,7 +87,7 @@ class Outcome:
             "verdict": self.verdict + (" (already done)" if self.already_done else ""),
             "reasons": ", ".join(self.reasons),
             "model": self.model,
-            "shift m (x, y)": "" if self.shift_m is None else "{:+.1f}, {:+.1f}".format(*self.shift_m),
+            "offset m (x, y)": "" if self.shift_m is None else "{:+.1f}, {:+.1f}".format(*self.shift_m),
             "points": f"{self.used} of {self.planned}" if self.planned else "0",
             "RMSE m": f"{_number(self.rmse_before_m)} -> {_number(self.rmse_after_m)}",
             "seconds": _number(self.seconds),

@@ -112,11 +112,22 @@ def index_committed(store: Store, runs: Iterable[ProductKey]) -> IndexUpdate:
 
 
 def read_index(store: Store) -> pa.Table:
-    """Read the index as it is, without looking whether more is committed.
+    """Read the index of an archive as it is, without a look at what else is committed.
+
+    Parameters
+    ----------
+    store : Store
+        Product root, from `crosstie.open_store`.
+
+    Returns
+    -------
+    pyarrow.Table
+        One row per committed run, with the columns of `_index/corrections.parquet`.
 
     Raises
     ------
-    StoreError : there is none, or it is broken
+    StoreError
+        There is no index yet, or it is broken.
     """
     index = read_whole(store)
     if index is None:

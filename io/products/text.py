@@ -54,7 +54,7 @@ def figures(registration: Registration) -> list[tuple[str, str]]:
     applied = estimate.correction
     rows = [
         ("Model applied", str(applied.model) + _would_have_been(registration)),
-        ("Shift at the centre", _shift(registration, applied)),
+        ("Correction at the centre", _correction_at_centre(registration, applied)),
     ]
     if applied.model is Model.AFFINE:
         rows.append(("Rotation, scale", _rotation_scale(applied)))
@@ -98,7 +98,7 @@ def _would_have_been(registration: Registration) -> str:
     return f" (the fitted {estimate.fitted.model} is not applied)"
 
 
-def _shift(registration: Registration, correction: AffineCorrection) -> str:
+def _correction_at_centre(registration: Registration, correction: AffineCorrection) -> str:
     if registration.grid is None or correction.model is Model.IDENTITY:
         return "none"
     box = registration.grid.boundingbox

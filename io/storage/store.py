@@ -248,17 +248,25 @@ class Store:
 
 
 def open_store(url: str, storage: S3Options = FROM_ENVIRONMENT) -> Store:
-    """Open a product root; nothing is read, written or made yet.
+    """Open a product root. Nothing is read, written or created yet.
 
     Parameters
     ----------
-    url : a path, `file://...` or `s3://bucket[/prefix]`
-    storage : how S3 is reached; by default as the environment says (`AWS_ENDPOINT_URL`, `AWS_REGION`,
-        `AWS_ACCESS_KEY_ID`, ...). Plain http is spoken only to an endpoint that says `http://`
+    url : str
+        A path, `file://...` or `s3://bucket[/prefix]`.
+    storage : S3Options, optional
+        How to reach S3; by default as the environment says (`AWS_ENDPOINT_URL`, `AWS_REGION`,
+        `AWS_ACCESS_KEY_ID`, ...). Plain http is used only if the endpoint begins with `http://`.
+
+    Returns
+    -------
+    Store
+        The product root.
 
     Raises
     ------
-    StoreError : another scheme, a URL without a bucket, or a profile that is not there
+    StoreError
+        Another scheme, a URL without a bucket, or a profile that does not exist.
     """
     folder = local_path(url)
     if folder is not None:

@@ -11,25 +11,42 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from crosstie import errors, types
     from crosstie.config import Settings, load_settings
     from crosstie.flows.register import RegisterResult, register
+    from crosstie.io.archive.index import read_index
+    from crosstie.io.storage.store import open_store
 
-__all__ = ["RegisterResult", "Settings", "load_settings", "register"]
+__all__ = [
+    "RegisterResult",
+    "Settings",
+    "errors",
+    "load_settings",
+    "open_store",
+    "read_index",
+    "register",
+    "types",
+]
 
 _HOMES = {
     "RegisterResult": "crosstie.flows.register",
     "Settings": "crosstie.config",
     "load_settings": "crosstie.config",
+    "open_store": "crosstie.io.storage.store",
+    "read_index": "crosstie.io.archive.index",
     "register": "crosstie.flows.register",
 }
+"""Name -> the module that defines it; names in `__all__` that are not here are modules themselves."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: `import crosstie` alone costs no torch and no GDAL."""
-    if name not in _HOMES:
+    """Import on first use, so that `import crosstie` alone loads neither torch nor GDAL."""
+    if name not in __all__:
         raise AttributeError(f"module 'crosstie' has no attribute {name!r}; it has {', '.join(__all__)}")
     from importlib import import_module
 
+    if name not in _HOMES:
+        return import_module(f"crosstie.{name}")
     return getattr(import_module(_HOMES[name]), name)
 
 

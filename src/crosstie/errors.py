@@ -1,15 +1,16 @@
-"""Everything crosstie raises on purpose.
+"""All errors that crosstie raises on purpose.
 
     CrosstieError
-    ├── NoWorkerError              nobody is left on the cluster to do the work
-    ├── WorkerLostError            a piece of work whose workers die, again and again
-    └── BadInputError              the caller can mend it: one line, exit code 2
-        ├── UnreadableRasterError      missing, not a raster, truncated
-        ├── NoGeoreferenceError        neither CRS and transform nor GCPs
-        ├── CatalogError             a catalog that cannot be read or searched
-        ├── SettingsError              a setting out of range, misspelt or contradictory
-        ├── WeightsError               weights missing or with another sha256
-        └── StoreError                 a product root that cannot be read or written
+    ├── NoWorkerError              no worker is left on the cluster
+    ├── WorkerLostError            a piece of work killed its workers, again and again
+    └── BadInputError              the caller can fix it: one line, exit code 2
+        ├── UnreadableRasterError      missing, not a raster, or truncated
+        ├── NoGeoreferenceError        neither CRS and transform nor ground control points
+        ├── CatalogError               a catalog cannot be read or searched
+        │   └── SceneMissingError          a scene is not in the catalog, or not yet
+        ├── SettingsError              a setting is misspelt, out of range or contradictory
+        ├── WeightsError               weights are missing, or have another sha256
+        └── StoreError                 a product root cannot be read or written
 
 A bad *result* is not an exception: it is a verdict with reason codes (`crosstie.types.Reason`).
 """
@@ -18,23 +19,23 @@ from __future__ import annotations
 
 
 class CrosstieError(Exception):
-    """Base of all errors raised on purpose."""
+    """Base of all errors that crosstie raises on purpose."""
 
 
 class BadInputError(CrosstieError):
-    """The input is wrong; the message names the thing, the value and the next step."""
+    """The input is wrong. The message names the thing, the value and the next step."""
 
 
 class NoWorkerError(CrosstieError):
-    """No worker that can do the work is left, and none came in time; the message says how to start one."""
+    """No worker that can do the work is left, and none came in time. The message says how to start one."""
 
 
 class WorkerLostError(CrosstieError):
-    """Every worker that was given one piece of work has died of it."""
+    """Every worker that tried one piece of work died of it."""
 
 
 class UnreadableRasterError(BadInputError):
-    """A raster is missing, is no raster, or ends before its header says."""
+    """A raster is missing, is not a raster, or is shorter than its header says."""
 
 
 class NoGeoreferenceError(BadInputError):
@@ -42,11 +43,11 @@ class NoGeoreferenceError(BadInputError):
 
 
 class CatalogError(BadInputError):
-    """A catalog cannot be read, or an item lacks what pairing needs."""
+    """A catalog cannot be read, or one of its items lacks what pairing needs."""
 
 
 class SceneMissingError(CatalogError):
-    """A catalog does not have a scene of this name, or not yet."""
+    """A catalog has no scene with this id, or not yet."""
 
 
 class SettingsError(BadInputError):

@@ -1,4 +1,4 @@
-"""Geometry of the common grid: which grid, which tiles, which chunks. Pure; reads nothing."""
+"""Geometry of the common grid, its tiles and its chunks. Pure; reads nothing."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def tile_starts(length_px: int, *, size_px: int, stride_px: int) -> list[int]:
-    """First pixels of the tiles along one axis: every stride, and one flush with the end.
+    """First pixels of the tiles along one axis: one every stride, and one that ends at the end.
 
-    Empty where `length_px < size_px`. Every pixel is covered where `stride_px <= size_px`.
+    Empty if `length_px < size_px`. Every pixel is covered if `stride_px <= size_px`.
     """
     if size_px <= 0 or stride_px <= 0:
         raise ValueError(f"tile size and stride must be positive, got {size_px} and {stride_px}")
@@ -36,7 +36,7 @@ def tile_starts(length_px: int, *, size_px: int, stride_px: int) -> list[int]:
 def tiles(shape: tuple[int, int], *, size_px: int, stride_px: int) -> Iterator[Tile]:
     """Cut a grid of `shape` (rows, cols) into square tiles that stay inside, row by row.
 
-    The one tiler: matching and training both cut with it.
+    Matching and training both use it.
     """
     cols = tile_starts(shape[1], size_px=size_px, stride_px=stride_px)
     for row in tile_starts(shape[0], size_px=size_px, stride_px=stride_px):
@@ -67,7 +67,7 @@ class Chunk:
 
 
 def chunks(wanted: list[Tile], *, span_px: int) -> list[Chunk]:
-    """Group tiles by the cell of `span_px` that their first pixel lies in: what one task reads at once."""
+    """Group tiles by the cell of `span_px` that their first pixel lies in; one task reads one group."""
     cells: dict[tuple[int, int], list[Tile]] = {}
     for tile in wanted:
         cells.setdefault((tile.row // span_px, tile.col // span_px), []).append(tile)
@@ -75,16 +75,16 @@ def chunks(wanted: list[Tile], *, span_px: int) -> list[Chunk]:
 
 
 def window(grid: GeoBox, *, row: int, col: int, shape: tuple[int, int]) -> GeoBox:
-    """Window of `grid` of `shape` (rows, cols) that begins at pixel (row, col); it may stick out."""
+    """Window of `grid` of `shape` (rows, cols) that begins at pixel (row, col); it may exceed `grid`."""
     return GeoBox(shape, grid.affine @ Affine.translation(col, row), grid.crs)
 
 
 def ground_lattice(grid: GeoBox, *, step_px: int) -> tuple[int, int]:
-    """First (row, col), 0 to `step_px` - 1, of a lattice that stays on the ground wherever the grid begins.
+    """First (row, col), 0 to `step_px` - 1, of a lattice that is fixed to the ground.
 
-    Grids that are cut from one another by whole pixels get the same lattice. It is counted from the origin of
-    the map, whose fraction of a pixel is dropped at 0.363: wholes and halves are common, and rounding must
-    not fall to either side of them.
+    Grids that are cropped from one another by whole pixels get the same lattice. It counts from the origin
+    of the map. The fraction of a pixel is dropped at 0.363, because whole and half pixels are common, and
+    rounding errors must not put them on different sides.
     """
     col, row = ~grid.affine @ (0.0, 0.0)
     return math.floor(row + 0.637) % step_px, math.floor(col + 0.637) % step_px
@@ -106,19 +106,23 @@ def px_to_m_vector(grid: GeoBox, d_px: FloatArray) -> FloatArray:
 def common_grid(reference: GeoBox, overlap: Geometry, *, resolution_m: float) -> GeoBox | None:
     """Choose the grid on which two rasters are compared.
 
-    The reference's own pixel grid where that is projected, north-up and within 20 % of `resolution_m` (its
-    pixels are then not resampled); else a grid of `resolution_m` in the reference's CRS, or in the UTM zone
-    of the overlap where that is in degrees, with edges at whole multiples of the resolution.
+    The reference's own pixel grid if that is projected, north-up and within 20 % of `resolution_m`; its
+    pixels are then not resampled. Else a grid of `resolution_m` with edges at whole multiples of it, in the
+    reference's CRS, or in the UTM zone of the overlap if that CRS is in degrees.
 
     Parameters
     ----------
-    reference : grid of the reference raster
-    overlap : outline of the ground both images cover, any CRS
-    resolution_m : pixel size wanted, metres
+    reference : GeoBox
+        Grid of the reference raster.
+    overlap : Geometry
+        Outline of the ground that both images cover, in any CRS.
+    resolution_m : float
+        Pixel size wanted, metres.
 
     Returns
     -------
-    The grid cut to the overlap, or None where that is less than one pixel.
+    GeoBox or None
+        The grid, cropped to the overlap; None if that is less than one pixel.
     """
     if overlap.is_empty:
         return None

@@ -1,4 +1,4 @@
-"""The values that travel between the parts: frozen, slotted, checked at birth.
+"""The values that the parts exchange: frozen, and checked when they are made.
 
 Axis order: arrays are (band, row, col); points are (x, y), easting first. Pixel (0, 0) begins at its
 outer corner. **Offset = position in the secondary minus position in the reference, of the same ground
@@ -31,7 +31,7 @@ LUMINANCE = (0.299, 0.587, 0.114)
 
 
 class Kind(StrEnum):
-    """What formed the image; each kind has its own reduction to one plane and its own encoder."""
+    """Kind of sensor. Each kind has its own reduction to one band and its own encoder."""
 
     OPTICAL = "optical"
     SAR = "sar"
@@ -42,7 +42,7 @@ class Kind(StrEnum):
 
 
 class Model(StrEnum):
-    """Rungs of the model ladder, simplest first."""
+    """Models of a correction, simplest first."""
 
     IDENTITY = "identity"
     TRANSLATION = "translation"
@@ -50,13 +50,15 @@ class Model(StrEnum):
 
 
 class VerdictCode(StrEnum):
+    """Result of a pair, in one word."""
+
     CORRECTED = "corrected"
     ALREADY_ALIGNED = "already_aligned"
     UNRELIABLE = "unreliable"
 
 
 class Reason(StrEnum):
-    """Why a pair got no correction, one sentence each (`.sentence`)."""
+    """Why a pair is unreliable; `sentence` says it in words."""
 
     NO_OVERLAP = "no_overlap"
     TOO_FEW_TIE_POINTS = "too_few_tie_points"
@@ -72,6 +74,7 @@ class Reason(StrEnum):
 
     @property
     def sentence(self) -> str:
+        """The reason as a sentence."""
         return _SENTENCES[self]
 
 
@@ -92,7 +95,7 @@ _SENTENCES = {
 
 @dataclass(frozen=True, slots=True)
 class SceneRef:
-    """One scene of a catalog, as far as pairing and reading need it."""
+    """One scene of a catalog: what pairing and reading need of it."""
 
     id: str
     """Identifier in the catalog."""
@@ -102,15 +105,15 @@ class SceneRef:
     footprint_wkt: str
     """Outline as WKT in EPSG:4326."""
     hrefs: tuple[str, ...]
-    """One URL or path a raster file; several where each band is a file of its own."""
+    """URL or path of the raster; several if each band is a file of its own."""
     platform: str | None = None
     """`sentinel-1a`, `sentinel-2b`, ..."""
     cloud_cover_pct: float | None = None
-    """As the catalog says, 0..100; None where it does not say. So with all that follows."""
+    """Cloud cover, 0..100; None if the catalog does not say, as for all fields below."""
     collection: str | None = None
-    """Collection of the catalog that it belongs to."""
+    """Id of its collection."""
     product_type: str | None = None
-    """`GRD`, `RTC`, `L1C`, `L2A`; another as the catalog writes it."""
+    """`GRD`, `RTC`, `L1C` or `L2A`; any other as the catalog writes it."""
     orbit_state: str | None = None
     """`ascending` or `descending`."""
     relative_orbit: int | None = None
@@ -118,7 +121,7 @@ class SceneRef:
     mgrs_tile: str | None = None
     """Sentinel-2 tile, `31UFS`."""
     processing_baseline: str | None = None
-    """`05.10`, or another version of what made the product."""
+    """Version of the processor, such as `05.10`."""
     created_utc: datetime | None = None
     """When the product was made."""
 
@@ -140,12 +143,12 @@ class ScenePair:
 
     @property
     def key(self) -> str:
-        """Stable text made of the two ids; fit for a folder or an object name."""
+        """Stable text made of the two ids; a valid name of a folder or an object."""
         return pair_key(self.reference.id, self.secondary.id)
 
 
 def pair_key(reference_id: str, secondary_id: str) -> str:
-    """Make the folder name of a pair: readable, at most 180 characters, one per pair of ids."""
+    """Make the folder name of a pair: readable, at most 180 characters, unique for the two ids."""
     parts = [re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") for text in (reference_id, secondary_id)]
     key = "__".join(parts)
     exact = f"{reference_id}__{secondary_id}"
@@ -157,7 +160,7 @@ def pair_key(reference_id: str, secondary_id: str) -> str:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Tile:
-    """A square window of the common grid; the tie point sits at its centre."""
+    """A square window of the common grid; its tie point lies at the centre."""
 
     row: int
     """First row in the grid, px."""
@@ -183,10 +186,10 @@ class Tile:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TiePoints:
-    """Measured offsets, as columns of equal length N."""
+    """Tie points as columns of equal length N."""
 
     xy_m: FloatArray
-    """(N, 2) reference position, metres of the grid's CRS."""
+    """(N, 2) positions in the reference, metres of the grid's CRS."""
     offset_m: FloatArray
     """(N, 2) position in the secondary minus position in the reference, metres."""
     sigma_m: FloatArray
@@ -216,7 +219,7 @@ class TiePoints:
         return len(self.xy_m)
 
     def keep(self, mask: BoolArray) -> Self:
-        """Only the points where `mask` (N,) is True."""
+        """Select the points where `mask` (N,) is True."""
         return replace(
             self,
             xy_m=self.xy_m[mask],
@@ -229,6 +232,7 @@ class TiePoints:
 
     @classmethod
     def empty(cls) -> Self:
+        """Make a table without points."""
         return cls(
             xy_m=np.zeros((0, 2)),
             offset_m=np.zeros((0, 2)),
@@ -240,7 +244,7 @@ class TiePoints:
 
     @classmethod
     def concatenate(cls, parts: list[Self]) -> Self:
-        """All points of `parts`, ordered by tile (row, then col), whatever order they came in."""
+        """Join tables; the points are ordered by tile (row, then col), whatever the order of `parts`."""
         if not parts:
             return cls.empty()
         row = np.concatenate([p.row for p in parts])
@@ -258,27 +262,28 @@ class TiePoints:
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """How far the secondary is off, over the tie points that a fit kept."""
+    """Size of the residuals of the tie points that a fit kept."""
 
     rmse_m: float
-    """Root mean square length of the residual, metres; NaN where there are no points."""
+    """Root mean square of their lengths, metres; NaN without points."""
     ce90_m: float
-    """Circular error, 90 %: nine in ten residuals are no longer than this, metres."""
+    """Circular error, 90 %: nine in ten are no longer than this, metres."""
 
 
 IDENTITY_AFFINE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-"""rasterio's order: x' = a x + b y + c, y' = d x + e y + f."""
+"""In rasterio's order: x' = a x + b y + c, y' = d x + e y + f."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AffineCorrection:
-    """An affine in map coordinates: (x, y) of the secondary -> corrected (x, y), metres."""
+    """An affine in map coordinates, from (x, y) of the secondary to corrected (x, y), metres."""
 
     model: Model
+    """Which of the parameters were fitted."""
     affine: tuple[float, float, float, float, float, float]
     """(a, b, c, d, e, f) in rasterio's order."""
     covariance: FloatArray
-    """(6, 6) of (a, b, c, d, e, f); zero rows and columns for parameters the model holds fixed."""
+    """(6, 6) of (a, b, c, d, e, f); zero rows and columns for parameters that the model holds fixed."""
 
     def apply(self, xy_m: FloatArray) -> FloatArray:
         """Correct positions (N, 2) of the secondary, metres."""
@@ -289,15 +294,18 @@ class AffineCorrection:
 
     @classmethod
     def identity(cls) -> Self:
+        """Make the correction that changes nothing."""
         return cls(model=Model.IDENTITY, affine=IDENTITY_AFFINE, covariance=np.zeros((6, 6)))
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a pair, and why."""
+    """Result of a pair, and the reasons if it is unreliable."""
 
     code: VerdictCode
+    """`corrected`, `already_aligned` or `unreliable`."""
     reasons: tuple[Reason, ...] = ()
+    """Why it is unreliable; empty otherwise."""
 
     def __post_init__(self) -> None:
         if (self.code is VerdictCode.UNRELIABLE) != bool(self.reasons):
@@ -309,29 +317,30 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Estimate:
-    """What estimation makes of the tie points of one pair."""
+    """Correction, verdict and errors, estimated from the tie points of one pair."""
 
     verdict: Verdict
+    """Whether the correction is applied; if not, why."""
     correction: AffineCorrection
     """What to apply: the identity unless the verdict is `corrected`."""
     fitted: AffineCorrection
-    """The fullest model that the points determine, whatever was chosen and applied: for diagnosis, and to
-    compare runs whose choices differ."""
+    """The model with the most parameters that the points determine, applied or not; for diagnosis, and to
+    compare runs that chose different models."""
     used: BoolArray
-    """(N,) tie points that the fit kept."""
+    """(N,) True for tie points that the fit kept."""
     residual_m: FloatArray
-    """(N, 2) what is left of each offset after `correction`, metres."""
+    """(N, 2) residual of each offset after `correction`, metres."""
     error_before: Error
-    """Of the uncorrected secondary, over the used points."""
+    """Error of the uncorrected secondary at the used points."""
     error_after: Error
-    """Of the corrected secondary, cross-validated, over the used points."""
+    """Error of the corrected secondary at the used points, cross-validated."""
     median_offset_m: tuple[float, float] = field(default=(float("nan"), float("nan")))
     """Median offset (x, y) of the used points, metres."""
 
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What made a result, so that it can be made again."""
+    """What made a result, so that it can be reproduced."""
 
     versions: tuple[tuple[str, str], ...]
     """(package, version), crosstie first."""
@@ -344,7 +353,7 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Registration:
-    """Everything known about one pair after the verdict, before it is written."""
+    """All that is known about a pair after the verdict, before products are written."""
 
     pair_key: str
     run_key: str
@@ -353,10 +362,10 @@ class Registration:
     secondary_id: str
     secondary_hrefs: tuple[str, ...]
     grid: GeoBox | None
-    """The common grid; None where the images share no ground."""
+    """The common grid; None if the images do not overlap."""
     planned: int
-    """Tiles that were worth matching."""
+    """Number of tiles worth matching."""
     points: TiePoints
-    """Every matched tile."""
+    """Tie points of all matched tiles."""
     estimate: Estimate
     provenance: Provenance

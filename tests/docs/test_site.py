@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -11,10 +12,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
+import griffe
 import pytest
 import typer
 from docs_blocks import ROOT
 
+import crosstie
 from crosstie.cli import app
 from crosstie.config import Settings, each_setting
 from crosstie.flows.runs import failure_codes as trouble
@@ -181,3 +184,33 @@ def test_the_drawings_are_those_that_the_script_makes(tmp_path: Path):
     made = {path.name: path.read_text() for path in tmp_path.glob("*.svg")}
     assert made == {path.name: path.read_text() for path in (ROOT / "docs" / "figures").glob("*.svg")}
     assert made
+
+
+def names_on_the_python_page() -> list[str]:
+    text = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
+    return re.findall(r"^::: (\S+)$", text, re.M)
+
+
+def test_the_python_page_names_all_that_the_package_offers_and_no_inner_module():
+    names = names_on_the_python_page()
+    public = {f"crosstie.{name}" for name in crosstie.__all__}
+    assert {name for name in names if name not in public and not name.startswith("crosstie.types.")} == set()
+    assert public - {*names, "crosstie.types", "crosstie.Settings"} == set()
+
+
+def test_every_docstring_on_the_python_page_has_types_and_descriptions():
+    package = griffe.load("crosstie", search_paths=[ROOT / "src"])
+    described = 0
+    for name in names_on_the_python_page():
+        entry = package[name.removeprefix("crosstie.")]
+        members = [entry, *entry.members.values()] if entry.is_class else [entry]
+        for docstring in (member.docstring for member in members if member.docstring is not None):
+            for section in docstring.parse("numpy"):
+                items = section.value if isinstance(section.value, list) else []
+                for item in items:
+                    assert item.annotation, f"{name}: {item}"
+                    assert item.description, f"{name}: {item}"
+                    # A description behind the colon would be taken for a type.
+                    assert len(str(item.annotation)) < 40, f"{name}: {item.annotation}"
+                described += len(items)
+    assert described >= 15
