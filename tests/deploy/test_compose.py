@@ -54,7 +54,7 @@ def test_it_is_well_for_the_schemas_own_program():
         ("- tcp://dask-scheduler:8786", "- tcp://dask-schedular:8786", "dask-schedular"),
         ("http://prefect-server:4200", "http://prefect-server:4020", "4020"),
         ('"crosstie", "site", "--host', '"crosstie", "stie", "--host', "stie"),
-        ("- --catalog=", "- --catalog=", "--catalog"),
+        ("- --catalog=", "- --catlog=", "--catlog"),
         ("--resources=GPU=1", "--resources=GUP=1", "GUP"),
         ("- --with-healthcheck", "- --with-helthcheck", "--with-helthcheck"),
         ("work-pool create crosstie", "work-pool create crostie", "crostie"),
