@@ -23,10 +23,10 @@ from odc.geo.geobox import GeoBox
 from rasterio.windows import Window
 
 from crosstie.io.products.aligned import write_aligned
-from crosstie.io.products.displacement import Displacement
 from crosstie.io.products.mapping import Mapping
 from crosstie.io.raster.warp import Kernel
 from crosstie.io.storage.store import open_store
+from crosstie.types import DisplacementField
 
 CRS = "EPSG:32633"
 GROUND = Affine(10, 0, 300_000, 0, -10, 5_100_000)
@@ -50,20 +50,14 @@ def make_source(path: Path, size: int, dtype: str, *, holes: bool) -> None:
             raster.write(band.astype(dtype), 1, window=Window(0, row, size, height))
 
 
-def field(size: int) -> Displacement:
+def field(size: int) -> DisplacementField:
     """Offsets of a few pixels that change over some kilometres, as over relief."""
     nodes = size // STRIDE_PX
     transform = GROUND @ Affine.scale(STRIDE_PX)
     y, x = np.mgrid[0:nodes, 0:nodes] + 0.5
     dx_m = 20 + 15 * np.sin(x / 9) * np.cos(y / 7)
     dy_m = -12 + 10 * np.cos(x / 8)
-    return Displacement(
-        dx_m.astype(np.float32),
-        dy_m.astype(np.float32),
-        np.ones_like(dx_m, np.float32),
-        transform=transform,
-        crs=CRS,
-    )
+    return DisplacementField(GeoBox(dx_m.shape, transform, CRS), dx_m, dy_m, np.ones_like(dx_m))
 
 
 def measure(size: int, resampling: str, dtype: str, *, holes: bool) -> dict[str, float | int | str]:

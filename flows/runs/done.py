@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
-from crosstie.flows.runs.outcome import Outcome
 from crosstie.flows.registration.publish import run_key_of
+from crosstie.flows.runs.outcome import Outcome
 from crosstie.io.archive.failures import Failure, read_failure
 from crosstie.io.products.write import product_prefix, read_correction
 

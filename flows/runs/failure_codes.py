@@ -11,11 +11,11 @@ from distributed.comm.core import CommClosedError
 
 from crosstie.errors import (
     BadInputError,
-    WorkerLostError,
     NoGeoreferenceError,
     NoWorkerError,
     StoreError,
     UnreadableRasterError,
+    WorkerLostError,
 )
 from crosstie.flows.registration.deadline import RunStoppedError, TimeLimitError
 from crosstie.io.storage.href import local_path

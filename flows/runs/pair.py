@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, TypeVar
 from distributed import Client
 
 from crosstie.errors import CrosstieError
-from crosstie.flows.registration import deadline
 from crosstie.flows.cluster.connect import OnCluster
-from crosstie.flows.registration.deadline import Deadline, stopped_by
 from crosstie.flows.observe.context import bind_context
 from crosstie.flows.observe.run_metrics import RUN_TILES
 from crosstie.flows.observe.tracing import step
-from crosstie.flows.runs.outcome import Outcome
+from crosstie.flows.registration import deadline
+from crosstie.flows.registration.deadline import Deadline, stopped_by
 from crosstie.flows.registration.pipeline import register_plan
 from crosstie.flows.registration.plan import plan_pair
 from crosstie.flows.registration.publish import Names, assemble, publish, run_key_of
-from crosstie.flows.runs.progress import listener
 from crosstie.flows.runs.failure_codes import BUG, FailureCause, trouble_of
+from crosstie.flows.runs.outcome import Outcome
+from crosstie.flows.runs.progress import listener
 from crosstie.io.archive.claims import Claim, ClaimLostError, Held, take
 from crosstie.io.archive.failures import forget_failure
 from crosstie.io.products.write import correction_dict, product_prefix, read_correction

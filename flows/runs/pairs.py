@@ -20,13 +20,13 @@ from prefect.tasks import exponential_backoff
 
 from crosstie.errors import StoreError
 from crosstie.flows.cluster.connect import connected
+from crosstie.flows.cluster.workforce import workforce_of
+from crosstie.flows.observe.run_metrics import RETRIES, UNDER_WAY
 from crosstie.flows.registration.deadline import RunStoppedError, stopped_by
 from crosstie.flows.registration.load_matcher import load_matcher, weights_sha256
-from crosstie.flows.observe.run_metrics import RETRIES, UNDER_WAY
+from crosstie.flows.runs.failure_codes import BUG
 from crosstie.flows.runs.outcome import IN_PROGRESS, Outcome
 from crosstie.flows.runs.pair import Batch, PairFailedError, register_pair
-from crosstie.flows.runs.failure_codes import BUG
-from crosstie.flows.cluster.workforce import workforce_of
 from crosstie.io.archive.claims import Held, standing_claim
 from crosstie.io.archive.failures import Failure, read_failure, record_failure
 from crosstie.io.products.write import is_committed, product_prefix

@@ -21,16 +21,16 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
 from crosstie.errors import StoreError
-from crosstie.io.archive import run_log
 from crosstie.flows.observe.context import bind_context
 from crosstie.flows.observe.json_lines import write_log_as
-from crosstie.flows.runs.record import note
 from crosstie.flows.observe.run_server import serve_run
+from crosstie.flows.runs.done import done_outcomes
 from crosstie.flows.runs.pairs import Registrar
 from crosstie.flows.runs.progress import listener
-from crosstie.flows.runs.done import done_outcomes
+from crosstie.flows.runs.record import note
 from crosstie.flows.runs.summary import markdown
 from crosstie.flows.runs.tally import MOST_ROWS, Tally
+from crosstie.io.archive import run_log
 from crosstie.io.archive.index import index_committed
 
 if TYPE_CHECKING:

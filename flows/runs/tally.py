@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from crosstie.flows.runs.outcome import FAILED, IN_PROGRESS, Outcome
 from crosstie.flows.runs.failure_codes import PASSING
+from crosstie.flows.runs.outcome import FAILED, IN_PROGRESS, Outcome
 from crosstie.types import VerdictCode
 
 MOST_ROWS = 500

@@ -21,7 +21,7 @@ from rasterio.windows import Window
 
 from crosstie.errors import BadInputError, UnreadableRasterError
 from crosstie.grid import window
-from crosstie.io.products.mapping import IDENTITY, Mapping
+from crosstie.io.products.mapping import Mapping
 from crosstie.io.raster.cog import cog_writer
 from crosstie.io.raster.gdal import IMAGE_DRIVERS, OWN_DRIVERS, check_href, opened, reading, shown_name
 from crosstie.io.raster.georeference import georeference_of
@@ -29,6 +29,7 @@ from crosstie.io.raster.locate import locator
 from crosstie.io.raster.resample import apply
 from crosstie.io.raster.warp import GDAL_TYPES, Kernel, Pixels, warp
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options
+from crosstie.types import IDENTITY_AFFINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -424,7 +425,13 @@ def _describe(raster: DatasetReader, out: DatasetWriter, mapping: Mapping, resam
         if raster.colorinterp[band - 1] is ColorInterp.palette:
             out.write_colormap(band, raster.colormap(band))
     tags = {key: value for key, value in raster.tags().items() if key != "AREA_OR_POINT"}
-    model = "field" if mapping.field is not None else "affine" if mapping.affine != IDENTITY else "identity"
+    model = (
+        "field"
+        if mapping.field is not None
+        else "affine"
+        if mapping.affine != IDENTITY_AFFINE
+        else "identity"
+    )
     out.update_tags(
         **tags,
         CROSSTIE_SCHEMA=SCHEMA,

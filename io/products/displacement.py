@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from affine import Affine
-from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 
 from crosstie.errors import BadInputError, NoGeoreferenceError
 from crosstie.io.raster.cog import cog_writer
 from crosstie.io.raster.gdal import IMAGE_DRIVERS, check_href, opened, reading, shown_name
 from crosstie.io.raster.georeference import georeference_of
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options
+from crosstie.types import DisplacementField
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,43 +32,14 @@ MAX_NODES = 4_000_000
 """More than any scene has at a stride of 16 px; a file that claims more is refused before it is read."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Displacement:
-    """Offsets on nodes: the secondary at (x + dx, y + dy) shows what the reference shows at (x, y)."""
-
-    dx_m: NDArray[np.float32]
-    """(rows, cols), metres east, the affine trend included; NaN where unknown."""
-    dy_m: NDArray[np.float32]
-    """(rows, cols), metres north; NaN where unknown."""
-    sigma_m: NDArray[np.float32]
-    """(rows, cols), standard error of either, metres; NaN where unknown."""
-    transform: Affine
-    """Node (col, row) -> map (x, y): the first node lies at (0.5, 0.5), as the centre of a pixel."""
-    crs: str
-    """EPSG code or WKT, of the pair; in metres."""
-
-    def __post_init__(self) -> None:
-        if not self.dx_m.shape == self.dy_m.shape == self.sigma_m.shape or self.dx_m.ndim != 2:
-            raise ValueError(
-                f"dx_m {self.dx_m.shape}, dy_m {self.dy_m.shape} and sigma_m {self.sigma_m.shape}"
-                " must be of one shape (rows, cols)"
-            )
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(rows, cols) of the nodes."""
-        rows, cols = self.dx_m.shape
-        return rows, cols
-
-
-def write_displacement(store: Store, key: str, field: Displacement) -> StoredFile:
+def write_displacement(store: Store, key: str, field: DisplacementField) -> StoredFile:
     """Write a field as a COG of three float32 bands, whole or not at all.
 
     Raises
     ------
     StoreError : the root cannot be written
     """
-    rows, cols = field.shape
+    rows, cols = field.grid.shape
     profile: dict[str, Any] = {
         "height": rows,
         "width": cols,
@@ -79,7 +49,7 @@ def write_displacement(store: Store, key: str, field: Displacement) -> StoredFil
     }
     with store.scratch(key) as folder:
         path = folder / "displacement.tif"
-        with cog_writer(path, crs=field.crs, transform=field.transform, **profile) as raster:
+        with cog_writer(path, crs=str(field.grid.crs), transform=field.grid.affine, **profile) as raster:
             raster.write(np.stack([field.dx_m, field.dy_m, field.sigma_m]).astype(np.float32))
             raster.descriptions = BANDS
             raster.units = ("metre",) * 3
@@ -87,7 +57,7 @@ def write_displacement(store: Store, key: str, field: Displacement) -> StoredFil
         return store.put_file(key, path)
 
 
-def read_displacement(href: str | Path, *, storage: S3Options = FROM_ENVIRONMENT) -> Displacement:
+def read_displacement(href: str | Path, *, storage: S3Options = FROM_ENVIRONMENT) -> DisplacementField:
     """Read a field back.
 
     Raises
@@ -102,7 +72,8 @@ def read_displacement(href: str | Path, *, storage: S3Options = FROM_ENVIRONMENT
             dx_m, dy_m, sigma_m = raster.read()
     if place.transform is None:
         raise NoGeoreferenceError(f"{os.fspath(href)}: a displacement field needs a transform, not points")
-    return Displacement(dx_m, dy_m, sigma_m, transform=place.transform, crs=place.crs)
+    grid = GeoBox(dx_m.shape, place.transform, place.crs)
+    return DisplacementField(grid, *(band.astype(np.float64) for band in (dx_m, dy_m, sigma_m)))
 
 
 def _refuse_other(raster: DatasetReader) -> None:

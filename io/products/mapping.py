@@ -12,15 +12,13 @@ from odc.geo import CRS
 from scipy.ndimage import distance_transform_edt, map_coordinates, spline_filter
 
 from crosstie.io.raster.resample import apply
+from crosstie.types import IDENTITY_AFFINE
 
 if TYPE_CHECKING:
-    from crosstie.io.products.displacement import Displacement
-    from crosstie.types import FloatArray
+    from crosstie.types import DisplacementField, FloatArray
 
 FADE_NODES = 4
 """Beyond its known nodes, what a field has over the affine fades to nothing over so many strides."""
-
-IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,9 +32,9 @@ class Mapping:
 
     crs: str
     """EPSG code or WKT, of the pair; in metres."""
-    affine: tuple[float, ...] = IDENTITY
+    affine: tuple[float, ...] = IDENTITY_AFFINE
     """The correction (a, b, c, d, e, f): map (x, y) of the secondary -> of the reference, metres of `crs`."""
-    field: Displacement | None = None
+    field: DisplacementField | None = None
     """Takes the place of the affine where it is known."""
     _excess: tuple[FloatArray, FloatArray] | None = dataclasses.field(init=False, repr=False)
     """Spline coefficients of what the field has over the affine, padded; None without a field."""
@@ -44,9 +42,9 @@ class Mapping:
     def __post_init__(self) -> None:
         if len(self.affine) != 6 or not np.isfinite(self.affine).all() or Affine(*self.affine).is_degenerate:
             raise ValueError(f"a correction of {self.affine} cannot be turned round; give six finite numbers")
-        if self.field is not None and CRS(self.field.crs) != CRS(self.crs):
+        if self.field is not None and self.field.grid.crs != CRS(self.crs):
             raise ValueError(
-                f"the field is in {self.field.crs}, the pair in {self.crs}; give both in one CRS"
+                f"the field is in {self.field.grid.crs}, the pair in {self.crs}; give both in one CRS"
             )
         excess = None if self.field is None else _excess(self.field, ~Affine(*self.affine))
         object.__setattr__(self, "_excess", excess)
@@ -63,7 +61,7 @@ class Mapping:
         to_x, to_y = apply(~Affine(*self.affine), x, y)
         if self.field is None or self._excess is None:
             return to_x, to_y
-        col, row = apply(~self.field.transform, x, y)
+        col, row = apply(~self.field.grid.affine, x, y)
         at = np.stack([row, col]) + (FADE_NODES - 0.5)  # counted from the centre of the first padded node
         at[:, ~np.isfinite(at).all(axis=0)] = -1.0
         dx, dy = (
@@ -73,10 +71,10 @@ class Mapping:
         return to_x + dx, to_y + dy
 
 
-def _excess(field: Displacement, back: Affine) -> tuple[FloatArray, FloatArray]:
+def _excess(field: DisplacementField, back: Affine) -> tuple[FloatArray, FloatArray]:
     """Spline coefficients of the field less the affine, padded, and faded out beyond the known nodes."""
-    rows, cols = field.shape
-    x, y = apply(field.transform, *np.meshgrid(np.arange(cols) + 0.5, np.arange(rows) + 0.5))
+    rows, cols = field.grid.shape
+    x, y = apply(field.grid.affine, *np.meshgrid(np.arange(cols) + 0.5, np.arange(rows) + 0.5))
     to_x, to_y = apply(back, x, y)
     excess = np.stack([x + field.dx_m - to_x, y + field.dy_m - to_y])
     known = np.isfinite(excess).all(axis=0)

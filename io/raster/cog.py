@@ -41,7 +41,7 @@ def cog_writer(
     """
     plain = path.with_name(f"{path.name}.plain")
     tiling = {"tiled": True, "blockxsize": TILE_PX, "blockysize": TILE_PX, "BIGTIFF": "IF_SAFER"}
-    with _as_store_error(path), rasterio.Env(**gdal_settings(str(path))):
+    with _as_store_error(path), rasterio.Env(**gdal_settings(str(path), beside=False)):
         with rasterio.open(plain, "w", driver="GTiff", **tiling, **profile) as raster:
             yield raster
         is_complex = np.dtype(profile["dtype"]).kind == "c"

@@ -64,9 +64,7 @@ def test_two_runs_that_race_do_each_pair_once(fleet: Fleet, catalog: str, tmp_pa
     assert leftovers(tmp_path / "out", "_CLAIM") == []
 
 
-def test_killed_and_started_again_it_goes_on_where_it_was(
-    fleet: Fleet, catalog: str, tmp_path: Path
-) -> None:
+def test_killed_and_started_again_it_goes_on_where_it_was(fleet: Fleet, catalog: str, tmp_path: Path) -> None:
     from crosstie.flows.backfill import Backfill, run_backfill
 
     out = tmp_path / "out"

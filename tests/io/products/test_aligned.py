@@ -16,13 +16,13 @@ from rasterio.transform import GCPTransformer
 from crosstie.errors import BadInputError, NoGeoreferenceError, UnreadableRasterError
 from crosstie.io.products import aligned as engine
 from crosstie.io.products.aligned import aligned_dataarray, write_aligned
-from crosstie.io.products.displacement import Displacement
 from crosstie.io.products.mapping import Mapping
 from crosstie.io.products.vrt import corrected_vrt
 from crosstie.io.raster.georeference import georeference_of
 from crosstie.io.raster.locate import locator
 from crosstie.io.raster.warp import Kernel
 from crosstie.io.storage.store import open_store
+from crosstie.types import DisplacementField
 
 UTM = "EPSG:32614"
 GROUND = Affine(10, 0, 600_000, 0, -10, 3_300_000)
@@ -105,11 +105,8 @@ def test_a_field_is_followed_pixel_by_pixel(tmp_path: Path):
     rows, cols = 7, 7
     y, x = np.mgrid[0:rows, 0:cols] + 0.5
     dx_m, dy_m = 20 + 8 * np.sin(x / 2), -9 + 6 * np.cos(y / 2)
-    field = Displacement(
-        *(v.astype(np.float32) for v in (dx_m, dy_m, np.ones_like(dx_m))),
-        transform=GROUND @ Affine.scale(64),
-        crs=UTM,
-    )
+    nodes = GeoBox((rows, cols), GROUND @ Affine.scale(64), UTM)
+    field = DisplacementField(nodes, dx_m, dy_m, np.ones_like(dx_m))
     mapping = Mapping(UTM, affine=(1, 0, -20, 0, 1, 9), field=field)
     got = read(align(source, grid((400, 420)), mapping))[0][100:300, 100:300]
     row, col = np.mgrid[100:300, 100:300] + 0.5
@@ -348,7 +345,8 @@ def test_texas_through_its_truth_field(real_data: Path, tmp_path: Path):
     with rasterio.open(texas / "s1_vh_refined.tif") as raster:
         refined, on = raster.read(1), GeoBox(raster.shape, raster.transform, raster.crs.to_wkt())
     size_m = on.affine.a
-    field = Displacement(truth[0] * size_m, -truth[1] * size_m, truth[0] * 0, transform=nodes, crs=crs)
+    at = GeoBox(truth.shape[1:], nodes, crs)
+    field = DisplacementField(at, truth[0] * size_m, -truth[1] * size_m, truth[0] * 0)
     out = open_store(str(tmp_path))
     write_aligned(texas / "s1_vh.tif", out, "a.tif", grid=on, mapping=Mapping(crs, field=field))
     got = read(tmp_path / "a.tif")[0]

@@ -6,26 +6,28 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from odc.geo.geobox import GeoBox
 
 from crosstie.errors import BadInputError, UnreadableRasterError
-from crosstie.io.products.displacement import Displacement, read_displacement, write_displacement
+from crosstie.io.products.displacement import read_displacement, write_displacement
 from crosstie.io.products.mapping import FADE_NODES, Mapping
 from crosstie.io.storage.store import open_store
+from crosstie.types import DisplacementField
 
 UTM = "EPSG:32614"
 NODES = Affine(640, 0, 600_000, 0, -640, 3_300_000)
 """One node every 64 px of 10 m."""
 
 
-def a_field(shape=(20, 24), *, bend_m: float = 30.0) -> Displacement:
+def a_field(shape=(20, 24), *, bend_m: float = 30.0) -> DisplacementField:
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]] + 0.5
     dx_m = (40 + bend_m * np.sin(x / 4) * np.cos(y / 5)).astype(np.float32)
     dy_m = (-25 + bend_m * np.cos(x / 6)).astype(np.float32)
-    return Displacement(dx_m, dy_m, np.full(shape, 2.5, np.float32), transform=NODES, crs=UTM)
+    return DisplacementField(GeoBox(shape, NODES, UTM), dx_m, dy_m, np.full(shape, 2.5, np.float32))
 
 
-def node_xy(field: Displacement) -> tuple[np.ndarray, np.ndarray]:
-    rows, cols = field.shape
+def node_xy(field: DisplacementField) -> tuple[np.ndarray, np.ndarray]:
+    rows, cols = field.grid.shape
     col, row = np.meshgrid(np.arange(cols) + 0.5, np.arange(rows) + 0.5)
     return NODES.a * col + NODES.c, NODES.e * row + NODES.f
 
@@ -39,8 +41,7 @@ def test_a_field_comes_back_as_it_was_written(tmp_path: Path):
     back = read_displacement(stored.url)
     for name in ("dx_m", "dy_m", "sigma_m"):
         np.testing.assert_array_equal(getattr(back, name), getattr(field, name))
-    assert back.transform == field.transform
-    assert rasterio.crs.CRS.from_user_input(back.crs) == rasterio.crs.CRS.from_user_input(UTM)
+    assert back.grid == field.grid
 
 
 def test_other_programs_are_told_bands_units_and_nodata(tmp_path: Path):
@@ -67,8 +68,8 @@ def test_another_raster_is_refused_in_one_line(tmp_path: Path, bands: int, dtype
 
 
 def test_arrays_of_unlike_shapes_are_refused():
-    with pytest.raises(ValueError, match="of one shape"):
-        Displacement(*(np.zeros((4, n), np.float32) for n in (4, 4, 5)), transform=NODES, crs=UTM)
+    with pytest.raises(ValueError, match="sigma_m must have the shape of the grid"):
+        DisplacementField(GeoBox((4, 4), NODES, UTM), *(np.zeros((4, n), np.float32) for n in (4, 4, 5)))
 
 
 def test_at_its_nodes_the_mapping_is_the_field():

@@ -7,18 +7,17 @@ say that it is better than the affine.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
 
-from crosstie.estimation.field_settings import FieldSettings
-from crosstie.estimation.field_surroundings import Surroundings, smooth_step
-from crosstie.estimation.field_validation import (
+from crosstie.estimation.field.kriging import Covariance, Samples, neighbours, predict
+from crosstie.estimation.field.settings import FieldSettings
+from crosstie.estimation.field.surroundings import Surroundings, smooth_step
+from crosstie.estimation.field.validation import (
     TRUSTED,
     Choice,
     Gain,
@@ -27,9 +26,8 @@ from crosstie.estimation.field_validation import (
     gain,
     reweighted,
 )
-from crosstie.estimation.kriging import Covariance, Samples, neighbours, predict
 from crosstie.grid import px_to_m
-from crosstie.types import Error, VerdictCode
+from crosstie.types import DisplacementField, Error, FieldFit, FieldReason, FieldReport, VerdictCode
 
 if TYPE_CHECKING:
     from crosstie.types import AffineCorrection, BoolArray, Estimate, FloatArray, TiePoints
@@ -39,109 +37,6 @@ DEFAULTS = FieldSettings()
 WITHIN_TILE = 1 / 3
 """Variance of the relief within a tile, of which a tie point is the mean, as a share of what relief adds
 across the gap of a held-out tile: that of simulated land with a Hurst exponent of 0.8 to 1."""
-
-
-class FieldReason(StrEnum):
-    """Why a field is offered or not, one sentence each (`.sentence`)."""
-
-    BETTER = "better"
-    NOT_BETTER_THAN_AFFINE = "not_better_than_affine"
-    TOO_FEW_TIE_POINTS = "too_few_tie_points"
-    PAIR_UNRELIABLE = "pair_unreliable"
-
-    @property
-    def sentence(self) -> str:
-        return _SENTENCES[self]
-
-
-_SENTENCES = {
-    FieldReason.BETTER: "Tiles that the field has not seen lie closer to it than to the affine.",
-    FieldReason.NOT_BETTER_THAN_AFFINE: "Tiles that it has not seen lie no closer to a field than to the affine.",
-    FieldReason.TOO_FEW_TIE_POINTS: "Too few tiles gave an offset to tell relief from noise.",
-    FieldReason.PAIR_UNRELIABLE: "The pair is unreliable: nothing is built on its tie points.",
-}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DisplacementField:
-    """Offsets at the nodes of a coarse grid: one node a stride, at the centre of its cell.
-
-    The secondary sampled at (x + dx, y + dy) shows what the reference shows at (x, y). NaN where nothing is
-    known; there the affine is all there is.
-    """
-
-    grid: GeoBox
-    """The nodes; it begins where the common grid begins."""
-    dx_m: FloatArray
-    """(rows, cols) along the x axis of the map, metres."""
-    dy_m: FloatArray
-    """(rows, cols) along the y axis of the map, metres."""
-    sigma_m: FloatArray
-    """(rows, cols) standard deviation per axis, metres."""
-
-    def __post_init__(self) -> None:
-        for name in ("dx_m", "dy_m", "sigma_m"):
-            if getattr(self, name).shape != self.grid.shape:
-                raise ValueError(
-                    f"{name} must have the shape of the grid, {tuple(self.grid.shape)}, "
-                    f"got {getattr(self, name).shape}"
-                )
-
-    def at(self, xy_m: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Sample the field between its nodes, bilinearly.
-
-        Parameters
-        ----------
-        xy_m : (N, 2) reference positions, map coordinates
-
-        Returns
-        -------
-        (N, 2) offset and (N,) sigma, metres; NaN outside the grid or next to a node that is NaN
-        """
-        col, row = ~self.grid.affine @ (xy_m[:, 0], xy_m[:, 1])
-        rows, cols = self.grid.shape
-        outside = (np.minimum(row, col) < -1e-6) | (row > rows + 1e-6) | (col > cols + 1e-6)
-        # The outermost half cell has nodes on one side only: it takes the value of the nearest.
-        place = np.stack([np.clip(row - 0.5, 0, rows - 1), np.clip(col - 0.5, 0, cols - 1)])
-        dx, dy, sigma = (
-            np.where(outside, np.nan, map_coordinates(band, place, order=1, mode="nearest"))
-            for band in (self.dx_m, self.dy_m, self.sigma_m)
-        )
-        return np.stack([dx, dy], axis=1), sigma
-
-
-@dataclass(frozen=True, slots=True)
-class FieldReport:
-    """What became of the field, in numbers; NaN where it was not computed."""
-
-    offered: bool
-    reason: FieldReason
-    used: int = 0
-    """Tie points that the field trusts."""
-    coverage: float = 0.0
-    """Share of the scene's nodes where the field stands and is more than the affine, 0..1."""
-    error_affine: Error = Error(float("nan"), float("nan"))
-    """Of the affine at tiles, over the tie points used: their noise is in it."""
-    error_held_out: Error = Error(float("nan"), float("nan"))
-    """Of the field at tiles it has not seen, over the tie points used. A tile's neighbours are away with it,
-    and its own noise is in it: the field is better than that where there are tiles."""
-    error_after: Error = Error(float("nan"), float("nan"))
-    """Of the field where it stands, as held-out tiles tell it: their error, wrong matches aside, and the relief
-    within a tile, which no tie point shows. The root mean square of its sigma."""
-    length_m: float = float("nan")
-    """Correlation length of the relief that was chosen, metres."""
-    noise_m: float = float("nan")
-    """Standard deviation of a tie point's noise per axis that was chosen with it, metres."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FieldFit:
-    """The field, if one is offered, and why."""
-
-    field: DisplacementField | None
-    report: FieldReport
-    used: BoolArray
-    """(N,) tie points that the field trusts; more than the affine's where relief is strong."""
 
 
 def fit_field(
@@ -289,7 +184,11 @@ def _surface(
     relief, sigma = np.full((len(at_px), 2), np.nan), np.full(len(at_px), np.nan)
     stands = np.zeros(len(at_px), np.bool_)
     around = Surroundings.of(
-        samples, held, shape=tuple(nodes.shape), stride_px=stride_px, window_px=settings.smooth_tiles * tile_px
+        samples,
+        held,
+        shape=nodes.shape.yx,
+        stride_px=stride_px,
+        window_px=settings.smooth_tiles * tile_px,
     )
     near = neighbours(samples, at_px[known])
     raw, variance = predict(samples, at_px[known], near, model.covariance)

@@ -120,9 +120,7 @@ class Layout:
     """(M, k) distances from the place."""
 
     @classmethod
-    def of(
-        cls, samples: Samples, at_px: FloatArray, neighbour: NDArray[np.int64], *, tile_px: int
-    ) -> Self:
+    def of(cls, samples: Samples, at_px: FloatArray, neighbour: NDArray[np.int64], *, tile_px: int) -> Self:
         """Lay out places (M, 2), px, and their neighbours (M, k)."""
         # A neighbour that is missing lies infinitely far away.
         place = np.vstack([samples.centre_px, [[1e9, 1e9]]])[neighbour]

@@ -50,9 +50,14 @@ def grid_of(shape: tuple[int, int], *, corner: tuple[float, float] = (600_000.0,
 
 
 def land(
-    shape: tuple[int, int], *, std_px: float, roughness: float = 0.8, longest_px: float = 2000.0, seed: int = 0
+    shape: tuple[int, int],
+    *,
+    std_px: float,
+    roughness: float = 0.8,
+    longest_px: float = 2000.0,
+    seed: int = 0,
 ) -> Land:
-    """Terrain as a fractal with Hurst exponent `roughness`: its relief moves the image along x, a fifth along y."""
+    """Fractal terrain of Hurst exponent `roughness`: its relief moves the image along x, a fifth along y."""
     rows, cols = (length // CELL_PX + 2 for length in shape)
     rng = np.random.default_rng(seed)
     size = 2 * max(rows, cols)

@@ -21,7 +21,7 @@ class FieldSettings:
     min_gain: float = 0.1
     """Share of the affine's error (RMS, at held-out tiles) that the field must save."""
     truncate_sigmas: float = 5.0
-    """Longest residual that counts, in robust standard deviations of the field's: wrong points count alike."""
+    """Longest residual that counts, in robust standard deviations; all longer ones count the same."""
     reach_tiles: float = 3.0
     """Distance from the nearest point that is used at which the field has faded to the affine, tiles."""
     smooth_tiles: float = 1.5
@@ -38,10 +38,13 @@ class FieldSettings:
                 raise SettingsError(f"field.{f.name} must be a finite number >= 0, got {value}")
         for name in ("min_confidence", "min_gain"):
             if getattr(self, name) > 1:
-                raise SettingsError(
-                    f"field.{name} is a share and must be <= 1, got {getattr(self, name)}"
-                )
-        for name, low in {"min_points": 12, "choose_points": 100, "reach_tiles": 1, "smooth_tiles": 0.5}.items():
+                raise SettingsError(f"field.{name} is a share and must be <= 1, got {getattr(self, name)}")
+        for name, low in {
+            "min_points": 12,
+            "choose_points": 100,
+            "reach_tiles": 1,
+            "smooth_tiles": 0.5,
+        }.items():
             if getattr(self, name) < low:
                 raise SettingsError(f"field.{name} must be at least {low}, got {getattr(self, name)}")
         if self.truncate_sigmas == 0:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from crosstie.estimation.field.kriging import Covariance, Layout, Samples, predict, solve
 from crosstie.estimation.fit import SIGMA_FLOOR_PX
-from crosstie.estimation.kriging import Covariance, Layout, Samples, predict, solve
 from crosstie.estimation.select import cell_index
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _held_out(measured_px: FloatArray, relief: FloatArray, variance: FloatArray)
 def reweighted(
     samples: Samples, apart: NDArray[np.int64], covariance: Covariance, *, rounds: int
 ) -> tuple[Samples, HeldOut]:
-    """Trust each sample as far as tiles without a common pixel bear it out; so clusters cannot help themselves.
+    """Trust each sample as far as tiles without a common pixel confirm it: clusters cannot help themselves.
 
     References
     ----------
@@ -168,10 +168,7 @@ def gain(samples: Samples, held: HeldOut, *, tile_px: int, sigmas: float) -> Gai
     limit = sigmas * float(np.sqrt(held.amplitude_px2 * np.median(held.variance)))
     before, after = truncated(samples.offset_px, limit), truncated(held.left_px, limit)
     block = cell_index(samples.centre_px.astype(np.int64), edge_px=4 * tile_px)
-    return Gain(
-        float(before.mean()), float(after.mean()), block_standard_error(before - after, block)
-    )
-
+    return Gain(float(before.mean()), float(after.mean()), block_standard_error(before - after, block))
 
 
 TYPICAL_LIMIT = 12.0

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from crosstie.estimation.field_validation import TYPICAL_LIMIT, typical_z2
+from crosstie.estimation.field.validation import TYPICAL_LIMIT, typical_z2
 
 if TYPE_CHECKING:
-    from crosstie.estimation.field_validation import HeldOut
-    from crosstie.estimation.kriging import Samples
+    from crosstie.estimation.field.kriging import Samples
+    from crosstie.estimation.field.validation import HeldOut
     from crosstie.types import FloatArray
 
 NO_BETTER, BETTER = 0.5, 0.75
@@ -42,7 +42,7 @@ class Surroundings:
         stride_px: int,
         window_px: float,
     ) -> Self:
-        """Compare field and affine around each node of `shape` (rows, cols), by all samples as far as trusted."""
+        """Compare field and affine around each node of `shape` (rows, cols), samples weighted by trust."""
         col, row = np.floor(samples.centre_px / stride_px).astype(np.int64).T
         place = np.clip(row, 0, shape[0] - 1), np.clip(col, 0, shape[1] - 1)
         width = window_px / stride_px

@@ -1,0 +1,47 @@
+"""Everything that is known about a pair once it is registered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from odc.geo.geobox import GeoBox
+
+from crosstie.types.correction import Estimate
+from crosstie.types.displacement import FieldFit
+from crosstie.types.tie_points import TiePoints
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What made a result, so that it can be reproduced."""
+
+    versions: tuple[tuple[str, str], ...]
+    """(package, version), crosstie first."""
+    weights_sha256: str
+    settings_hash: str
+    created_utc: datetime
+    seconds: float
+    """Wall time from reading the headers to the verdict."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Registration:
+    """All that is known about a pair after the verdict, before products are written."""
+
+    pair_key: str
+    run_key: str
+    reference_id: str
+    reference_hrefs: tuple[str, ...]
+    secondary_id: str
+    secondary_hrefs: tuple[str, ...]
+    grid: GeoBox | None
+    """The common grid; None if the images do not overlap."""
+    planned: int
+    """Number of tiles worth matching."""
+    points: TiePoints
+    """Tie points of all matched tiles."""
+    estimate: Estimate
+    provenance: Provenance
+    field: FieldFit | None = None
+    """The displacement field, or why there is none; None where it was not asked for."""

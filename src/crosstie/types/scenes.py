@@ -1,0 +1,75 @@
+"""Scenes of a catalog, and pairs of them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import datetime
+
+from crosstie.types.codes import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class SceneRef:
+    """One scene of a catalog: what pairing and reading need of it."""
+
+    id: str
+    """Identifier in the catalog."""
+    kind: Kind
+    acquired_utc: datetime
+    """Middle of the acquisition, UTC."""
+    footprint_wkt: str
+    """Outline as WKT in EPSG:4326."""
+    hrefs: tuple[str, ...]
+    """URL or path of the raster; several if each band is a file of its own."""
+    platform: str | None = None
+    """`sentinel-1a`, `sentinel-2b`, ..."""
+    cloud_cover_pct: float | None = None
+    """Cloud cover, 0..100; None if the catalog does not say, as for all fields below."""
+    collection: str | None = None
+    """Id of its collection."""
+    product_type: str | None = None
+    """`GRD`, `RTC`, `L1C` or `L2A`; any other as the catalog writes it."""
+    orbit_state: str | None = None
+    """`ascending` or `descending`."""
+    relative_orbit: int | None = None
+    """Track, from 1."""
+    mgrs_tile: str | None = None
+    """Sentinel-2 tile, `31UFS`."""
+    processing_baseline: str | None = None
+    """Version of the processor, such as `05.10`."""
+    created_utc: datetime | None = None
+    """When the product was made."""
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            raise ValueError("a scene needs an id, got an empty one")
+        if not self.hrefs:
+            raise ValueError(f"scene {self.id}: needs at least one href")
+        if self.acquired_utc.tzinfo is None:
+            raise ValueError(f"scene {self.id}: acquired_utc must carry a time zone, got {self.acquired_utc}")
+
+
+@dataclass(frozen=True, slots=True)
+class ScenePair:
+    """Two scenes of one place: the reference stays, the secondary is corrected."""
+
+    reference: SceneRef
+    secondary: SceneRef
+
+    @property
+    def key(self) -> str:
+        """Stable text made of the two ids; a valid name of a folder or an object."""
+        return pair_key(self.reference.id, self.secondary.id)
+
+
+def pair_key(reference_id: str, secondary_id: str) -> str:
+    """Make the folder name of a pair: readable, at most 180 characters, unique for the two ids."""
+    parts = [re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") for text in (reference_id, secondary_id)]
+    key = "__".join(parts)
+    exact = f"{reference_id}__{secondary_id}"
+    if key == exact and len(key) <= 180:
+        return key
+    digest = hashlib.sha256(exact.encode()).hexdigest()[:10]
+    return f"{key[:169]}-{digest}"
