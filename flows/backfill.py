@@ -21,7 +21,7 @@ from crosstie.flows.discovery.periods import Period, now_utc, pairs_of_period, p
 from crosstie.flows.registration.load_matcher import weights_sha256
 from crosstie.flows.runs.done import done_outcomes, failed_before
 from crosstie.flows.runs.parameters import as_parameter, private, settings_of, shown
-from crosstie.flows.runs.run import Run
+from crosstie.flows.runs.run import BACKFILL, NEW_SCENE, NIGHTLY, Run
 from crosstie.flows.runs.tally import Tally
 from crosstie.io.archive import run_log
 from crosstie.io.storage.store import open_store
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from crosstie.config import Settings
     from crosstie.io.storage.store import Store
     from crosstie.types import ScenePair
-
-NAME = "backfill"
 
 Order = Literal["newest", "oldest"]
 
@@ -159,7 +157,14 @@ def backfill(
     # The first period is planned before anything is written: a catalog that cannot be read leaves nothing.
     first = plan_period_task(private(catalog), known, periods[0], newest_first=order == "newest")
     with Run(
-        NAME, out, known, asked=asked, started=started, whole=False, periods=len(periods), priority=priority
+        BACKFILL,
+        out,
+        known,
+        asked=asked,
+        started=started,
+        whole=False,
+        periods=len(periods),
+        priority=priority,
     ) as run:
         for n, period in enumerate(periods):
             pairs = (
@@ -200,8 +205,8 @@ def _failed_only(
 
 def _seconds_per_pair(store: Store) -> float | None:
     """What a pair took in the latest run that registered any."""
-    for name in (NAME, "nightly", "new-scene"):
-        for log in run_log.newest(store, name):
+    for name in (BACKFILL, NIGHTLY, NEW_SCENE):
+        for log in run_log.newest_logs(store, name):
             if log.seconds_per_pair is not None:
                 return log.seconds_per_pair
     return None

@@ -15,8 +15,8 @@ from crosstie.errors import CrosstieError, SceneMissingError
 from crosstie.flows.discovery.periods import between, now_utc
 from crosstie.flows.runs.outcome import Outcome
 from crosstie.flows.runs.parameters import as_parameter, private, settings_of, shown
-from crosstie.flows.runs.progress import listener
-from crosstie.flows.runs.run import Run
+from crosstie.flows.runs.progress import run_listener
+from crosstie.flows.runs.run import NEW_SCENE, Run
 from crosstie.io.catalog.search import find_scene, find_scenes
 from crosstie.io.pairing.pair_scenes import pair_scenes
 from crosstie.io.storage.href import public_href
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from crosstie.config import Settings
     from crosstie.types import ScenePair, SceneRef
-
-NAME = "new-scene"
 
 ASK_AGAIN_S = 30.0
 """Between two looks for a scene that the catalog does not have yet, seconds."""
@@ -75,7 +73,7 @@ def _partners(catalog: str, scene_id: str, settings: Settings) -> Partners:
         references = [other for other in near if other.kind is not scene.kind] or [scene]
     found = find_scenes(catalog, _around(references, settings).catalog, storage=settings.storage)
     plan = pair_scenes(found, settings.pairing)
-    mine = tuple(pair for pair in plan.pairs if scene.id in _ids(pair))
+    mine = tuple(pair for pair in plan.pairs if scene.id in _scene_ids(pair))
     why = next((left.why for left in plan.left_out if left.scene == scene.id), "the settings do not want it")
     return Partners(mine, None if mine else why)
 
@@ -97,7 +95,7 @@ def _around(scenes: Sequence[SceneRef], settings: Settings) -> Settings:
     return near.model_copy(update={"catalog": query})
 
 
-def _ids(pair: ScenePair) -> tuple[str, ...]:
+def _scene_ids(pair: ScenePair) -> tuple[str, ...]:
     return pair.reference.id, pair.secondary.id
 
 
@@ -137,8 +135,8 @@ def new_scene(scene_id: str, catalog: str, out: str, settings: dict[str, Any] | 
     partners = _patient(known.runs.scene_wait_s)(private(catalog), scene_id, known)
     asked = {"scene": scene_id, "catalog": catalog, "out": out, "in no pair, for": partners.why_none}
     if partners.why_none is not None:
-        listener().finished(scene_id, f"in no pair: {partners.why_none}")
-    with Run(NAME, out, known, asked=asked, started=started, whole=False) as run:
+        run_listener().finished(scene_id, f"in no pair: {partners.why_none}")
+    with Run(NEW_SCENE, out, known, asked=asked, started=started, whole=False) as run:
         outcomes = list(run.take(partners.pairs))
     return sorted(outcomes, key=lambda outcome: outcome.pair_key)
 

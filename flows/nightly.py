@@ -12,18 +12,13 @@ from pydantic import Field
 from crosstie.flows.discovery.periods import find, now_utc, pairs_since
 from crosstie.flows.runs.outcome import Outcome
 from crosstie.flows.runs.parameters import as_parameter, private, settings_of, shown
-from crosstie.flows.runs.run import Run
+from crosstie.flows.runs.run import NIGHTLY, Run
 from crosstie.io.archive import run_log
 from crosstie.io.storage.store import open_store
 
 if TYPE_CHECKING:
     from crosstie.config import Settings
     from crosstie.types import ScenePair
-
-NAME = "nightly"
-
-TABLE_KEY = f"crosstie-{NAME}"
-PROGRESS_KEY = f"crosstie-{NAME}-progress"
 
 
 def since(out: str, settings: Settings, scope: str) -> datetime | None:
@@ -36,7 +31,7 @@ def since(out: str, settings: Settings, scope: str) -> datetime | None:
     days = settings.nightly.look_back_days
     if days is None:
         return None
-    log = run_log.last_success(open_store(out, settings.storage), NAME, scope=scope)
+    log = run_log.last_success(open_store(out, settings.storage), NIGHTLY, scope=scope)
     if log is None or log.until_utc is None:
         return None
     return datetime.fromisoformat(log.until_utc) - timedelta(days=days)
@@ -83,7 +78,7 @@ def nightly(
         "limit": limit,
     }
     with Run(
-        NAME,
+        NIGHTLY,
         out,
         known,
         asked=asked,
@@ -100,7 +95,7 @@ def scope_of(catalog: str, settings: Settings) -> str:
     """What decides which pairs there are, time apart: a success over one area says nothing of another."""
     values = as_parameter(settings)
     place = {name: value for name, value in values["catalog"].items() if name not in {"start_utc", "end_utc"}}
-    return run_log.scope_of(catalog, place, values["pairing"])
+    return run_log.scope_hash(catalog, place, values["pairing"])
 
 
 def run_nightly(catalog: str, out: str, settings: Settings, *, limit: int | None = None) -> list[Outcome]:

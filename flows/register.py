@@ -13,7 +13,7 @@ from crosstie.config import Settings
 from crosstie.flows.registration.load_matcher import load_matcher
 from crosstie.flows.registration.pipeline import InProcess, Progress, register_plan
 from crosstie.flows.registration.plan import plan_pair
-from crosstie.flows.registration.publish import Names, assemble, publish
+from crosstie.flows.registration.publish import PairNames, assemble, publish
 from crosstie.io.products.write import to_geodataframe
 from crosstie.io.raster import open_pair
 from crosstie.io.storage.href import local_path, public_href
@@ -108,7 +108,7 @@ def register(
     matcher = matcher or load_matcher(settings)
     plan = plan_pair(*sources, settings)
     measured = register_plan(plan, InProcess(matcher), settings, progress=progress)
-    names = Names(
+    names = PairNames(
         reference_id=file_id(sources[0].hrefs),
         secondary_id=file_id(sources[1].hrefs),
         reference_hrefs=sources[0].hrefs,

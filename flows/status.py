@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from crosstie.io.archive.claims import standing_claim
+from crosstie.io.archive.claims import ClaimRecord, newest_claim
 from crosstie.io.archive.failures import Failure, read_failure
 from crosstie.io.archive.index import survey
 from crosstie.io.archive.index_table import OF_MERGED
-from crosstie.io.archive.listing import ProductKey, list_archive
-from crosstie.io.archive.run_log import RunLog, newest
-from crosstie.io.products.write import product_prefix
+from crosstie.io.archive.listing import list_archive
+from crosstie.io.archive.run_log import RunLog, newest_logs
+from crosstie.io.storage.root_layout import ProductKey
 from crosstie.types import VerdictCode
 
 if TYPE_CHECKING:
@@ -28,12 +27,12 @@ if TYPE_CHECKING:
     from crosstie.io.archive.listing import ArchiveListing
     from crosstie.io.storage.store import Store
 
-SCHEMA = "crosstie/status/1"
+STATUS_SCHEMA = "crosstie/status/1"
 
-COLUMNS = (*OF_MERGED, "verdict", "reasons")
-"""Of the index, that a status is made of."""
+STATUS_COLUMNS = (*OF_MERGED, "verdict", "reasons")
+"""Columns of the index that a status needs."""
 
-AT_ONCE = 16
+RECORDS_AT_ONCE = 16
 """Records read at once."""
 
 
@@ -90,7 +89,7 @@ class Status:
     def as_dict(self) -> dict[str, Any]:
         """JSON-like, schema `crosstie/status/1`."""
         return {
-            "schema": SCHEMA,
+            "schema": STATUS_SCHEMA,
             "root": self.root,
             "done": dict(self.done),
             "unreliable_reasons": dict(self.reasons),
@@ -122,35 +121,37 @@ def take_status(store: Store, settings: Settings, *, catalog: str | None = None)
     CatalogError : the catalog cannot be read
     WeightsError : a catalog is given, and the weights are missing or have another sha256
     """
-    stock = list_archive(store)
+    listing = list_archive(store)
     # of a run that is committed and cannot be read, the log says so, and `crosstie index` does
-    rows = survey(store, stock.committed, columns=COLUMNS)
-    status = status_of(store, stock, rows)
+    rows = survey(store, listing.committed, columns=STATUS_COLUMNS)
+    status = status_of(store, listing, rows)
     if catalog is None:
         return status
     ever_done = rows["pair_key"].to_pylist()
-    return replace(status, plan=_plan(catalog, settings, stock, ever_done, status.failed, status.in_progress))
+    return replace(
+        status, plan=_plan_status(catalog, settings, listing, ever_done, status.failed, status.in_progress)
+    )
 
 
-def status_of(store: Store, stock: ArchiveListing, rows: pa.Table) -> Status:
+def status_of(store: Store, listing: ArchiveListing, rows: pa.Table) -> Status:
     """Say how an archive stands whose names and whose index are read already; without a plan.
 
     Parameters
     ----------
-    stock : what is there
-    rows : of the index, at least `COLUMNS`
+    listing : what is there
+    rows : of the index, at least `STATUS_COLUMNS`
 
     Raises
     ------
     StoreError : the root cannot be read
     """
-    latest = rows.select(COLUMNS).to_pandas().query("latest").set_index("pair_key")
+    latest = rows.select(STATUS_COLUMNS).to_pandas().query("latest").set_index("pair_key")
     created = dict(zip(latest.index, latest["created"].dt.to_pydatetime(), strict=True))
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = pool.map(partial(_claim, store), stock.claims.items())
+    with ThreadPoolExecutor(RECORDS_AT_ONCE) as pool:
+        found = pool.map(partial(_in_progress, store), sorted(listing.claimed))
         claims = tuple(claim for claim in found if claim is not None)
-        failures = list(pool.map(partial(_failure, store), stock.failures))
-        logs = pool.map(lambda flow: next(newest(store, flow), None), sorted(stock.flows))
+        failures = list(pool.map(partial(_failure, store), sorted(listing.failed)))
+        logs = pool.map(lambda flow: next(newest_logs(store, flow), None), sorted(listing.flows))
         last_runs = tuple(log for log in logs if log is not None)
     tried_again = {(claim.pair_key, claim.run_key) for claim in claims if claim.live}
     failed = [
@@ -179,10 +180,10 @@ def _made_good(failure: Failure, created_utc: datetime | None) -> bool:
         return False
 
 
-def _plan(
+def _plan_status(
     catalog: str,
     settings: Settings,
-    stock: ArchiveListing,
+    listing: ArchiveListing,
     ever_done: Iterable[str],
     failed: Iterable[Failure],
     claims: Iterable[InProgress],
@@ -194,16 +195,17 @@ def _plan(
 
     digest = weights_sha256(settings)
     keys = [pair.key for pair in find_pairs(catalog, settings)]
-    runs: list[ProductKey] = [(key, run_key_of(key, settings, weights_sha256=digest)) for key in keys]
+    products = [ProductKey(key, run_key_of(key, settings, weights_sha256=digest)) for key in keys]
     state: dict[ProductKey, str] = {
-        (claim.pair_key, claim.run_key): "in progress" if claim.live else "abandoned" for claim in claims
+        ProductKey(claim.pair_key, claim.run_key): "in progress" if claim.live else "abandoned"
+        for claim in claims
     }
-    state |= {(failure.pair_key, failure.run_key): "failed" for failure in failed}
-    state |= dict.fromkeys(stock.committed, "done")
-    count = Counter(state.get(run, "pending") for run in runs)
-    pending = tuple(run[0] for run in runs if run not in state)
+    state |= {ProductKey(failure.pair_key, failure.run_key): "failed" for failure in failed}
+    state |= dict.fromkeys(listing.committed, "done")
+    count = Counter(state.get(product, "pending") for product in products)
+    pending = tuple(product.pair_key for product in products if product not in state)
     return PlanStatus(
-        pairs=len(runs),
+        pairs=len(products),
         done=count["done"],
         failed=count["failed"],
         in_progress=count["in progress"],
@@ -213,29 +215,23 @@ def _plan(
     )
 
 
-def _claim(store: Store, found: tuple[ProductKey, str]) -> InProgress | None:
-    """The claim on a run; None where it was given back this moment."""
-    run, key = found
-    held = standing_claim(store, product_prefix(*run))
-    if held is not None:
-        return InProgress(*run, owner=held.owner, expires_utc=held.expires_utc, live=True)
-    body = store.get(key)
+def _in_progress(store: Store, product: ProductKey) -> InProgress | None:
+    """Newest claim on a run; None where it was deleted this moment."""
+    body = newest_claim(store, product)
     if body is None:
         return None
-    try:
-        said = dict(json.loads(body))
-        expires = datetime.fromisoformat(said["expires_utc"]).astimezone(UTC)
-    except (KeyError, TypeError, ValueError):
-        return InProgress(*run, owner="unknown", expires_utc=None, live=False)
-    return InProgress(*run, owner=str(said.get("owner")), expires_utc=expires, live=False)
+    record = ClaimRecord.parse(body)
+    if record is None:
+        return InProgress(*product, owner="unknown", expires_utc=None, live=False)
+    return InProgress(*product, owner=record.owner, expires_utc=record.expires_utc, live=record.is_live)
 
 
-def _failure(store: Store, run: ProductKey) -> Failure:
-    found = read_failure(store, *run)
+def _failure(store: Store, product: ProductKey) -> Failure:
+    found = read_failure(store, *product)
     if found is not None:
         return found
     return Failure(
-        *run,
+        *product,
         reference="",
         secondary="",
         code="unknown",

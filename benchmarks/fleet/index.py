@@ -22,7 +22,7 @@ import geopandas as gpd
 from crosstie.config import Settings
 from crosstie.flows.status import take_status
 from crosstie.io.archive.index import IndexUpdate, index_committed, update_index
-from crosstie.io.archive.index_parts import WHOLE
+from crosstie.io.storage.root_layout import INDEX, ProductKey
 from crosstie.io.storage.store import Store, open_store
 
 BEGIN = datetime(2025, 1, 1, tzinfo=UTC)
@@ -47,13 +47,14 @@ def measure(store: Store, pairs: int) -> None:
     timed("nothing new", lambda: told(update_index(store)))
     timed("100 more made", lambda: make(store, range(pairs, pairs + 100)))
     timed("100 more indexed, root listed", lambda: told(update_index(store)))
+    newest = ProductKey(*names(pairs + 100)[2:])
     timed("1 more made", lambda: make(store, range(pairs + 100, pairs + 101)))
-    timed("1 more indexed, as a flow does", lambda: told(index_committed(store, [names(pairs + 100)[2:]])))
+    timed("1 more indexed, as a flow does", lambda: told(index_committed(store, [newest])))
     timed("status", lambda: str(dict(take_status(store, Settings()).done)))
-    body = store.get(WHOLE) or b""
-    print(f"{WHOLE}: {len(body) / 1e6:.2f} MB, {len(body) / (pairs + 101):.0f} bytes a row")
+    body = store.get(INDEX) or b""
+    print(f"{INDEX}: {len(body) / 1e6:.2f} MB, {len(body) / (pairs + 101):.0f} bytes a row")
     if store.url.startswith("file://"):
-        path = f"{store.url.removeprefix('file://')}/{WHOLE}"
+        path = f"{store.url.removeprefix('file://')}/{INDEX}"
         timed("read with geopandas", lambda: f"{len(gpd.read_parquet(path))} rows")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
 

@@ -131,14 +131,14 @@ def plain_calls(pairs: list[Any], out: Path, settings: Any) -> None:
     """Register pairs one after the other, with nothing but the work."""
     from crosstie.flows.registration.pipeline import InProcess, register_plan
     from crosstie.flows.registration.plan import plan_pair
-    from crosstie.flows.registration.publish import Names, assemble, publish
+    from crosstie.flows.registration.publish import PairNames, assemble, publish
     from crosstie.io.raster import open_pair
     from crosstie.io.storage.store import open_store
 
     matcher = InstantMatcher()
     store = open_store(str(out))
     for pair in pairs:
-        names = Names(
+        names = PairNames(
             reference_id=pair.reference.id,
             secondary_id=pair.secondary.id,
             reference_hrefs=pair.reference.hrefs,

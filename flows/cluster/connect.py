@@ -27,7 +27,7 @@ __all__ = ["GPU", "WORKER_ENVIRONMENT", "OnCluster", "connected", "require_gpu"]
 
 LOG = logging.getLogger(__name__)
 
-WORKER_POLL_S = 0.2
+JOIN_POLL_S = 0.2
 """How often a worker is looked for while none is there, seconds."""
 
 
@@ -83,7 +83,7 @@ def require_gpu(client: Client, *, timeout_s: float) -> None:
                 f"Dask scheduler {seen.address}: none of its {seen.workers} workers offers the resource "
                 f"{GPU}; {how_to_start(seen.address)}"
             )
-        time.sleep(WORKER_POLL_S)
+        time.sleep(JOIN_POLL_S)
 
 
 @contextmanager
@@ -100,11 +100,11 @@ def _client(compute: ComputeSettings) -> Iterator[Client]:
             client.register_plugin(KeepMatchers())
             yield client
     else:
-        with _joined(compute.cluster, timeout_s=compute.worker_timeout_s) as client:
+        with _join(compute.cluster, timeout_s=compute.worker_timeout_s) as client:
             yield client
 
 
-def _joined(address: str, *, timeout_s: float) -> Client:
+def _join(address: str, *, timeout_s: float) -> Client:
     try:
         return Client(address, timeout=timeout_s, set_as_default=True)
     except (OSError, ValueError) as problem:
@@ -142,7 +142,7 @@ def _load_network(client: Client, plugin: LoadMatcher, *, timeout_s: float) -> i
         for halo in halos.values():
             if halo is not None:
                 return int(halo)
-        time.sleep(WORKER_POLL_S)
+        time.sleep(JOIN_POLL_S)
     raise SettingsError(
         f"Dask scheduler {seen.address}: no worker has loaded the network within {timeout_s:g} s "
         "(compute.worker_timeout_s); the logs of its workers say why"

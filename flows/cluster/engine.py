@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from distributed import Client
     from odc.geo.geobox import GeoBox
 
-    from crosstie.flows.registration.measure import MatchJob, Plane, Planes
+    from crosstie.flows.registration.measure import MatchJob, Planes
     from crosstie.grid import Chunk
     from crosstie.io.raster import RasterSource
-    from crosstie.types import TiePoints, Tile
+    from crosstie.types import Plane, TiePoints, Tile
 
 LOG = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from crosstie.flows.cluster.worker_tasks import GPU, WORKER_ENVIRONMENT
 if TYPE_CHECKING:
     from crosstie.config import ComputeSettings
 
-LOOPBACK = "127.0.0.1"
+LOCALHOST = "127.0.0.1"
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def local_cluster(compute: ComputeSettings) -> Iterator[SpecCluster]:
     readers = {f"reader-{n}": _worker() for n in range(compute.readers)}
     scheduler = {
         "cls": Scheduler,
-        "options": {"host": LOOPBACK, "port": 0, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"},
+        "options": {"host": LOCALHOST, "port": 0, "dashboard": False, "dashboard_address": f"{LOCALHOST}:0"},
     }
     with (
         dask.config.set(
@@ -59,9 +59,9 @@ def _worker(**options: Any) -> dict[str, Any]:
     """Describe one process of one thread."""
     always = {
         "nthreads": 1,
-        "host": LOOPBACK,
+        "host": LOCALHOST,
         "dashboard": False,
-        "dashboard_address": f"{LOOPBACK}:0",
+        "dashboard_address": f"{LOCALHOST}:0",
         "silence_logs": logging.ERROR,
         # A window more or less is what they hold; Dask would kill a worker for what the network needs.
         "memory_limit": 0,

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
     from crosstie.flows.observe.context import About
-    from crosstie.flows.registration.measure import MatchJob, Plane, Planes, TileMatcher
+    from crosstie.flows.registration.measure import MatchJob, Planes, TileMatcher
     from crosstie.grid import Chunk
     from crosstie.io.raster import RasterSource
-    from crosstie.types import TiePoints, Tile
+    from crosstie.types import Plane, TiePoints, Tile
 
 LOG = logging.getLogger(__name__)
 

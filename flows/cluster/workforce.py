@@ -37,7 +37,7 @@ a reader keeps what it has fetched, and what two have between them is fetched tw
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ClusterState:
     """The workers of a cluster at one moment."""
 
     address: str
@@ -53,7 +53,7 @@ class Seen:
     """Addresses of those without `GPU`; of all where every worker has it."""
 
 
-def look(client: Client, network: str | None = None) -> Seen:
+def look(client: Client, network: str | None = None) -> ClusterState:
     """Ask the scheduler who is there.
 
     Raises
@@ -69,7 +69,7 @@ def look(client: Client, network: str | None = None) -> Seen:
     about: Any = client.sync(scheduler.identity, n_workers=-1)
     known: dict[str, dict[str, Any]] = about["workers"]
     with_gpu = {name for name, worker in known.items() if worker["resources"].get(GPU)}
-    return Seen(
+    return ClusterState(
         address=about["address"],
         scheduler=about["id"],
         workers=len(known),
@@ -107,7 +107,7 @@ class Workforce:
         self._pairs = 0
         self._readers_of: WeakKeyDictionary[object, list[str]] = WeakKeyDictionary()
 
-    def seen(self, *, max_age_s: float) -> Seen:
+    def seen(self, *, max_age_s: float) -> ClusterState:
         """Who is there, as last looked up; looked up again where that is too long ago.
 
         Raises
@@ -180,7 +180,7 @@ class Workforce:
             "is lost: start the scheduler and its workers, then run this again"
         )
 
-    def _tell(self, before: Seen) -> None:
+    def _tell(self, before: ClusterState) -> None:
         if before.matchers and not self._seen.matchers:
             LOG.warning(
                 "%s; pairs under way wait for one for up to %g s; %s",

@@ -26,7 +26,7 @@ def count_fetches() -> None:
 
 def fetched() -> tuple[int, int] | None:
     """(requests, bytes) that GDAL has fetched in this process; None where it cannot be asked."""
-    gdal = _gdal() if "rasterio" in sys.modules else None
+    gdal = _gdal_library() if "rasterio" in sys.modules else None
     if gdal is None:
         return None
     text = gdal.VSINetworkStatsGetAsSerializedJSON(None)
@@ -41,7 +41,7 @@ def fetched() -> tuple[int, int] | None:
 
 
 @cache
-def _gdal() -> ctypes.CDLL | None:
+def _gdal_library() -> ctypes.CDLL | None:
     """The library that rasterio has loaded into this process; its name differs from build to build."""
     try:
         mapped = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")

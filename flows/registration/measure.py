@@ -16,12 +16,9 @@ from crosstie.io.raster import RasterSource, read_plane
 from crosstie.types import Kind, TiePoints, Tile
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
 
-    from crosstie.types import FloatArray
-
-    Plane = NDArray[np.float32]
+    from crosstie.types import FloatArray, IntArray, Plane
 
 ALIGN_PX = 16
 """Windows begin and end at multiples of this, counted on the ground: the coarsest features of the network
@@ -40,7 +37,7 @@ class ReadPlane(Protocol):
     def __call__(self, source: RasterSource, geobox: GeoBox) -> Plane: ...
 
 
-class Matches(Protocol):
+class MatchedTiles(Protocol):
     """What a matcher measured at N tiles."""
 
     @property
@@ -71,14 +68,14 @@ class TileMatcher(Protocol):
         self,
         reference: Plane,
         secondary: Plane,
-        rows: NDArray[np.int64],
-        cols: NDArray[np.int64],
+        rows: IntArray,
+        cols: IntArray,
         *,
         size_px: int,
         search_px: int,
         reference_kind: Kind,
         secondary_kind: Kind,
-    ) -> Matches:
+    ) -> MatchedTiles:
         """Measure the offsets of the tiles that begin at (rows, cols) of the two planes."""
 
     def offset_probability(
@@ -104,7 +101,7 @@ class MatchJob:
     """Reach of the fine step, px."""
     coarse_search_px: int
     """Reach of the coarse step, px."""
-    shift_px: tuple[int, int] = (0, 0)
+    coarse_offset_px: tuple[int, int] = (0, 0)
     """Coarse offset (x, y), whole px: the secondary's windows are moved by it."""
 
 
@@ -132,7 +129,7 @@ def read_chunk(job: MatchJob, chunk: Chunk, *, halo_px: int) -> Planes:
     first_row, first_col = ground_lattice(job.grid, step_px=ALIGN_PX)
     row0, row1 = _aligned(chunk.row - margin, chunk.row + rows + margin, first_row)
     col0, col1 = _aligned(chunk.col - margin, chunk.col + cols + margin, first_col)
-    return _read(job, row=row0, col=col0, shape=(row1 - row0, col1 - col0))
+    return _read_planes(job, row=row0, col=col0, shape=(row1 - row0, col1 - col0))
 
 
 def match_chunk(job: MatchJob, chunk: Chunk, planes: Planes, matcher: TileMatcher) -> TiePoints:
@@ -150,7 +147,7 @@ def match_chunk(job: MatchJob, chunk: Chunk, planes: Planes, matcher: TileMatche
         reference_kind=job.reference.kind,
         secondary_kind=job.secondary.kind,
     )
-    offset_px = np.asarray(found.offset_px, np.float64) + np.array(job.shift_px, np.float64)
+    offset_px = np.asarray(found.offset_px, np.float64) + np.array(job.coarse_offset_px, np.float64)
     centre_px: FloatArray = np.stack([col, row], axis=1).astype(np.float64) + size_px / 2
     pixel_m = math.sqrt(abs(job.grid.affine.determinant))
     points = TiePoints(
@@ -177,7 +174,7 @@ def read_patch(job: MatchJob, tile: Tile) -> Planes:
         for centre, length in ((y, job.grid.shape[0]), (x, job.grid.shape[1]))
     )
     row, col = (first // ALIGN_PX * ALIGN_PX for first in start)
-    return _read(job, row=row, col=col, shape=(side, side))
+    return _read_planes(job, row=row, col=col, shape=(side, side))
 
 
 def patch_probability(job: MatchJob, planes: Planes, matcher: TileMatcher) -> Plane:
@@ -222,8 +219,8 @@ def _patch_px(job: MatchJob) -> int:
     return math.ceil((template + 2 * job.coarse_search_px) / ALIGN_PX) * ALIGN_PX
 
 
-def _read(job: MatchJob, *, row: int, col: int, shape: tuple[int, int]) -> Planes:
-    dx, dy = job.shift_px
+def _read_planes(job: MatchJob, *, row: int, col: int, shape: tuple[int, int]) -> Planes:
+    dx, dy = job.coarse_offset_px
     return Planes(
         reference=read_plane(job.reference, window(job.grid, row=row, col=col, shape=shape)),
         secondary=read_plane(job.secondary, window(job.grid, row=row + dy, col=col + dx, shape=shape)),

@@ -28,7 +28,8 @@ from crosstie.types import Estimate, Reason, TiePoints, Tile, Verdict, VerdictCo
 
 if TYPE_CHECKING:
     from crosstie.config import Settings
-    from crosstie.flows.registration.measure import Plane, Planes
+    from crosstie.flows.registration.measure import Planes
+    from crosstie.types import Plane
 
 Work = TypeVar("Work")
 
@@ -63,8 +64,8 @@ class InProcess:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Measured:
-    """What was found out about one pair."""
+class PairMeasurement:
+    """What was measured for one pair."""
 
     points: TiePoints
     estimate: Estimate
@@ -75,7 +76,7 @@ class Measured:
 
 def register_plan(
     plan: TilePlan, engine: Engine, settings: Settings, *, progress: Progress | None = None
-) -> Measured:
+) -> PairMeasurement:
     """Coarse offset, tie points and verdict of a planned pair.
 
     Raises
@@ -85,7 +86,9 @@ def register_plan(
     begin = time.monotonic()
     tell = progress or _silent
     if plan.grid is None or not plan.tiles:
-        return Measured(TiePoints.empty(), _refused(plan, settings), None, time.monotonic() - begin)
+        return PairMeasurement(
+            TiePoints.empty(), _nothing_matched(plan, settings), None, time.monotonic() - begin
+        )
     job = MatchJob(
         reference=plan.reference,
         secondary=plan.secondary,
@@ -98,7 +101,7 @@ def register_plan(
     if plan.coarse_search_px:
         coarse = find_coarse_offset(job, plan.tiles, engine, most_spots=settings.tiles.coarse_spots)
         if coarse.reliable:
-            job = replace(job, shift_px=(coarse.dx_px, coarse.dy_px))
+            job = replace(job, coarse_offset_px=(coarse.dx_px, coarse.dy_px))
     parts, done = [], 0
     for chunk, part in engine.match(job, chunks(list(plan.tiles), span_px=settings.compute.chunk_px)):
         parts.append(part)
@@ -113,7 +116,7 @@ def register_plan(
         stride_px=plan.stride_px,
         settings=replace(settings.estimation, search_radius_px=float(plan.search_px)),
     )
-    return Measured(points, _explained(found, plan, coarse), coarse, time.monotonic() - begin)
+    return PairMeasurement(points, _explained(found, plan, coarse), coarse, time.monotonic() - begin)
 
 
 def find_coarse_offset(
@@ -147,7 +150,7 @@ def _explained(found: Estimate, plan: TilePlan, coarse: CoarseOffset | None) -> 
     return replace(found, verdict=Verdict(VerdictCode.UNRELIABLE, tuple(dict.fromkeys(reasons))))
 
 
-def _refused(plan: TilePlan, settings: Settings) -> Estimate:
+def _nothing_matched(plan: TilePlan, settings: Settings) -> Estimate:
     """Nothing was worth matching: what estimation says of no tie points, with the plan's reason instead."""
     nothing = estimate(
         TiePoints.empty(),

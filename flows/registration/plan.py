@@ -18,11 +18,10 @@ from crosstie.matcher.screening import Screening, dominant_reason, screen_tiles
 from crosstie.types import Reason, Tile
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from crosstie.config import Settings
     from crosstie.flows.registration.measure import ReadPlane
     from crosstie.io.raster import RasterSource
+    from crosstie.types import Plane
 
 OVERVIEW_PX = 1024
 """Longer side of the overviews on which tiles are screened: a tile of 192 px still has some ten pixels on the
@@ -33,9 +32,9 @@ largest Sentinel-2 scene."""
 class Overviews:
     """Both images, small, on one grid that covers the common grid."""
 
-    reference: NDArray[np.float32]
+    reference: Plane
     """(rows, cols), NaN where invalid."""
-    secondary: NDArray[np.float32]
+    secondary: Plane
     """(rows, cols), NaN where invalid."""
     grid: GeoBox
     """Grid of the two; its last row and column may reach beyond the common grid."""

@@ -19,7 +19,7 @@ from crosstie.types import Provenance, Registration, pair_key
 if TYPE_CHECKING:
     from crosstie.config import Settings
     from crosstie.flows.registration.measure import ReadPlane
-    from crosstie.flows.registration.pipeline import Measured
+    from crosstie.flows.registration.pipeline import PairMeasurement
     from crosstie.flows.registration.plan import TilePlan
     from crosstie.io.storage.store import Store
 
@@ -33,8 +33,8 @@ TOLD_VERSIONS = ("crosstie", "torch", "numpy", "scipy", "rasterio", "odc-geo")
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
-    """What a pair is called, and where its files are."""
+class PairNames:
+    """Ids of the scenes of a pair, and where their files are."""
 
     reference_id: str
     secondary_id: str
@@ -58,9 +58,9 @@ def run_key_of(pair_key: str, settings: Settings, *, weights_sha256: str) -> str
 
 
 def assemble(
-    names: Names,
+    names: PairNames,
     plan: TilePlan,
-    measured: Measured,
+    measured: PairMeasurement,
     settings: Settings,
     *,
     weights_sha256: str,
@@ -94,7 +94,12 @@ def assemble(
 
 
 def publish(
-    store: Store, registration: Registration, plan: TilePlan, names: Names, *, read: ReadPlane = read_plane
+    store: Store,
+    registration: Registration,
+    plan: TilePlan,
+    names: PairNames,
+    *,
+    read: ReadPlane = read_plane,
 ) -> str:
     """Write and commit the products of a pair; return their URL.
 
@@ -131,13 +136,13 @@ def _detail(plan: TilePlan, registration: Registration, read: ReadPlane) -> Thum
         return None
     surest = int(np.argmax(np.where(used, points.confidence, -1.0)))
     row, col = (
-        _inside(int(start[surest] + plan.tile_px / 2 - DETAIL_PX / 2), length)
+        _detail_start(int(start[surest] + plan.tile_px / 2 - DETAIL_PX / 2), length)
         for start, length in zip((points.row, points.col), plan.grid.shape, strict=True)
     )
     view = window(plan.grid, row=row, col=col, shape=(DETAIL_PX, DETAIL_PX))
     return Thumbnails(read(plan.reference, view), read(plan.secondary, view), view)
 
 
-def _inside(start_px: int, length_px: int) -> int:
+def _detail_start(start_px: int, length_px: int) -> int:
     """First row or column of a detail window moved into a grid of that length, on the network's lattice."""
     return max(0, min(start_px, length_px - DETAIL_PX)) // ALIGN_PX * ALIGN_PX

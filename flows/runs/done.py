@@ -1,4 +1,4 @@
-"""What an archive holds of some pairs already: looked up side by side, for a far store is slow to answer."""
+"""Look up which of some pairs are done or failed; many at a time, because a remote store answers slowly."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from typing import TYPE_CHECKING, TypeVar
 from crosstie.flows.registration.publish import run_key_of
 from crosstie.flows.runs.outcome import Outcome
 from crosstie.io.archive.failures import Failure, read_failure
-from crosstie.io.products.write import product_prefix, read_correction
+from crosstie.io.products.write import read_correction
+from crosstie.io.storage.root_layout import ProductKey
 
 if TYPE_CHECKING:
     from crosstie.config import Settings
     from crosstie.io.storage.store import Store
     from crosstie.types import ScenePair
 
-T = TypeVar("T")
+Found = TypeVar("Found")
 
-AT_ONCE = 32
-"""Requests under way: two thousand pairs take seconds at the 20 to 50 ms that a store takes to answer."""
+REQUESTS_AT_ONCE = 32
+"""A store takes 20 to 50 ms to answer: with so many requests at once two thousand pairs take seconds."""
 
 
 def done_outcomes(
     store: Store, pairs: Sequence[ScenePair], settings: Settings, *, weights_sha256: str
 ) -> dict[str, Outcome]:
-    """Outcome by pair key of the pairs whose products are committed, for these settings and weights.
+    """Outcomes of the pairs that are committed for these settings and weights, by pair key.
 
     Raises
     ------
@@ -33,11 +34,11 @@ def done_outcomes(
     """
 
     def look(pair: ScenePair) -> Outcome | None:
-        key = run_key_of(pair.key, settings, weights_sha256=weights_sha256)
-        correction = read_correction(store, pair.key, key)
+        product = ProductKey(pair.key, run_key_of(pair.key, settings, weights_sha256=weights_sha256))
+        correction = read_correction(store, *product)
         if correction is None:
             return None
-        url = store.url_of(product_prefix(pair.key, key))
+        url = store.url_of(product.prefix)
         return Outcome.of(pair.key, correction, products=url, already_done=True)
 
     return {found.pair_key: found for found in _side_by_side(look, pairs) if found is not None}
@@ -46,7 +47,7 @@ def done_outcomes(
 def failed_before(
     store: Store, pairs: Sequence[ScenePair], settings: Settings, *, weights_sha256: str
 ) -> dict[str, Failure]:
-    """Failure by pair key of the pairs that a run has given up, for these settings and weights.
+    """Failures of the pairs that a run gave up with these settings and weights, by pair key.
 
     Raises
     ------
@@ -59,8 +60,8 @@ def failed_before(
     return {found.pair_key: found for found in _side_by_side(look, pairs) if found is not None}
 
 
-def _side_by_side(look: Callable[[ScenePair], T], pairs: Sequence[ScenePair]) -> Iterable[T]:
+def _side_by_side(look: Callable[[ScenePair], Found], pairs: Sequence[ScenePair]) -> Iterable[Found]:
     if not pairs:
         return []
-    with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(pairs))) as threads:
+    with ThreadPoolExecutor(max_workers=min(REQUESTS_AT_ONCE, len(pairs))) as threads:
         return list(threads.map(look, pairs))

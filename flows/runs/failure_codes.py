@@ -41,7 +41,7 @@ class FailureCause:
     """Whether another attempt may help at once: what was read or written lies beyond a network."""
 
 
-def trouble_of(problem: BaseException, hrefs: Sequence[str], out: str) -> FailureCause:
+def failure_cause(problem: BaseException, hrefs: Sequence[str], out: str) -> FailureCause:
     """Classify what broke off a pair.
 
     Parameters

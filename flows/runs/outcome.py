@@ -27,7 +27,7 @@ class Outcome:
     explanation: tuple[str, ...] = ()
     """The reasons as sentences; of a failure its message."""
     model: str = ""
-    shift_m: tuple[float, float] | None = None
+    offset_m: tuple[float, float] | None = None
     """Median offset (x, y) of the used points, metres."""
     used: int = 0
     planned: int = 0
@@ -50,7 +50,7 @@ class Outcome:
             reasons=tuple(correction["reasons"]),
             explanation=tuple(correction["explanation"]),
             model=correction["model"],
-            shift_m=None if None in median else median,
+            offset_m=None if None in median else median,
             used=correction["tie_points"]["used"],
             planned=correction["tie_points"]["planned"],
             rmse_before_m=correction["error_before_m"]["rmse"],
@@ -87,13 +87,13 @@ class Outcome:
             "verdict": self.verdict + (" (already done)" if self.already_done else ""),
             "reasons": ", ".join(self.reasons),
             "model": self.model,
-            "offset m (x, y)": "" if self.shift_m is None else "{:+.1f}, {:+.1f}".format(*self.shift_m),
+            "offset m (x, y)": "" if self.offset_m is None else "{:+.1f}, {:+.1f}".format(*self.offset_m),
             "points": f"{self.used} of {self.planned}" if self.planned else "0",
-            "RMSE m": f"{_number(self.rmse_before_m)} -> {_number(self.rmse_after_m)}",
-            "seconds": _number(self.seconds),
+            "RMSE m": f"{_one_decimal(self.rmse_before_m)} -> {_one_decimal(self.rmse_after_m)}",
+            "seconds": _one_decimal(self.seconds),
             "products": self.products or "",
         }
 
 
-def _number(value: float | None) -> str:
+def _one_decimal(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"

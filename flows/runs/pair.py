@@ -24,15 +24,16 @@ from crosstie.flows.registration import deadline
 from crosstie.flows.registration.deadline import Deadline, stopped_by
 from crosstie.flows.registration.pipeline import register_plan
 from crosstie.flows.registration.plan import plan_pair
-from crosstie.flows.registration.publish import Names, assemble, publish, run_key_of
-from crosstie.flows.runs.failure_codes import BUG, FailureCause, trouble_of
+from crosstie.flows.registration.publish import PairNames, assemble, publish, run_key_of
+from crosstie.flows.runs.failure_codes import BUG, FailureCause, failure_cause
 from crosstie.flows.runs.outcome import Outcome
-from crosstie.flows.runs.progress import listener
+from crosstie.flows.runs.progress import run_listener
 from crosstie.io.archive.claims import Claim, ClaimLostError, Held, take
 from crosstie.io.archive.failures import forget_failure
-from crosstie.io.products.write import correction_dict, product_prefix, read_correction
+from crosstie.io.products.write import correction_dict, read_correction
 from crosstie.io.raster import open_pair
 from crosstie.io.storage.redaction import redacted
+from crosstie.io.storage.root_layout import ProductKey
 from crosstie.io.storage.store import open_store
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from crosstie.io.storage.store import Store
     from crosstie.types import ScenePair
 
-T = TypeVar("T")
+Result = TypeVar("Result")
 
 LOG = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ GRACE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class PairBatch:
     """What all pairs of a run have in common."""
 
     out: str
@@ -60,19 +61,20 @@ class Batch:
     def store(self) -> Store:
         return open_store(self.out, self.settings.storage)
 
-    def run_key(self, pair: ScenePair) -> str:
-        return run_key_of(pair.key, self.settings, weights_sha256=self.weights_sha256)
+    def product_of(self, pair_key: str) -> ProductKey:
+        """Where the products of a pair lie, for the settings and weights of this run."""
+        return ProductKey(pair_key, run_key_of(pair_key, self.settings, weights_sha256=self.weights_sha256))
 
 
 class PairFailedError(CrosstieError):
     """An attempt at a pair broke off; fit to be stored and shown."""
 
-    def __init__(self, trouble: FailureCause) -> None:
-        super().__init__(f"{trouble.code}: {trouble.message}")
-        self.trouble = trouble
+    def __init__(self, cause: FailureCause) -> None:
+        super().__init__(f"{cause.code}: {cause.message}")
+        self.cause = cause
 
 
-def register_pair(pair: ScenePair, batch: Batch) -> Outcome:
+def register_pair(pair: ScenePair, batch: PairBatch) -> Outcome:
     """Register one pair on the cluster that this process is connected to, and commit its products.
 
     Where another run holds the pair, that is its outcome; where another run has committed it since it was
@@ -92,16 +94,15 @@ def register_pair(pair: ScenePair, batch: Batch) -> Outcome:
         raise _failed(problem, pair, batch) from None
 
 
-def _claimed(pair: ScenePair, batch: Batch) -> Outcome:
-    store, run_key = batch.store(), batch.run_key(pair)
-    prefix = product_prefix(pair.key, run_key)
-    claim = take(store, prefix, lease_s=batch.settings.runs.claim_s)
+def _claimed(pair: ScenePair, batch: PairBatch) -> Outcome:
+    store, product = batch.store(), batch.product_of(pair.key)
+    claim = take(store, product, lease_s=batch.settings.runs.claim_s)
     if isinstance(claim, Held):
         return Outcome.elsewhere(pair.key, until_utc=claim.expires_utc)
     with claim:
-        correction = read_correction(store, pair.key, run_key)
+        correction = read_correction(store, *product)
         if correction is not None:
-            return Outcome.of(pair.key, correction, products=store.url_of(prefix), already_done=True)
+            return Outcome.of(pair.key, correction, products=store.url_of(product.prefix), already_done=True)
         limit = Deadline.after(batch.settings.runs.pair_timeout_s)
         with stopped_by(limit.check, claim.check):
             work = in_thread(functools.partial(_registered, pair, batch, store), name=pair.key)
@@ -118,11 +119,11 @@ def _claimed(pair: ScenePair, batch: Batch) -> Outcome:
         raise _failed(problem, pair, batch) from None
 
 
-def _registered(pair: ScenePair, batch: Batch, store: Store) -> Outcome:
+def _registered(pair: ScenePair, batch: PairBatch, store: Store) -> Outcome:
     """Plan, measure, render and commit: the work itself, which asks now and then whether it is to go on."""
     begin = time.monotonic()
     settings = batch.settings
-    tell = functools.partial(listener().tiles, pair.key)
+    tell = functools.partial(run_listener().tiles, pair.key)
     counted = 0
 
     def progress(done: int, planned: int) -> None:
@@ -132,7 +133,7 @@ def _registered(pair: ScenePair, batch: Batch, store: Store) -> Outcome:
         counted = done
         tell(done, planned)
 
-    names = Names(
+    names = PairNames(
         reference_id=pair.reference.id,
         secondary_id=pair.secondary.id,
         reference_hrefs=pair.reference.hrefs,
@@ -176,19 +177,19 @@ def _taken_over(pair: ScenePair, claim: Claim) -> Outcome:
     return Outcome.elsewhere(pair.key, until_utc=claim.expires_utc)
 
 
-def _failed(problem: BaseException, pair: ScenePair, batch: Batch) -> PairFailedError:
-    trouble = trouble_of(problem, (*pair.reference.hrefs, *pair.secondary.hrefs), batch.out)
-    if trouble.code == BUG:
+def _failed(problem: BaseException, pair: ScenePair, batch: PairBatch) -> PairFailedError:
+    cause = failure_cause(problem, (*pair.reference.hrefs, *pair.secondary.hrefs), batch.out)
+    if cause.code == BUG:
         LOG.error("%s: broke off\n%s", pair.key, redacted("".join(traceback.format_exception(problem))))
-    return PairFailedError(trouble)
+    return PairFailedError(cause)
 
 
-def in_thread(work: Callable[[], T], *, name: str) -> Future[T]:
+def in_thread(work: Callable[[], Result], *, name: str) -> Future[Result]:
     """Run `work` in a thread of its own, in this context: one that hangs can be left to itself.
 
     An executor's threads are waited for when the interpreter ends; this one is not.
     """
-    future: Future[T] = Future()
+    future: Future[Result] = Future()
     context = copy_context()
 
     def run() -> None:

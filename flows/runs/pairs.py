@@ -26,10 +26,10 @@ from crosstie.flows.registration.deadline import RunStoppedError, stopped_by
 from crosstie.flows.registration.load_matcher import load_matcher, weights_sha256
 from crosstie.flows.runs.failure_codes import BUG
 from crosstie.flows.runs.outcome import IN_PROGRESS, Outcome
-from crosstie.flows.runs.pair import Batch, PairFailedError, register_pair
+from crosstie.flows.runs.pair import PairBatch, PairFailedError, register_pair
 from crosstie.io.archive.claims import Held, standing_claim
 from crosstie.io.archive.failures import Failure, read_failure, record_failure
-from crosstie.io.products.write import is_committed, product_prefix
+from crosstie.io.products.write import is_committed
 from crosstie.io.storage.redaction import redacted
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Registrar:
 
         `load` makes the matcher, None that of the settings.
         """
-        self.batch = Batch(out, settings, weights_sha256(settings))
+        self.batch = PairBatch(out, settings, weights_sha256(settings))
         self.store = self.batch.store()
         self._priority = priority
         self._load = load
@@ -133,16 +133,16 @@ class Registrar:
     def _given_up(self, pair: ScenePair, problem: BaseException) -> Outcome:
         """Keep why a pair has no products, where the next run and `crosstie status` find it."""
         if isinstance(problem, PairFailedError):
-            code, message = problem.trouble.code, problem.trouble.message
+            code, message = problem.cause.code, problem.cause.message
         else:
             code, message = BUG, redacted(f"{type(problem).__name__}: {problem}")
             LOG.error("%s: broke off: %s", pair.key, message)
-        run_key = self.batch.run_key(pair)
+        product = self.batch.product_of(pair.key)
         try:
-            before = read_failure(self.store, pair.key, run_key)
+            before = read_failure(self.store, *product)
             failure = Failure(
-                pair_key=pair.key,
-                run_key=run_key,
+                pair_key=product.pair_key,
+                run_key=product.run_key,
                 reference=pair.reference.id,
                 secondary=pair.secondary.id,
                 code=code,
@@ -151,8 +151,8 @@ class Registrar:
                 attempts=1 + (before.attempts if before else 0),
             )
             record_failure(self.store, failure)
-        except StoreError as trouble:
-            LOG.warning("%s: its failure could not be recorded: %s", pair.key, redacted(str(trouble)))
+        except StoreError as error:
+            LOG.warning("%s: its failure could not be recorded: %s", pair.key, redacted(str(error)))
         return Outcome.failure(pair.key, code=code, message=message)
 
     def _released(self, held: list[ScenePair]) -> Iterator[ScenePair]:
@@ -162,10 +162,10 @@ class Registrar:
         while waiting:
             still = []
             for pair in waiting:
-                prefix = product_prefix(pair.key, self.batch.run_key(pair))
-                claim = standing_claim(self.store, prefix)
+                product = self.batch.product_of(pair.key)
+                claim = standing_claim(self.store, product)
                 before = first_seen.setdefault(pair.key, claim)
-                if claim is None or claim != before or is_committed(self.store, *prefix.split("/")):
+                if claim is None or claim != before or is_committed(self.store, *product):
                     yield pair
                 else:
                     still.append(pair)
@@ -194,7 +194,7 @@ def _may_help(task: object, task_run: object, state: Any) -> bool:
     """Whether to try again: only after an I/O error, never after bad input or a bug."""
     del task, task_run
     problem = state.result(raise_on_failure=False)
-    again = isinstance(problem, PairFailedError) and problem.trouble.again
+    again = isinstance(problem, PairFailedError) and problem.cause.again
     if again:
         RETRIES.labels("pair").inc()  # asked only while there are tries left
     return again

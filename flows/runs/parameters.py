@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 from pydantic import BaseModel
@@ -14,14 +14,10 @@ from crosstie.config import Settings, commented_yaml, each_setting, load_setting
 from crosstie.errors import SettingsError
 from crosstie.io.storage.href import public_href
 
-Json = dict[str, Any]
 
-AnySettings = TypeVar("AnySettings", bound=BaseModel)
-
-
-def as_parameter(settings: BaseModel) -> Json:
+def as_parameter(settings: BaseModel) -> dict[str, Any]:
     """All settings as a settings file would hold them."""
-    values: Json = yaml.safe_load(commented_yaml(settings))
+    values: dict[str, Any] = yaml.safe_load(commented_yaml(settings))
     return values
 
 
@@ -40,9 +36,9 @@ def settings_of(given: Mapping[str, Any] | None) -> Settings:
     return validated(Settings, ("environment", here), ("parameter settings", dotted(given or {})))
 
 
-def dotted(tree: Mapping[str, Any], prefix: str = "") -> Json:
+def dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Values of nested groups by dotted name: `{"tiles": {"size_px": 96}}` -> `{"tiles.size_px": 96}`."""
-    flat: Json = {}
+    flat: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping) and value and len(prefix.split(".")) < 2:
             flat |= dotted(value, f"{prefix}{name}.")

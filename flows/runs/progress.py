@@ -1,4 +1,4 @@
-"""Who is told how far a run is: nobody, a terminal with bars, or a log with lines."""
+"""Report the progress of a run: to nobody, to a terminal as bars, or to a log as lines."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 
     from crosstie.flows.runs.tally import Tally
 
-EVERY_S = 30.0
-"""Time between two lines of a log about the whole run, seconds."""
+RUN_LINE_EVERY_S = 30.0
+"""Time between two log lines about the whole run, seconds."""
 
 
-class Listener(Protocol):
-    """Hears about every pair; called from several threads."""
+class RunListener(Protocol):
+    """Receives the progress of a run; called from several threads."""
 
     def tiles(self, pair: str, done: int, planned: int) -> None:
-        """So many tiles of a pair are matched."""
+        """`done` of the `planned` tiles of a pair are matched."""
 
     def finished(self, pair: str, text: str) -> None:
-        """A pair is over; `text` says how, in a few words."""
+        """A pair has ended; `text` says how in a few words."""
 
     def run(self, tally: Tally) -> None:
-        """How far the whole run is."""
+        """The counts of the whole run have changed."""
 
 
-class Silent:
-    """For programs: the result says it all."""
+class SilentListener:
+    """For programs, which read the result instead."""
 
     def tiles(self, pair: str, done: int, planned: int) -> None:
         del pair, done, planned
@@ -46,13 +46,13 @@ class Silent:
         del tally
 
 
-class Lines:
-    """For logs and pipes: a line when a pair begins and one when it ends; now and then one about the run."""
+class LogListener:
+    """For logs and pipes: a line when a pair begins and when it ends, and one about the run now and then."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._begun: set[str] = set()
-        self._told = time.monotonic()
+        self._last_line_s = time.monotonic()
 
     def tiles(self, pair: str, done: int, planned: int) -> None:
         del done
@@ -65,16 +65,16 @@ class Lines:
         self._say(f"{pair}: {text}")
 
     def run(self, tally: Tally) -> None:
-        if time.monotonic() - self._told >= EVERY_S:
-            self._told = time.monotonic()
+        if time.monotonic() - self._last_line_s >= RUN_LINE_EVERY_S:
+            self._last_line_s = time.monotonic()
             self._say(tally.line())
 
     def _say(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
-class Bars:
-    """For terminals: one bar for the run, and one a pair under way."""
+class BarListener:
+    """For terminals: one bar for the run, and one for each pair under way."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -104,25 +104,24 @@ class Bars:
             self._progress.update(self._run, completed=tally.over, total=expected, unit=f"pairs{about}")
 
 
-_LISTENER: ContextVar[Listener | None] = ContextVar("crosstie_listener", default=None)
-"""A context variable, because a listener is no value that may cross a Prefect border, and Prefect's threads
-inherit the context."""
+_RUN_LISTENER: ContextVar[RunListener | None] = ContextVar("crosstie_listener", default=None)
+"""A context variable: a listener cannot be passed through Prefect, whose threads inherit the context."""
 
 
-def listener() -> Listener:
-    """Who listens to the run in this context."""
-    return _LISTENER.get() or Silent()
+def run_listener() -> RunListener:
+    """The listener of the run in this context."""
+    return _RUN_LISTENER.get() or SilentListener()
 
 
 @contextmanager
-def report_progress_to(console: Console) -> Iterator[None]:
-    """Tell the runs inside this block to a console: bars where it is a terminal, lines where not."""
+def report_run_to(console: Console) -> Iterator[None]:
+    """Report runs inside this block to a console: as bars on a terminal, else as lines."""
     if not console.is_terminal:
-        token = _LISTENER.set(Lines(console))
+        token = _RUN_LISTENER.set(LogListener(console))
         try:
             yield
         finally:
-            _LISTENER.reset(token)
+            _RUN_LISTENER.reset(token)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -132,8 +131,8 @@ def report_progress_to(console: Console) -> Iterator[None]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        token = _LISTENER.set(Bars(progress))
+        token = _RUN_LISTENER.set(BarListener(progress))
         try:
             yield
         finally:
-            _LISTENER.reset(token)
+            _RUN_LISTENER.reset(token)

@@ -26,7 +26,7 @@ from crosstie.flows.observe.json_lines import write_log_as
 from crosstie.flows.observe.run_server import serve_run
 from crosstie.flows.runs.done import done_outcomes
 from crosstie.flows.runs.pairs import Registrar
-from crosstie.flows.runs.progress import listener
+from crosstie.flows.runs.progress import run_listener
 from crosstie.flows.runs.record import note
 from crosstie.flows.runs.summary import markdown
 from crosstie.flows.runs.tally import MOST_ROWS, Tally
@@ -46,8 +46,11 @@ LOG = logging.getLogger(__name__)
 PROGRESS_EVERY_S = 5.0
 """Time between two reports to the server, seconds: a run of small pairs would do little else."""
 
-PRIORITY = {"new-scene": 10, "nightly": 5, "backfill": 0}
-"""Of a flow's tiles on a Dask scheduler that several runs share: what is waited for goes first."""
+NIGHTLY, BACKFILL, NEW_SCENE = "nightly", "backfill", "new-scene"
+"""Names of the flows, in logs, metrics and artifacts."""
+
+PRIORITY = {NEW_SCENE: 10, NIGHTLY: 5, BACKFILL: 0}
+"""Priority of a flow's tiles on a Dask scheduler that several runs share: the most urgent go first."""
 
 
 class Run:
@@ -96,7 +99,7 @@ class Run:
         self._context.enter_context(bind_context(flow=self._name, flow_run_id=_flow_run_id()))
         self._registrar.__enter__()
         self._progress = cast(
-            "UUID", create_progress_artifact(0.0, key=f"crosstie-{self._name}-progress", description="begun")
+            "UUID", create_progress_artifact(0.0, key=progress_key(self._name), description="begun")
         )
         return self
 
@@ -132,7 +135,9 @@ class Run:
                 note(self._name, outcome)
                 committed += [outcome] if outcome.products is not None else []
                 before = "already done: " if outcome.already_done else ""
-                listener().finished(outcome.pair_key, before + ", ".join([outcome.verdict, *outcome.reasons]))
+                run_listener().finished(
+                    outcome.pair_key, before + ", ".join([outcome.verdict, *outcome.reasons])
+                )
                 self._tell()
                 yield outcome
         finally:
@@ -147,25 +152,25 @@ class Run:
         return found
 
     def _index(self, outcomes: Sequence[Outcome]) -> None:
-        """Take what was committed into the index, which `_COMMIT` does not need: a run is not lost by it."""
+        """Add what was committed to the index; a failure here loses nothing, since `_COMMIT` alone counts."""
         if not outcomes:
             return
         try:
+            batch = self._registrar.batch
             index_committed(
-                self._registrar.store,
-                [(o.pair_key, str(o.products).rpartition("/")[2]) for o in outcomes],
+                self._registrar.store, [batch.product_of(outcome.pair_key) for outcome in outcomes]
             )
-        except StoreError as trouble:
-            LOG.warning("the index was not brought up to date; `crosstie index` does it: %s", trouble)
+        except StoreError as error:
+            LOG.warning("the index was not updated; `crosstie index` does it: %s", error)
 
     def _tell(self, *, now: bool = False) -> None:
-        listener().run(self.tally)
+        run_listener().run(self.tally)
         if self._progress is not None and (now or time.monotonic() - self._told_s >= PROGRESS_EVERY_S):
             update_progress_artifact(self._progress, self.tally.done_pct, description=self.tally.line())
             self._told_s = time.monotonic()
 
     def _end(self) -> None:
-        tally, key = self.tally, f"crosstie-{self._name}"
+        tally, key = self.tally, table_key(self._name)
         if self._progress is not None:
             update_progress_artifact(self._progress, 100.0, description=tally.line())
         rows = [*tally.unwell, *tally.well][:MOST_ROWS]
@@ -179,6 +184,16 @@ class Run:
         page = markdown(f"crosstie {self._name}", self._asked, tally, took=took, next_step=NEXT_STEP)
         create_markdown_artifact(page, key=f"{key}-summary", description=tally.line())
         run_log.end(self._registrar.store, self._log, tally, whole=self._whole)
+
+
+def table_key(flow: str) -> str:
+    """Key of the Prefect artifact that lists the outcomes of a flow's runs."""
+    return f"crosstie-{flow}"
+
+
+def progress_key(flow: str) -> str:
+    """Key of the Prefect artifact that shows the progress of a flow's runs."""
+    return f"crosstie-{flow}-progress"
 
 
 def _flow_run_id() -> str:

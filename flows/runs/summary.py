@@ -33,14 +33,14 @@ def markdown(
     took : wall time of the run
     next_step : what to do about what failed
     """
-    parts = [f"# {title}", _headline(tally, took), _table(("asked", "value"), _asked(asked))]
+    parts = [f"# {title}", _headline(tally, took), _markdown_table(("asked", "value"), _asked(asked))]
     if tally.over:
-        parts.append(_table(("pairs", "verdict", "meaning"), _counts(tally)))
+        parts.append(_markdown_table(("pairs", "verdict", "meaning"), _counts(tally)))
     failed = [outcome for outcome in tally.unwell if outcome.verdict == FAILED]
     if failed:
         parts += [
             "## What failed",
-            _table(("pairs", "reason", "for example"), _reasons(tally, failed)),
+            _markdown_table(("pairs", "reason", "for example"), _reasons(tally, failed)),
             next_step,
         ]
     for heading, outcomes in (
@@ -92,7 +92,7 @@ def _links(outcomes: Sequence[Outcome]) -> Iterator[str]:
         yield "- and more: `crosstie status` lists them all"
 
 
-def _table(head: Sequence[str], rows: Iterable[tuple[str, ...]]) -> str:
+def _markdown_table(head: Sequence[str], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
 

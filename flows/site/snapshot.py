@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crosstie.flows.status import COLUMNS, status_of
+from crosstie.flows.status import STATUS_COLUMNS, status_of
 from crosstie.io.archive.index import survey
 from crosstie.io.archive.listing import list_archive
-from crosstie.io.archive.run_log import newest
+from crosstie.io.archive.run_log import newest_logs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from crosstie.io.storage.store import Store
 
 SHOWN = (
-    *COLUMNS, "reference_id", "secondary_id", "datetime", "model", "offset_x_m", "offset_y_m",
+    *STATUS_COLUMNS, "reference_id", "secondary_id", "datetime", "model", "offset_x_m", "offset_y_m",
     "rmse_before_m", "rmse_after_m", "tie_points_used", "seconds",
 )  # fmt: skip
 """Columns of the index that the pages show."""
@@ -104,7 +104,7 @@ def _count_pairs(table: pa.Table) -> dict[tuple[str, ...], float]:
 
 def _latest_runs(store: Store, flow: str) -> FlowRuns:
     last = ended = complete = None
-    for log in newest(store, flow):
+    for log in newest_logs(store, flow):
         last = last or log
         ended = ended or (log if log.ended_utc is not None else None)
         if log.complete:

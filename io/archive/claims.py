@@ -1,9 +1,9 @@
-"""Who works on a pair: a claim in the store, so that of runs that race for a pair one does the work.
+"""Who works on a pair: a claim in the store makes sure that one of several runs does the work.
 
-`<pair_key>/<run_key>/_CLAIM.<n>` says until when its owner is to be left alone; the owner renews it as long
-as it lives. Where it has run out, or its owner is seen to be dead, `_CLAIM.<n + 1>` may be created: whoever
-creates it is the next owner, and an earlier one that finds it has lost the pair. Any store that creates an
-object once will do. `_COMMIT` alone says what is done; readers need not know of claims.
+`<pair_key>/<run_key>/_CLAIM.<n>` says how long it holds; its owner renews it while it works. When it has
+expired, or its owner is known to be dead, any run may create `_CLAIM.<n + 1>`. The run that creates it is the
+next owner; the earlier owner has lost the pair as soon as it finds it. This works in every store that can
+create an object only once. `_COMMIT` alone says what is done, so readers need not know about claims.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from crosstie.errors import CrosstieError, StoreError
+from crosstie.io.storage.root_layout import product_file
 
 if TYPE_CHECKING:
+    from crosstie.io.storage.root_layout import ProductKey
     from crosstie.io.storage.store import Store
 
-CLAIM = "_CLAIM."
-
-BEATS = 3
-"""Renewals in the time that a claim holds: two may fail before it runs out."""
+RENEWALS_PER_LEASE = 3
+"""Renewals in the time that a claim holds: two may fail before it expires."""
 
 PATIENCE_S = 30
-"""Longest wait for a renewal under way, seconds: the store's own patience."""
+"""Longest wait for a renewal that is under way, seconds: as long as the store itself waits."""
 
 _PROCESSES = Path("/proc")
 
 
 class ClaimLostError(CrosstieError):
-    """The claim ran out, and another run may have taken the pair over: nothing more is to be written."""
+    """The claim has expired, and another run may have taken the pair over: write nothing more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process as another one on the same machine can look it up."""
+    """A process, in terms that another process on the same machine can check."""
 
     host: str
-    """Machine, its start and its list of processes: only there the number means this process."""
+    """Machine, its boot and its process namespace: the number means this process only there."""
     pid: int
     started: str
-    """In ticks since the machine started: numbers are given out again. Empty where that is not known."""
+    """Clock ticks since the machine started, because process numbers are reused. Empty where unknown."""
 
     @classmethod
     def current(cls) -> Self:
@@ -58,24 +58,64 @@ class Process:
 
     @property
     def is_dead(self) -> bool:
-        """Whether it is sure to have ended; of another machine's processes nothing is sure."""
+        """Whether it has certainly ended; nothing is certain about a process of another machine."""
         return bool(self.started) and self.host == _host() and _start_of(self.pid) != self.started
 
 
 @dataclass(frozen=True, slots=True)
+class ClaimRecord:
+    """What a claim file says."""
+
+    owner: str
+    expires_utc: datetime
+    process: Process
+
+    @classmethod
+    def parse(cls, body: bytes) -> Self | None:
+        """Read a claim file; None where it makes no sense, and then it protects nobody."""
+        try:
+            said = dict(json.loads(body))
+            expires = datetime.fromisoformat(said["expires_utc"])
+            process = Process(
+                str(said.get("host", "")), int(said.get("pid", 0)), str(said.get("started", ""))
+            )
+            owner = str(said["owner"])
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
+            return None
+        return None if expires.tzinfo is None else cls(owner, expires.astimezone(UTC), process)
+
+    def encode(self) -> bytes:
+        """Write it as `parse` reads it."""
+        return json.dumps(
+            {
+                "owner": self.owner,
+                "expires_utc": self.expires_utc.isoformat(),
+                "host": self.process.host,
+                "pid": self.process.pid,
+                "started": self.process.started,
+            }
+        ).encode()
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it has not expired and its owner is not known to be dead."""
+        return self.expires_utc > datetime.now(UTC) and not self.process.is_dead
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
-    """A claim of another run."""
+    """A live claim of another run."""
 
     owner: str
     expires_utc: datetime
 
 
 class Claim:
-    """A pair that is ours. As a context it renews itself in a thread, and is given back at the end."""
+    """Our claim on a run of a pair. As a context it renews itself in a thread, and is deleted at the end."""
 
-    def __init__(self, store: Store, prefix: str, number: int, *, lease_s: float) -> None:
+    def __init__(self, store: Store, product: ProductKey, number: int, *, lease_s: float) -> None:
         self._store = store
-        self._prefix = prefix
+        self._product = product
         self._number = number
         self._lease = timedelta(seconds=lease_s)
         self._process = Process.current()
@@ -83,15 +123,17 @@ class Claim:
         self._expires_utc = datetime.now(UTC) + self._lease
         self._taken = False
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name=f"claim {prefix}", daemon=True)
+        self._thread = threading.Thread(
+            target=self._renew_until_over, name=f"claim {product.prefix}", daemon=True
+        )
 
     @property
     def key(self) -> str:
-        return f"{self._prefix}/{CLAIM}{self._number}"
+        return self._product.claim(self._number)
 
     @property
     def expires_utc(self) -> datetime:
-        """When it runs out, unless it is renewed."""
+        """When it expires, unless it is renewed."""
         return self._expires_utc
 
     @property
@@ -100,39 +142,44 @@ class Claim:
         return self._taken or datetime.now(UTC) >= self._expires_utc
 
     def check(self) -> None:
-        """Do nothing as long as the pair is ours.
+        """Raise an error unless the pair is still ours.
 
         Raises
         ------
-        ClaimLostError : it is not any more
+        ClaimLostError
+            Another run may work on the pair.
         """
         if self.lost:
-            raise ClaimLostError(f"{self._store.url_of(self._prefix)}: another run has taken this pair over")
+            raise ClaimLostError(
+                f"{self._store.url_of(self._product.prefix)}: another run has taken this pair over"
+            )
 
     def create(self) -> bool:
-        """Write the claim; False where somebody else was faster.
+        """Write the claim; False where another run was faster.
 
         Raises
         ------
-        StoreError : the store cannot be written
+        StoreError
+            The store cannot be written.
         """
-        return self._store.create(self.key, self._body())
+        return self._store.create(self.key, self._body(self._expires_utc))
 
     def renew(self) -> None:
-        """Say that the owner lives, unless the pair is another's by now.
+        """Extend the claim, unless another run has taken the pair over.
 
         Raises
         ------
-        StoreError : the store cannot be reached; the claim still holds until it runs out
+        StoreError
+            The store cannot be reached. The claim still holds until it expires.
         """
-        # Looked at first: one that slept too long must not write over its successor's claim.
-        if self.lost or _owner_of(self._store.get(self.key)) != self._owner:
+        # Checked first: an owner that slept too long must not overwrite its successor's claim.
+        if self.lost or self._stored_owner() != self._owner:
             self._taken = True
             return
         later = datetime.now(UTC) + self._lease
         self._store.put(self.key, self._body(later))
-        # Looked at last: who takes over creates first and looks afterwards.
-        self._taken = max(_numbers(self._store, self._prefix), default=0) > self._number
+        # Checked last: a run that takes over creates its claim first and looks afterwards.
+        self._taken = _newest_number(self._store, self._product) > self._number
         self._expires_utc = later
 
     def __enter__(self) -> Self:
@@ -143,108 +190,93 @@ class Claim:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
-        self._thread.join(PATIENCE_S)  # or a late renewal would write what is deleted here
+        self._thread.join(PATIENCE_S)  # a late renewal would write again what is deleted here
         if self.lost:
             return
-        with suppress(StoreError):  # what cannot be deleted runs out
+        with suppress(StoreError):  # a claim that cannot be deleted expires
             for number in range(self._number, 0, -1):
-                self._store.delete(f"{self._prefix}/{CLAIM}{number}")
+                self._store.delete(self._product.claim(number))
 
-    def _beat(self) -> None:
-        while not self._over.wait(self._lease.total_seconds() / BEATS) and not self.lost:
+    def _renew_until_over(self) -> None:
+        while not self._over.wait(self._lease.total_seconds() / RENEWALS_PER_LEASE) and not self.lost:
             try:
                 self.renew()
             except StoreError:
-                continue  # tried again at the next beat; `lost` knows when it is too late
+                continue  # tried again at the next renewal; `lost` knows when it is too late
 
-    def _body(self, expires_utc: datetime | None = None) -> bytes:
-        return json.dumps(
-            {
-                "owner": self._owner,
-                "expires_utc": (expires_utc or self._expires_utc).isoformat(),
-                "host": self._process.host,
-                "pid": self._process.pid,
-                "started": self._process.started,
-            }
-        ).encode()
+    def _stored_owner(self) -> str | None:
+        record = ClaimRecord.parse(self._store.get(self.key) or b"")
+        return None if record is None else record.owner
+
+    def _body(self, expires_utc: datetime) -> bytes:
+        return ClaimRecord(self._owner, expires_utc, self._process).encode()
 
 
-def take(store: Store, prefix: str, *, lease_s: float) -> Claim | Held:
-    """Claim the run of a pair, or say who holds it.
+def take(store: Store, product: ProductKey, *, lease_s: float) -> Claim | Held:
+    """Claim a run of a pair, or say who holds it.
 
     Parameters
     ----------
-    prefix : `<pair_key>/<run_key>`
-    lease_s : how long the claim holds without being renewed, seconds
+    store : Store
+    product : ProductKey
+    lease_s : float
+        How long the claim holds unless it is renewed, seconds.
 
     Raises
     ------
-    StoreError : the store cannot be read or written
+    StoreError
+        The store cannot be read or written.
     """
     number = 1
     while True:
-        claim = Claim(store, prefix, number, lease_s=lease_s)
+        claim = Claim(store, product, number, lease_s=lease_s)
         if claim.create():
             return claim
-        number = max(_numbers(store, prefix), default=0)
-        body = store.get(f"{prefix}/{CLAIM}{number}") if number else None
+        number = _newest_number(store, product)
+        body = store.get(product.claim(number)) if number else None
         if body is None:
-            number = 1  # given back this moment
+            number = 1  # deleted this moment
             continue
-        held = _alive(body)
-        if held is not None:
-            return held
+        record = ClaimRecord.parse(body)
+        if record is not None and record.is_live:
+            return Held(record.owner, record.expires_utc)
         number += 1
 
 
-def standing_claim(store: Store, prefix: str) -> Held | None:
-    """Who works on the run of a pair now; None where nobody does.
+def standing_claim(store: Store, product: ProductKey) -> Held | None:
+    """Say who works on a run of a pair now; None where nobody does.
 
     Raises
     ------
-    StoreError : the store cannot be read
+    StoreError
+        The store cannot be read.
     """
-    number = max(_numbers(store, prefix), default=0)
-    body = store.get(f"{prefix}/{CLAIM}{number}") if number else None
-    return None if body is None else _alive(body)
+    body = newest_claim(store, product)
+    record = None if body is None else ClaimRecord.parse(body)
+    return Held(record.owner, record.expires_utc) if record is not None and record.is_live else None
 
 
-def _numbers(store: Store, prefix: str) -> list[int]:
-    names = (key.rpartition("/")[2] for key in store.list(prefix))
-    return [
-        int(name[len(CLAIM) :]) for name in names if name.startswith(CLAIM) and name[len(CLAIM) :].isdigit()
-    ]
+def newest_claim(store: Store, product: ProductKey) -> bytes | None:
+    """Read the newest claim file of a run of a pair, live or not; None where there is none.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be read.
+    """
+    number = _newest_number(store, product)
+    return store.get(product.claim(number)) if number else None
 
 
-def _owner_of(body: bytes | None) -> str | None:
-    owner = _read(body or b"").get("owner")
-    return owner if isinstance(owner, str) else None
-
-
-def _alive(body: bytes) -> Held | None:
-    """The claim, where it still holds and its owner is not seen to be dead."""
-    said = _read(body)
-    try:
-        expires = datetime.fromisoformat(said["expires_utc"])
-        process = Process(str(said.get("host", "")), int(said.get("pid", 0)), str(said.get("started", "")))
-        held = Held(str(said["owner"]), expires)
-        over = expires <= datetime.now(UTC)
-    except (KeyError, TypeError, ValueError):
-        return None  # not ours to understand, so it protects nobody
-    return None if over or process.is_dead else held
-
-
-def _read(body: bytes) -> dict[str, Any]:
-    try:
-        said = json.loads(body)
-    except ValueError:
-        return {}
-    return said if isinstance(said, dict) else {}
+def _newest_number(store: Store, product: ProductKey) -> int:
+    """Highest number among the claims on a run; 0 where there is none."""
+    files = (product_file(key) for key in store.list(product.prefix))
+    return max((file.claim_number or 0 for file in files if file is not None), default=0)
 
 
 @cache
 def _host() -> str:
-    """Name of the machine, with what tells a restart and a container's own list of processes from others."""
+    """Name of the machine, its boot and its process namespace: what a process number is valid in."""
     parts = [socket.gethostname()]
     boot = _PROCESSES / "sys/kernel/random/boot_id"
     if boot.exists():
@@ -253,7 +285,7 @@ def _host() -> str:
 
 
 def _start_of(pid: int) -> str | None:
-    """When a process started, in ticks; None where it has ended, or where the system does not say."""
+    """Clock tick at which a process started; None where it has ended, or the system does not say."""
     try:
         fields = (_PROCESSES / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from crosstie.errors import StoreError
 from crosstie.io.archive.index_parts import (
     MOST_PARTS,
-    WHOLE,
     absorb,
     create_part,
     delete_parts,
@@ -29,8 +28,9 @@ from crosstie.io.archive.index_parts import (
 )
 from crosstie.io.archive.index_rows import IncompleteProductError, index_row
 from crosstie.io.archive.index_table import Index, merged, table_of, without
-from crosstie.io.archive.listing import ProductKey, list_archive
-from crosstie.io.products.write import SCHEMA, is_committed, product_prefix
+from crosstie.io.archive.listing import list_archive
+from crosstie.io.products.write import SCHEMA, is_committed
+from crosstie.io.storage.root_layout import INDEX, ProductKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-BATCH = 4096
+RUNS_PER_PART = 4096
 """Runs whose rows become one part: what a first build has to do again when it is killed."""
 
 READERS = 16
@@ -162,8 +162,8 @@ def survey(
         tables.append(without(before, seen - new))
         new -= seen
     missing = sorted(new)
-    for start in range(0, len(missing), BATCH):
-        table, problems = _read(store, missing[start : start + BATCH])
+    for start in range(0, len(missing), RUNS_PER_PART):
+        table, problems = _read_rows(store, missing[start : start + RUNS_PER_PART])
         _warn(problems)
         tables.append(table.select(index.table.column_names))
     return merged(tables)
@@ -191,7 +191,7 @@ def _tidy(store: Store, index: Index) -> Index:
 def _update(store: Store, index: Index, new: _NewParts, *, dropped: int = 0) -> IndexUpdate:
     _warn(new.problems)
     return IndexUpdate(
-        url=store.url_of(WHOLE),
+        url=store.url_of(INDEX),
         rows=len(index),
         added=sum(table.num_rows for table in new.tables),
         dropped=dropped,
@@ -207,8 +207,8 @@ def _warn(problems: Iterable[str]) -> None:
 def _new_parts(store: Store, runs: Sequence[ProductKey]) -> _NewParts:
     """Read runs and write them as parts, a batch at once: what a killed build has made is not made again."""
     names, tables, problems = set(), [], []
-    for start in range(0, len(runs), BATCH):
-        table, broken = _read(store, runs[start : start + BATCH])
+    for start in range(0, len(runs), RUNS_PER_PART):
+        table, broken = _read_rows(store, runs[start : start + RUNS_PER_PART])
         problems += broken
         if table.num_rows:
             tables.append(table)
@@ -216,7 +216,7 @@ def _new_parts(store: Store, runs: Sequence[ProductKey]) -> _NewParts:
     return _NewParts(frozenset(names), tuple(tables), tuple(problems))
 
 
-def _read(store: Store, runs: Sequence[ProductKey]) -> tuple[pa.Table, list[str]]:
+def _read_rows(store: Store, runs: Sequence[ProductKey]) -> tuple[pa.Table, list[str]]:
     """Rows of runs, and a sentence for each whose products are broken: it must not keep the others out."""
     with ThreadPoolExecutor(READERS) as pool:
         found = list(pool.map(partial(_row, store), runs))
@@ -224,25 +224,24 @@ def _read(store: Store, runs: Sequence[ProductKey]) -> tuple[pa.Table, list[str]
     return table_of(rows), [problem for problem in found if isinstance(problem, str)]
 
 
-def _row(store: Store, run: ProductKey) -> dict[str, Any] | str:
-    prefix = product_prefix(*run)
-    bodies = [store.get(f"{prefix}/{name}") for name in ("item.json", "correction.json")]
+def _row(store: Store, product: ProductKey) -> dict[str, Any] | str:
+    bodies = [store.get(product.file(name)) for name in ("item.json", "correction.json")]
     try:
         item, correction = (json.loads(body or b"null") for body in bodies)
     except ValueError:
         item = correction = None
     if not (isinstance(item, dict) and isinstance(correction, dict) and correction.get("schema") == SCHEMA):
         return (
-            f"{store.url_of(prefix)} is committed, but its item.json or correction.json is missing, broken "
-            f"or not of schema {SCHEMA}; delete that folder and run the pair again"
+            f"{store.url_of(product.prefix)} is committed, but its item.json or correction.json is missing, "
+            f"broken or not of schema {SCHEMA}; delete that folder and run the pair again"
         )
     try:
         return index_row(
             item,
             correction,
-            pair_key=run[0],
-            run_key=run[1],
-            products=store.url_of(prefix),
+            pair_key=product.pair_key,
+            run_key=product.run_key,
+            products=store.url_of(product.prefix),
             updated_utc=datetime.now(UTC),
         )
     except IncompleteProductError as problem:

@@ -18,6 +18,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from crosstie.io.archive.index_table import Index, decode, encode, merged
+from crosstie.io.storage.root_layout import INDEX, INDEX_PARTS, index_part_key, index_part_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,17 +27,14 @@ if TYPE_CHECKING:
 
     from crosstie.io.storage.store import Store
 
-FOLDER = "_index"
-WHOLE = f"{FOLDER}/corrections.parquet"
-PARTS = f"{FOLDER}/parts"
-
 MOST_PARTS = 16
 """Parts that may lie beside one another before they are gathered into one."""
 
 
 def part_names(store: Store) -> frozenset[str]:
     """Names of the parts that there are."""
-    return frozenset(key.removeprefix(f"{PARTS}/") for key in store.list(PARTS) if key.endswith(".parquet"))
+    names = (index_part_name(key) for key in store.list(INDEX_PARTS))
+    return frozenset(name for name in names if name is not None)
 
 
 def create_part(store: Store, table: pa.Table) -> str:
@@ -48,7 +46,7 @@ def create_part(store: Store, table: pa.Table) -> str:
     """
     body = encode(Index(table, frozenset()))
     name = f"{hashlib.sha256(body).hexdigest()[:32]}.parquet"
-    store.create(f"{PARTS}/{name}", body)
+    store.create(index_part_key(name), body)
     return name
 
 
@@ -63,8 +61,8 @@ def read_whole(store: Store, columns: Sequence[str] | None = None) -> Index | No
     ------
     StoreError : it cannot be read, or is of another version
     """
-    body = store.get(WHOLE)
-    return None if body is None else decode(body, store.url_of(WHOLE), columns)
+    body = store.get(INDEX)
+    return None if body is None else decode(body, store.url_of(INDEX), columns)
 
 
 def absorb(store: Store, index: Index, columns: Sequence[str] | None = None) -> Index:
@@ -82,10 +80,10 @@ def absorb(store: Store, index: Index, columns: Sequence[str] | None = None) -> 
         names = part_names(store)
         tables = [index.table]
         for name in sorted(names - index.parts):
-            body = store.get(f"{PARTS}/{name}")
+            body = store.get(index_part_key(name))
             if body is None:
                 break  # gathered meanwhile: its rows are in a part that is not in `names`
-            tables.append(decode(body, store.url_of(f"{PARTS}/{name}"), columns).table)
+            tables.append(decode(body, store.url_of(index_part_key(name)), columns).table)
         else:
             return Index(merged(tables) if len(tables) > 1 else index.table, names)
 
@@ -105,7 +103,7 @@ def settle(store: Store, index: Index, *, changed: bool) -> Index:
         found = absorb(store, index)
         if not changed and found.parts <= index.parts:
             return index
-        store.put(WHOLE, encode(found))
+        store.put(INDEX, encode(found))
         index, changed = found, False
 
 
@@ -125,4 +123,4 @@ def gather(store: Store, index: Index) -> Index:
 def delete_parts(store: Store, names: Iterable[str]) -> None:
     """Delete parts whose rows are in another part."""
     for name in sorted(names):
-        store.delete(f"{PARTS}/{name}")
+        store.delete(index_part_key(name))

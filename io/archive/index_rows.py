@@ -83,7 +83,7 @@ CORRECTION = pa.schema(
 )
 """What is asked of a correction; names and units as in docs/results.md."""
 
-SCHEMA = pa.unify_schemas([ITEM, PROPERTIES, CORRECTION])
+ROW_SCHEMA = pa.unify_schemas([ITEM, PROPERTIES, CORRECTION])
 
 NOWHERE = (math.inf, math.inf, -math.inf, -math.inf)
 """Box of a scene without coordinates: empty, so that no query by place finds it (a null stops readers)."""
@@ -128,7 +128,7 @@ def index_row(
             "products": products,
             "updated": updated_utc,
         }
-        pa.scalar(row, pa.struct(SCHEMA))  # a number that is a text would keep its whole batch out
+        pa.scalar(row, pa.struct(ROW_SCHEMA))  # a number that is a text would keep its whole batch out
     except (
         KeyError, TypeError, ValueError, AttributeError, pa.ArrowException, shapely.errors.GEOSException,
     ) as problem:  # fmt: skip
@@ -153,7 +153,7 @@ def _item(item: Mapping[str, Any], products: str) -> dict[str, Any]:
         "bbox": dict(zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)),
         "links": item["links"],
         "assets": {
-            key: {**asset, "href": _absolute(asset["href"], products)}
+            key: {**asset, "href": _absolute_href(asset["href"], products)}
             for key, asset in item["assets"].items()
         },
     }
@@ -163,14 +163,14 @@ def _properties(said: Mapping[str, Any]) -> dict[str, Any]:
     row = {name: said.get(name) for name in PROPERTIES.names}
     for name in ("datetime", "start_datetime", "end_datetime"):
         text = said.get(name)
-        row[name] = row["datetime"] if text is None else _moment(text)
+        row[name] = row["datetime"] if text is None else _utc(text)
     return row
 
 
 def _correction(said: Mapping[str, Any]) -> dict[str, Any]:
     made = said["provenance"]
     return {
-        "created": _moment(made["created_utc"]),  # to the microsecond; the item has whole seconds
+        "created": _utc(made["created_utc"]),  # to the microsecond; the item has whole seconds
         "reference_id": said["pair"]["reference"]["id"],
         "secondary_id": said["pair"]["secondary"]["id"],
         "verdict": said["verdict"],
@@ -194,9 +194,9 @@ def _correction(said: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _absolute(href: str, products: str) -> str:
+def _absolute_href(href: str, products: str) -> str:
     return href if "://" in href or href.startswith("/") else f"{products}/{href}"
 
 
-def _moment(text: str) -> datetime:
+def _utc(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)

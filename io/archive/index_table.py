@@ -15,17 +15,19 @@ import pyarrow.parquet as pq
 import shapely
 
 from crosstie.errors import StoreError
-from crosstie.io.archive.index_rows import SCHEMA
+from crosstie.io.archive.index_rows import ROW_SCHEMA
+from crosstie.io.storage.root_layout import ProductKey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Set as AbstractSet
 
 INDEX_SCHEMA = "crosstie/index/1"
 
 OF_MERGED = ("pair_key", "run_key", "latest", "created", "updated")
 """Columns that `merged` needs."""
 
-ROW_GROUP = 20_000
+INDEX_ROW_GROUP = 20_000
 """Rows that a reader fetches at least: a query for one scene need not read the whole archive."""
 
 
@@ -34,7 +36,7 @@ class Index:
     """Rows, and the parts whose rows are among them."""
 
     table: pa.Table
-    """One row a committed run, in the columns of `index_rows.SCHEMA`."""
+    """One row a committed run, in the columns of `index_rows.ROW_SCHEMA`."""
     parts: frozenset[str]
     """Names of the parts."""
 
@@ -45,15 +47,14 @@ class Index:
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
-    def runs(self) -> set[tuple[str, str]]:
-        """(pair_key, run_key) of every row."""
-        columns = (self.table[name].to_pylist() for name in ("pair_key", "run_key"))
-        return set(zip(*columns, strict=True))
+    def runs(self) -> set[ProductKey]:
+        """Runs of all rows."""
+        return set(_runs_of(self.table))
 
 
 def table_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
     """Rows of `index_row` as a table."""
-    return pa.Table.from_pylist(list(rows), schema=SCHEMA)
+    return pa.Table.from_pylist(list(rows), schema=ROW_SCHEMA)
 
 
 def merged(tables: Sequence[pa.Table]) -> pa.Table:
@@ -70,15 +71,14 @@ def merged(tables: Sequence[pa.Table]) -> pa.Table:
     latest = ~frame["pair_key"].duplicated(keep="last")
     whole = whole.take(pa.array(frame.index.to_numpy(), pa.int64()))
     place = whole.schema.get_field_index("latest")
-    return whole.set_column(place, SCHEMA.field("latest"), pa.array(latest.to_numpy()))
+    return whole.set_column(place, ROW_SCHEMA.field("latest"), pa.array(latest.to_numpy()))
 
 
-def without(table: pa.Table, runs: set[tuple[str, str]]) -> pa.Table:
+def without(table: pa.Table, runs: AbstractSet[ProductKey]) -> pa.Table:
     """Leave out the rows of `runs`."""
     if not runs:
         return table
-    keys = zip(table["pair_key"].to_pylist(), table["run_key"].to_pylist(), strict=True)
-    return table.filter(pa.array([key not in runs for key in keys], pa.bool_()))
+    return table.filter(pa.array([run not in runs for run in _runs_of(table)], pa.bool_()))
 
 
 def of_scene(table: pa.Table, scene_id: str) -> pa.Table:
@@ -99,7 +99,7 @@ def encode(index: Index) -> bytes:
         index.table.replace_schema_metadata({name: json.dumps(value) for name, value in metadata.items()}),
         body,
         compression="zstd",
-        row_group_size=ROW_GROUP,
+        row_group_size=INDEX_ROW_GROUP,
     )
     return body.getvalue()
 
@@ -127,7 +127,7 @@ def decode(body: bytes, url: str, columns: Sequence[str] | None = None) -> Index
             f"{url} cannot be read ({' '.join(str(problem).split())[:200]}); "
             "`crosstie index --rebuild` makes the index anew from what is committed"
         ) from None
-    if said.get("schema") != INDEX_SCHEMA or names != SCHEMA.names:
+    if said.get("schema") != INDEX_SCHEMA or names != ROW_SCHEMA.names:
         raise StoreError(
             f"{url} is no index of this version ({said.get('schema')}, not {INDEX_SCHEMA}); "
             "`crosstie index --rebuild` makes it anew from what is committed"
@@ -137,7 +137,15 @@ def decode(body: bytes, url: str, columns: Sequence[str] | None = None) -> Index
 
 def narrowed(columns: Sequence[str] | None) -> pa.Schema:
     """The schema of some columns; of all where there is None."""
-    return SCHEMA if columns is None else pa.schema([field for field in SCHEMA if field.name in columns])
+    return (
+        ROW_SCHEMA if columns is None else pa.schema([field for field in ROW_SCHEMA if field.name in columns])
+    )
+
+
+def _runs_of(table: pa.Table) -> Iterator[ProductKey]:
+    """Run of each row, in the order of the rows."""
+    columns = (table[name].to_pylist() for name in ("pair_key", "run_key"))
+    return map(ProductKey, *columns)
 
 
 def _geo(table: pa.Table) -> dict[str, Any]:

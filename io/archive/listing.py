@@ -1,68 +1,56 @@
-"""What lies under a product root, told by the names of its objects alone: listed once, nothing is opened."""
+"""List a product root once, and say what is there from the names of its objects alone: nothing is opened."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from crosstie.io.archive.claims import CLAIM
-from crosstie.io.archive.failures import FAILED
-from crosstie.io.products.write import COMMIT
+from crosstie.io.storage.root_layout import COMMIT, FAILURE, ProductKey, flow_of_run_log, product_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from crosstie.io.storage.store import Store
-
-ProductKey = tuple[str, str]
-"""(pair_key, run_key)."""
-
-LOGS = "_runs"
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveListing:
-    """Runs by what they left; what is committed is nothing else any more."""
+    """What a product root holds; a committed run counts as nothing else."""
 
     committed: frozenset[ProductKey]
-    failures: Mapping[ProductKey, str]
-    """Key of the failure record of each run that has one and no commit."""
-    claims: Mapping[ProductKey, str]
-    """Key of the newest claim on each run that has one and no commit."""
+    failed: frozenset[ProductKey]
+    """Runs with a failure record and no commit."""
+    claimed: frozenset[ProductKey]
+    """Runs with a claim and no commit."""
     flows: frozenset[str]
     """Flows that have logged a run."""
 
 
 def list_archive(store: Store) -> ArchiveListing:
-    """List the root once and sort its keys out.
+    """List a product root once and sort its keys.
 
     Raises
     ------
-    StoreError : the root cannot be read
+    StoreError
+        The root cannot be read.
     """
     committed: set[ProductKey] = set()
-    failures: dict[ProductKey, str] = {}
-    claims: dict[ProductKey, tuple[int, str]] = {}
+    failed: set[ProductKey] = set()
+    claimed: set[ProductKey] = set()
     flows: set[str] = set()
     for key in store.each_key():
-        parts = key.split("/")
-        if len(parts) != 3:
-            continue
-        first, second, name = parts
-        run = first, second
-        if first == LOGS:
-            flows.add(second)
-        elif first.startswith("_"):
-            continue
-        elif name == COMMIT:
-            committed.add(run)
-        elif name == FAILED:
-            failures[run] = key
-        elif name.startswith(CLAIM) and name.removeprefix(CLAIM).isdecimal():
-            claims[run] = max(claims.get(run, (0, "")), (int(name.removeprefix(CLAIM)), key))
+        found = product_file(key)
+        if found is None:
+            flow = flow_of_run_log(key)
+            if flow is not None:
+                flows.add(flow)
+        elif found.name == COMMIT:
+            committed.add(found.product)
+        elif found.name == FAILURE:
+            failed.add(found.product)
+        elif found.claim_number is not None:
+            claimed.add(found.product)
     return ArchiveListing(
         committed=frozenset(committed),
-        failures={run: key for run, key in failures.items() if run not in committed},
-        claims={run: key for run, (_, key) in claims.items() if run not in committed},
+        failed=frozenset(failed - committed),
+        claimed=frozenset(claimed - committed),
         flows=frozenset(flows),
     )

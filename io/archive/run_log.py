@@ -15,11 +15,12 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
+from crosstie.io.storage.root_layout import run_log_key, run_log_prefix
+
 if TYPE_CHECKING:
     from crosstie.io.storage.store import Store
 
-SCHEMA = "crosstie/run/1"
-RUNS = "_runs"
+RUN_LOG_SCHEMA = "crosstie/run/1"
 
 MOST_READ = 50
 """Logs of a flow that are looked through, the newest first."""
@@ -77,7 +78,7 @@ class RunLog:
 
     @property
     def key(self) -> str:
-        return f"{RUNS}/{self.flow}/{self.started_utc.replace(':', '').replace('+0000', 'Z')}.json"
+        return run_log_key(self.flow, self.started_utc)
 
     @property
     def seconds_per_pair(self) -> float | None:
@@ -86,7 +87,7 @@ class RunLog:
         return self.work_s / registered if registered > 0 and self.work_s > 0 else None
 
 
-def scope_of(*parts: object) -> str:
+def scope_hash(*parts: object) -> str:
     """16 hex digits over values fit for JSON."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -105,7 +106,7 @@ def begin(
 
     Parameters
     ----------
-    scope : of `scope_of`
+    scope : from `scope_hash`
     started : before the catalog was asked
     until : the last acquisition that the run was asked for; None up to its beginning
 
@@ -121,7 +122,7 @@ def begin(
         until_utc=min(until or started, started).isoformat(),
         version=importlib.metadata.version("crosstie"),
     )
-    _write(store, log)
+    _write_log(store, log)
     return log
 
 
@@ -146,7 +147,7 @@ def end(store: Store, log: RunLog, counts: Counts, *, whole: bool = True) -> Run
         already_done=counts.already_done,
         work_s=round(counts.work_s, 1),
     )
-    _write(store, ended)
+    _write_log(store, ended)
     return ended
 
 
@@ -157,31 +158,31 @@ def last_success(store: Store, flow: str, *, scope: str) -> RunLog | None:
     ------
     StoreError : the store cannot be read
     """
-    return next((log for log in newest(store, flow) if log.complete and log.scope == scope), None)
+    return next((log for log in newest_logs(store, flow) if log.complete and log.scope == scope), None)
 
 
-def newest(store: Store, flow: str) -> Iterator[RunLog]:
+def newest_logs(store: Store, flow: str) -> Iterator[RunLog]:
     """The latest runs of a flow, the newest first.
 
     Raises
     ------
     StoreError : the store cannot be read
     """
-    keys = sorted(store.list(f"{RUNS}/{flow}"), reverse=True)
+    keys = sorted(store.list(run_log_prefix(flow)), reverse=True)
     for key in islice(keys, MOST_READ):
-        log = _parsed(store.get(key))
+        log = _parse_log(store.get(key))
         if log is not None:
             yield log
 
 
-def _write(store: Store, log: RunLog) -> None:
-    store.put(log.key, (json.dumps({"schema": SCHEMA, **asdict(log)}, indent=1) + "\n").encode())
+def _write_log(store: Store, log: RunLog) -> None:
+    store.put(log.key, (json.dumps({"schema": RUN_LOG_SCHEMA, **asdict(log)}, indent=1) + "\n").encode())
 
 
-def _parsed(body: bytes | None) -> RunLog | None:
+def _parse_log(body: bytes | None) -> RunLog | None:
     try:
         said: Any = json.loads(body or b"")
-        if said["schema"] != SCHEMA:
+        if said["schema"] != RUN_LOG_SCHEMA:
             return None
         return RunLog(**{name: said[name] for name in RunLog.__dataclass_fields__})
     except (KeyError, TypeError, ValueError):

@@ -23,6 +23,7 @@ from crosstie.io.products.vrt import corrected_vrt, place_of
 from crosstie.io.raster.gdal import IMAGE_DRIVERS
 from crosstie.io.raster.georeference import corrected
 from crosstie.io.storage.href import product_href
+from crosstie.io.storage.root_layout import COMMIT, ProductKey, product_file
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from crosstie.types import AffineCorrection, Error, Registration
 
 SCHEMA = "crosstie/correction/1"
-COMMIT = "_COMMIT"
 
 
 def run_key(*, pair_key: str, weights_sha256: str, settings_hash: str, algorithm_version: str) -> str:
@@ -46,12 +46,12 @@ def run_key(*, pair_key: str, weights_sha256: str, settings_hash: str, algorithm
 
 def product_prefix(pair_key: str, run_key: str) -> str:
     """Key under which the products of one run of one pair lie."""
-    return f"{pair_key}/{run_key}"
+    return ProductKey(pair_key, run_key).prefix
 
 
 def is_committed(store: Store, pair_key: str, run_key: str) -> bool:
     """Whether this run is done and its products are whole."""
-    return store.exists(f"{product_prefix(pair_key, run_key)}/{COMMIT}")
+    return store.exists(ProductKey(pair_key, run_key).commit)
 
 
 def write_products(
@@ -86,8 +86,8 @@ def write_products(
     StoreError : the root cannot be written
     UnreadableRasterError, NoGeoreferenceError : the secondary is gone
     """
-    prefix = product_prefix(registration.pair_key, registration.run_key)
-    url = store.url_of(prefix)
+    product = ProductKey(registration.pair_key, registration.run_key)
+    url = store.url_of(product.prefix)
     if is_committed(store, registration.pair_key, registration.run_key):
         return url
     files = render(
@@ -99,11 +99,11 @@ def write_products(
         drivers=drivers,
     )
     for name, body in files.items():
-        store.put(f"{prefix}/{name}", body)
+        store.put(product.file(name), body)
     listing = {
         name: {"size": len(body), "sha256": hashlib.sha256(body).hexdigest()} for name, body in files.items()
     }
-    store.create(f"{prefix}/{COMMIT}", _json({"files": listing}))
+    store.create(product.commit, _json({"files": listing}))
     return url
 
 
@@ -218,7 +218,7 @@ def read_correction(store: Store, pair_key: str, run_key: str) -> dict[str, Any]
     """
     if not is_committed(store, pair_key, run_key):
         return None
-    return _read_committed(store, f"{product_prefix(pair_key, run_key)}/correction.json")
+    return _read_committed(store, ProductKey(pair_key, run_key).file("correction.json"))
 
 
 def _read_committed(store: Store, key: str) -> dict[str, Any]:
@@ -238,10 +238,9 @@ def _read_committed(store: Store, key: str) -> dict[str, Any]:
 def committed(store: Store) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Walk over (pair_key, run_key, correction) of all committed runs, in the order of their keys."""
     for key in store.list():
-        parts = key.split("/")
-        if len(parts) == 3 and parts[2] == COMMIT:
-            prefix = product_prefix(parts[0], parts[1])
-            yield parts[0], parts[1], _read_committed(store, f"{prefix}/correction.json")
+        found = product_file(key)
+        if found is not None and found.name == COMMIT:
+            yield *found.product, _read_committed(store, found.product.file("correction.json"))
 
 
 def _crs(registration: Registration) -> str | None:

@@ -92,7 +92,7 @@ def said_by_promtool(*arguments: str | Path) -> list[str]:
 @cache
 def exported() -> frozenset[str]:
     """Names of all series that our processes export, as Prometheus sees them."""
-    from crosstie.flows.cluster.connect import worker_tasks as on_worker
+    from crosstie.flows.cluster import worker_tasks as on_worker
     from crosstie.flows.listen.metrics import LISTENER
     from crosstie.flows.observe import gdal_requests as network
     from crosstie.flows.observe.run_metrics import RUN

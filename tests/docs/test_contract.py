@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from docs_blocks import ROOT
 
 from crosstie.io.products.stac_item import ASSETS
-from crosstie.io.products.write import COMMIT, correction_dict, to_geodataframe
+from crosstie.io.products.write import correction_dict, to_geodataframe
+from crosstie.io.storage.root_layout import COMMIT
 from crosstie.types import Registration
 
 PAGE = (ROOT / "docs" / "reference" / "products.md").read_text(encoding="utf-8")

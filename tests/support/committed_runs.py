@@ -12,6 +12,7 @@ import rasterio
 from affine import Affine
 
 from crosstie.io.products.write import write_products
+from crosstie.io.storage.root_layout import ProductKey
 from crosstie.types import pair_key
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from crosstie.io.storage.store import Store
     from crosstie.types import Registration
 
-Run = tuple[str, str]
+Run = ProductKey
 
 
 def write_secondary(folder: Path, *, crs: str = "EPSG:32614", easting_m: float = 600_000) -> str:
@@ -54,14 +55,14 @@ def commit(
         provenance=dataclasses.replace(made, created_utc=made.created_utc + timedelta(hours=hours)),
     )
     write_products(store, named, thumbnails=None)
-    return named.pair_key, run_key
+    return ProductKey(named.pair_key, run_key)
 
 
 def copy_run(store: Store, run: Run, secondary_id: str) -> Run:
     """Commit a copy of a run's item and correction under another secondary: cheap, where many are needed."""
     correction = json.loads(store.get(f"{run[0]}/{run[1]}/correction.json") or b"")
     correction["pair"]["secondary"]["id"] = secondary_id
-    copy = pair_key(correction["pair"]["reference"]["id"], secondary_id), run[1]
+    copy = ProductKey(pair_key(correction["pair"]["reference"]["id"], secondary_id), run[1])
     item = json.loads(store.get(f"{run[0]}/{run[1]}/item.json") or b"")
     item["id"] = "-".join(copy)
     item["properties"]["crosstie:secondary"] = secondary_id

@@ -18,7 +18,10 @@ from servers.dask_cluster import dask_cluster
 
 from crosstie.config import Settings, load_settings
 from crosstie.flows.runs.prefect_env import prepare
+from crosstie.io.archive.failures import Failure, read_failure
+from crosstie.io.archive.listing import list_archive
 from crosstie.io.simulation.pairs import write_simulated_catalog
+from crosstie.io.storage.store import open_store
 
 SIZE_PX = 192
 
@@ -128,3 +131,11 @@ def commits(out: Path) -> dict[str, int]:
 def leftovers(out: Path, name: str) -> list[Path]:
     """Claims or failures that lie there."""
     return sorted(out.rglob(f"{name}*"))
+
+
+def failures(out: Path) -> list[Failure]:
+    """Failure records of an archive, every one of them readable."""
+    store = open_store(str(out))
+    found = [read_failure(store, *product) for product in sorted(list_archive(store).failed)]
+    assert None not in found
+    return [failure for failure in found if failure is not None]

@@ -53,12 +53,12 @@ def register_command(
     """
     from crosstie.config import load_settings
     from crosstie.flows.register import register
-    from crosstie.flows.runs.progress import listener, report_progress_to
+    from crosstie.flows.runs.progress import report_run_to, run_listener
     from crosstie.io.products.write import correction_dict
     from crosstie.types import Kind
 
     settings = load_settings(config, options={"weights": weights})
-    with report_progress_to(Console(stderr=True)):
+    with report_run_to(Console(stderr=True)):
         name = Path(secondary).name
         result = register(
             reference,
@@ -67,7 +67,7 @@ def register_command(
             settings=settings,
             reference_kind=Kind(reference_kind) if reference_kind else None,
             secondary_kind=Kind(secondary_kind) if secondary_kind else None,
-            progress=functools.partial(listener().tiles, name),
+            progress=functools.partial(run_listener().tiles, name),
         )
     if as_json:
         typer.echo(json.dumps(correction_dict(result.registration), indent=1, ensure_ascii=False))

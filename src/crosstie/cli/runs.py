@@ -75,9 +75,9 @@ def nightly_command(
     more = {"nightly.look_back_days": look_back}
     settings = search.settings(more)
     from crosstie.flows.nightly import run_nightly
-    from crosstie.flows.runs.progress import report_progress_to
+    from crosstie.flows.runs.progress import report_run_to
 
-    with report_progress_to(Console(stderr=True)):
+    with report_run_to(Console(stderr=True)):
         outcomes = run_nightly(catalog, out, settings, limit=limit)
     print_outcomes(outcomes, catalog)
     if any(outcome.bad for outcome in outcomes):
@@ -144,13 +144,13 @@ def backfill_command(
     more = {"backfill.partition_days": partition_days, "compute.pairs_at_once": at_once}
     settings = search.settings(more)
     from crosstie.flows.backfill import Backfill, run_backfill
-    from crosstie.flows.runs.progress import report_progress_to
+    from crosstie.flows.runs.progress import report_run_to
 
     asked = Backfill(order=order.value, priority=priority, only_failed=only_failed, code=code)
     if dry_run:
         _print_backfill_plan(catalog, out, settings, asked)
         return
-    with report_progress_to(Console(stderr=True)):
+    with report_run_to(Console(stderr=True)):
         tally = run_backfill(catalog, out, settings, asked)
     _print_tally(tally)
     if not tally.is_well:
@@ -178,9 +178,9 @@ def new_scene_command(
     prepare_prefect(verbose=verbose)
     settings = search.settings()
     from crosstie.flows.new_scene import run_new_scene
-    from crosstie.flows.runs.progress import report_progress_to
+    from crosstie.flows.runs.progress import report_run_to
 
-    with report_progress_to(Console(stderr=True)):
+    with report_run_to(Console(stderr=True)):
         outcomes = run_new_scene(scene, catalog, out, settings)
     if outcomes:
         print_outcomes(outcomes, catalog)

@@ -23,7 +23,7 @@ from crosstie.flows.discovery.pairs import find_pairs
 from crosstie.flows.observe.context import bind_context
 from crosstie.flows.observe.run_metrics import RUN, UNDER_WAY
 from crosstie.flows.registration.load_matcher import load_matcher, weights_sha256
-from crosstie.flows.runs.pair import Batch, PairFailedError, register_pair
+from crosstie.flows.runs.pair import PairBatch, PairFailedError, register_pair
 from crosstie.flows.runs.progress import _LISTENER
 from crosstie.io.simulation.pairs import write_simulated_catalog
 
@@ -114,7 +114,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
                      "tiles.size_px": 64, "tiles.stride_px": 16, "compute.chunk_px": 64}
         )  # fmt: skip
         pairs = sorted(find_pairs(str(catalog), settings), key=lambda pair: "001" in pair.key)
-        batch = Batch(str(folder / "out"), settings, weights_sha256(settings))
+        batch = PairBatch(str(folder / "out"), settings, weights_sha256(settings))
         before = samples(generate_latest(RUN).decode())
         under_way: list[Samples] = []
         failed = ""
@@ -128,7 +128,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
             try:
                 register_pair(pairs[1], batch)
             except PairFailedError as problem:
-                failed = problem.trouble.code
+                failed = problem.cause.code
             after = samples(generate_latest(RUN).decode())
         yield Night(
             before=before,

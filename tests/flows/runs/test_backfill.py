@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fleet_runs import Archive, Fleet, commits, fleet_of, leftovers, write_archive
+from fleet_runs import Archive, Fleet, commits, failures, fleet_of, leftovers, write_archive
 
 from crosstie.errors import CatalogError, SettingsError
 from crosstie.io.archive.claims import take
-from crosstie.io.archive.failures import failures
+from crosstie.io.storage.root_layout import ProductKey
 from crosstie.io.storage.store import open_store
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -98,7 +98,7 @@ def test_what_takes_too_long_is_given_up_and_can_be_tried_again_alone(
     tally = run_backfill(catalog, out, hasty, Backfill())
     assert tally.codes == {"time_limit": PLACES}
     assert not tally.is_complete
-    kept = list(failures(open_store(out)))
+    kept = list(failures(tmp_path / "out"))
     assert {failure.code for failure in kept} == {"time_limit"}
     assert {failure.attempts for failure in kept} == {1}
     assert "runs.pair_timeout_s" in kept[0].message
@@ -113,7 +113,7 @@ def test_what_takes_too_long_is_given_up_and_can_be_tried_again_alone(
     assert sum(part.to_do for part in plan) == sum(part.failed for part in plan) == PLACES
     again = run_backfill(catalog, out, settings, Backfill(only_failed=True, code="time_limit"))
     assert (again.tried, again.codes) == (PLACES, {})
-    assert list(failures(open_store(out))) == []
+    assert list(failures(tmp_path / "out")) == []
     plan = list(planned(catalog, out, settings, Backfill()))
     assert [sum(getattr(part, name) for part in plan) for name in ("pairs", "done", "to_do")] == [5, 5, 0]
 
@@ -147,7 +147,7 @@ def test_a_pair_that_another_run_holds_is_left_to_it(fleet: Fleet, archive: Arch
     key = pair_key(archive.items[0]["id"], archive.items[1]["id"])
     run_key = run_key_of(key, settings, weights_sha256=weights_sha256(settings))
     store = open_store(str(tmp_path / "out"))
-    with take(store, f"{key}/{run_key}", lease_s=9) as held:  # renewed every 3 s: its owner lives
+    with take(store, ProductKey(key, run_key), lease_s=9) as held:  # renewed every 3 s: its owner lives
         tally = run_backfill(two, str(tmp_path / "out"), settings, Backfill())
         held.check()
     assert tally.verdicts["in progress elsewhere"] == 1

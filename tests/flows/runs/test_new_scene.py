@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fleet_runs import Archive, Fleet, commits, fleet_of, moved, write_archive
+from fleet_runs import Archive, Fleet, commits, failures, fleet_of, moved, write_archive
 
 from crosstie.errors import CatalogError, SettingsError
 from crosstie.flows.discovery.periods import between, pairs_of_period, pairs_since, parted
-from crosstie.io.archive.failures import failures
-from crosstie.io.storage.store import open_store
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -276,7 +274,7 @@ def test_a_pair_that_hangs_is_left_to_itself_and_the_others_are_done(
     assert time.monotonic() - begin < 50
     assert outcomes[0].reasons == ("time_limit",)
     assert set(commits(tmp_path)) == {"RUNS_0__RUNS_1"}
-    assert [failure.code for failure in failures(open_store(str(tmp_path)))] == ["time_limit"]
+    assert [failure.code for failure in failures(tmp_path)] == ["time_limit"]
 
 
 def test_no_secret_of_an_address_reaches_prefect_or_the_products(

@@ -131,12 +131,12 @@ def test_a_catalog_that_is_not_there_is_bad_input(run: Run, tmp_path: Path) -> N
 def test_artifacts_tell_the_server(run: Run, first: tuple[Path, list[Outcome]]) -> None:
     from prefect.artifacts import Artifact
 
-    from crosstie.flows.nightly import PROGRESS_KEY, TABLE_KEY
+    from crosstie.flows.runs.run import NIGHTLY, progress_key, table_key
 
-    table = Artifact.get(TABLE_KEY)
+    table = Artifact.get(table_key(NIGHTLY))
     assert table is not None
     assert "verdict" in str(table.data)
-    progress = Artifact.get(PROGRESS_KEY)
+    progress = Artifact.get(progress_key(NIGHTLY))
     assert progress is not None
     assert float(str(progress.data)) == 100
 

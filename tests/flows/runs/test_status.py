@@ -21,6 +21,7 @@ from crosstie.io.archive.failures import Failure, record_failure
 from crosstie.io.archive.index import update_index
 from crosstie.io.archive.run_log import begin
 from crosstie.io.simulation.pairs import write_simulated_catalog
+from crosstie.io.storage.root_layout import ProductKey
 from crosstie.io.storage.store import Store, open_store
 from crosstie.types import Reason, Registration, VerdictCode
 
@@ -103,7 +104,7 @@ def test_failures_are_told_by_code_unless_tried_again_or_made_good(store: Store,
         fail(store, (f"S2__S1A_{name}", "0"), code=code)
     store.put("S2__S1A_4/0/_FAILED.json", b"half a rec")
     fail(store, ("S2__S1A_5", "0"), code="being tried again")
-    with take(store, "S2__S1A_5/0", lease_s=60):  # type: ignore[union-attr]
+    with take(store, ProductKey("S2__S1A_5", "0"), lease_s=60):  # type: ignore[union-attr]
         status = take_status(store, Settings())
     assert status.failures == {"newer": 1, "time_limit": 2, "unreadable_raster": 1, "unknown": 1}
     assert [claim.pair_key for claim in status.in_progress if claim.live] == ["S2__S1A_5"]
@@ -113,7 +114,7 @@ def test_claims_are_live_or_abandoned_and_none_of_what_is_committed(store: Store
     run_out(store, commit(store, registration))
     run_out(store, ("S2__S1A_LOST", "0"))
     store.put("S2__S1A_ODD/0/_CLAIM.1", b"[]")
-    with take(store, "S2__S1A_NOW/0", lease_s=60):  # type: ignore[union-attr]
+    with take(store, ProductKey("S2__S1A_NOW", "0"), lease_s=60):  # type: ignore[union-attr]
         claims = {claim.pair_key: claim for claim in take_status(store, Settings()).in_progress}
     assert set(claims) == {"S2__S1A_LOST", "S2__S1A_NOW", "S2__S1A_ODD"}
     assert {key: claim.live for key, claim in claims.items()} == {
@@ -141,7 +142,7 @@ def test_a_catalog_says_what_is_pending(
     fail(store, runs[2])
     run_out(store, runs[3])
     commit(store, registration, secondary_id="S1A_OF_ANOTHER_CATALOG")
-    with take(store, "/".join(runs[4]), lease_s=60):  # type: ignore[union-attr]
+    with take(store, ProductKey(*runs[4]), lease_s=60):  # type: ignore[union-attr]
         plan = take_status(store, settings, catalog=catalog).plan
     assert plan is not None
     assert dataclasses.astuple(plan)[:5] == (6, 1, 1, 1, 1)

@@ -18,8 +18,8 @@ from crosstie.flows.site.app import make_app
 from crosstie.flows.site.snapshot import SHOWN, take_snapshot
 from crosstie.flows.site.watch import REST, Watch
 from crosstie.io.archive.index import survey, update_index
-from crosstie.io.archive.index_parts import WHOLE
 from crosstie.io.archive.listing import list_archive
+from crosstie.io.storage.root_layout import INDEX
 from crosstie.io.storage.store import PIECE_BYTES, Store, open_store
 from crosstie.types import Reason, Registration, pair_key
 
@@ -108,7 +108,7 @@ def test_where_the_store_fails_what_was_seen_stays_and_its_age_is_told(store: St
     watch.look()
     site = Site(make_app(watch, None, local=True))
     seen = figures(watch)
-    store.put(WHOLE, b"no index")
+    store.put(INDEX, b"no index")
     watch.look()
     watch.look()
     now = figures(watch)
@@ -120,7 +120,7 @@ def test_where_the_store_fails_what_was_seen_stays_and_its_age_is_told(store: St
     assert "The archive cannot be read." in text
     assert "What follows was read" in text
     assert S1 in text
-    store.delete(WHOLE)
+    store.delete(INDEX)
     watch.look()
     assert watch.seen.problem is None
     assert "cannot be read" not in site.get("/").text

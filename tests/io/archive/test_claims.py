@@ -13,16 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from crosstie.io.archive.claims import CLAIM, Claim, ClaimLostError, Held, Process, standing_claim, take
+from crosstie.io.archive.claims import Claim, ClaimLostError, Held, Process, standing_claim, take
+from crosstie.io.storage.root_layout import ProductKey
 from crosstie.io.storage.store import Store, open_store
 
-PREFIX = "pair/run"
+RUN = ProductKey("pair", "run")
 
 HOLD_AND_SLEEP = """
 import sys, time
 from crosstie.io.archive.claims import take
+from crosstie.io.storage.root_layout import ProductKey
 from crosstie.io.storage.store import open_store
-with take(open_store(sys.argv[1]), "pair/run", lease_s=600):
+with take(open_store(sys.argv[1]), ProductKey("pair", "run"), lease_s=600):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -45,19 +47,19 @@ def other_process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def claims(store: Store) -> list[str]:
-    return [key.rpartition("/")[2] for key in store.list(PREFIX)]
+    return [key.rpartition("/")[2] for key in store.list(RUN.prefix)]
 
 
 def held_by_another_machine(store: Store, *, seconds: float, number: int = 1) -> None:
     """A claim whose owner's life cannot be looked up: only its time counts."""
     expires = datetime.now(UTC) + timedelta(seconds=seconds)
     body = {"owner": "far-away:7:abc", "expires_utc": expires.isoformat()}
-    store.put(f"{PREFIX}/{CLAIM}{number}", json.dumps(body).encode())
+    store.put(RUN.claim(number), json.dumps(body).encode())
 
 
 def test_of_many_who_try_at_once_one_gets_the_pair(store: Store) -> None:
     with ThreadPoolExecutor(16) as threads:
-        found = list(threads.map(lambda _: take(store, PREFIX, lease_s=60), range(16)))
+        found = list(threads.map(lambda _: take(store, RUN, lease_s=60), range(16)))
     (owner,) = [claim for claim in found if isinstance(claim, Claim)]
     assert all(isinstance(claim, Held) for claim in found if claim is not owner)
     assert claims(store) == ["_CLAIM.1"]
@@ -65,43 +67,43 @@ def test_of_many_who_try_at_once_one_gets_the_pair(store: Store) -> None:
 
 def test_a_pair_given_back_is_free_at_once(store: Store) -> None:
     for _ in range(2):
-        claim = take(store, PREFIX, lease_s=60)
+        claim = take(store, RUN, lease_s=60)
         assert isinstance(claim, Claim)
         with claim:
-            assert isinstance(standing_claim(store, PREFIX), Held)
+            assert isinstance(standing_claim(store, RUN), Held)
         assert claims(store) == []
-        assert standing_claim(store, PREFIX) is None
+        assert standing_claim(store, RUN) is None
 
 
 def test_a_claim_that_has_run_out_is_taken_over_and_tidied_up(store: Store) -> None:
     held_by_another_machine(store, seconds=-1)
-    claim = take(store, PREFIX, lease_s=60)
+    claim = take(store, RUN, lease_s=60)
     assert isinstance(claim, Claim)
     assert claims(store) == ["_CLAIM.1", "_CLAIM.2"]
     with claim:
-        assert isinstance(take(store, PREFIX, lease_s=60), Held)
+        assert isinstance(take(store, RUN, lease_s=60), Held)
     assert claims(store) == []
 
 
 def test_a_claim_of_another_machine_is_respected_until_it_runs_out(store: Store) -> None:
     held_by_another_machine(store, seconds=60)
-    held = take(store, PREFIX, lease_s=60)
+    held = take(store, RUN, lease_s=60)
     assert isinstance(held, Held)
     assert held.owner == "far-away:7:abc"
 
 
 def test_what_is_no_claim_protects_nobody(store: Store) -> None:
-    store.put(f"{PREFIX}/{CLAIM}1", b"nonsense")
-    assert isinstance(take(store, PREFIX, lease_s=60), Claim)
+    store.put(RUN.claim(1), b"nonsense")
+    assert isinstance(take(store, RUN, lease_s=60), Claim)
 
 
 def test_a_living_process_keeps_its_pair_and_a_killed_one_loses_it_at_once(
     store: Store, other_process: subprocess.Popen[str]
 ) -> None:
-    assert isinstance(take(store, PREFIX, lease_s=60), Held)
+    assert isinstance(take(store, RUN, lease_s=60), Held)
     other_process.kill()  # it stays a zombie until it is waited for: dead all the same
     time.sleep(0.2)
-    assert isinstance(take(store, PREFIX, lease_s=60), Claim)
+    assert isinstance(take(store, RUN, lease_s=60), Claim)
     other_process.wait()
 
 
@@ -114,18 +116,18 @@ def test_a_number_that_is_given_out_again_is_another_process() -> None:
 
 
 def test_a_claim_renews_itself_as_long_as_it_is_held(store: Store) -> None:
-    claim = take(store, PREFIX, lease_s=0.9)
+    claim = take(store, RUN, lease_s=0.9)
     assert isinstance(claim, Claim)
     with claim:
         first = claim.expires_utc
         time.sleep(1.2)
         claim.check()
         assert claim.expires_utc > first
-        assert isinstance(take(store, PREFIX, lease_s=60), Held)
+        assert isinstance(take(store, RUN, lease_s=60), Held)
 
 
 def test_who_was_taken_over_learns_it_and_touches_nothing(store: Store) -> None:
-    claim = take(store, PREFIX, lease_s=60)
+    claim = take(store, RUN, lease_s=60)
     assert isinstance(claim, Claim)
     held_by_another_machine(store, seconds=60, number=2)
     with claim:
@@ -137,10 +139,10 @@ def test_who_was_taken_over_learns_it_and_touches_nothing(store: Store) -> None:
 
 
 def test_who_slept_too_long_does_not_write_over_the_next_owner(store: Store) -> None:
-    claim = take(store, PREFIX, lease_s=0.01)
+    claim = take(store, RUN, lease_s=0.01)
     assert isinstance(claim, Claim)
     time.sleep(0.05)
     held_by_another_machine(store, seconds=60)
     claim.renew()
     assert claim.lost
-    assert json.loads(store.get(f"{PREFIX}/_CLAIM.1") or b"")["owner"] == "far-away:7:abc"
+    assert json.loads(store.get("pair/run/_CLAIM.1") or b"")["owner"] == "far-away:7:abc"

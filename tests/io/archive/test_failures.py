@@ -15,8 +15,9 @@ from crosstie.errors import (
     UnreadableRasterError,
 )
 from crosstie.flows.registration.deadline import Deadline, TimeLimitError, check, stopped_by
-from crosstie.flows.runs.failure_codes import trouble_of
-from crosstie.io.archive.failures import Failure, failures, forget_failure, read_failure, record_failure
+from crosstie.flows.runs.failure_codes import failure_cause
+from crosstie.io.archive.failures import Failure, forget_failure, read_failure, record_failure
+from crosstie.io.archive.listing import list_archive
 from crosstie.io.storage.redaction import redacted
 from crosstie.io.storage.store import open_store
 
@@ -41,10 +42,11 @@ def test_a_failure_is_kept_found_and_forgotten(tmp_path: Path) -> None:
     store.put("C__D/0123/_FAILED.json", b"broken")
     assert read_failure(store, "A__B", "0123") == FAILURE
     assert read_failure(store, "A__B", "4567") is None
-    assert list(failures(store)) == [FAILURE]
+    assert list_archive(store).failed == {("A__B", "0123"), ("C__D", "0123")}
+    assert read_failure(store, "C__D", "0123") is None
     forget_failure(store, "A__B", "0123")
     forget_failure(store, "A__B", "0123")
-    assert list(failures(store)) == []
+    assert list_archive(store).failed == {("C__D", "0123")}
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ def test_a_failure_is_kept_found_and_forgotten(tmp_path: Path) -> None:
 def test_only_what_lies_beyond_a_network_is_tried_again(
     problem: BaseException, hrefs: tuple[str, ...], out: str, code: str, again: bool
 ) -> None:
-    trouble = trouble_of(problem, hrefs, out)
+    trouble = failure_cause(problem, hrefs, out)
     assert (trouble.code, trouble.again) == (code, again)
     assert trouble.message
 
@@ -80,7 +82,7 @@ def test_what_is_kept_of_an_error_holds_no_secret(monkeypatch: pytest.MonkeyPatc
     problem = UnreadableRasterError(
         "'/vsicurl/https://me:pw@example.org/a.tif?sig=XYZ&v=1': denied to kept-to-myself;\nask"
     )
-    message = trouble_of(problem, FAR, "out").message
+    message = failure_cause(problem, FAR, "out").message
     assert message == "'/vsicurl/https://example.org/a.tif?v=1': denied to ***; ask"
 
 

@@ -28,9 +28,16 @@ from crosstie.cli import app
 from crosstie.errors import StoreError
 from crosstie.io.archive import index_parts
 from crosstie.io.archive.index import index_committed, read_index, update_index
-from crosstie.io.archive.index_parts import MOST_PARTS, PARTS, WHOLE, gather, part_names
-from crosstie.io.archive.index_rows import CORRECTION, PROPERTIES, SCHEMA, IncompleteProductError, index_row
+from crosstie.io.archive.index_parts import MOST_PARTS, gather, part_names
+from crosstie.io.archive.index_rows import (
+    CORRECTION,
+    PROPERTIES,
+    ROW_SCHEMA,
+    IncompleteProductError,
+    index_row,
+)
 from crosstie.io.archive.index_table import Index, decode, encode
+from crosstie.io.storage.root_layout import INDEX, INDEX_PARTS
 from crosstie.io.storage.store import Store, open_store
 from crosstie.types import Reason, Registration, VerdictCode
 
@@ -76,7 +83,7 @@ def registration(make_registration: MakeRegistration, tmp_path: Path) -> Registr
 
 def frame(store: Store) -> gpd.GeoDataFrame:
     """The index as any reader of GeoParquet sees it, knowing its path alone."""
-    return gpd.read_parquet(io.BytesIO(store.get(WHOLE) or b""))
+    return gpd.read_parquet(io.BytesIO(store.get(INDEX) or b""))
 
 
 def keys(store: Store) -> list[tuple[str, str]]:
@@ -123,7 +130,7 @@ def test_a_row_says_what_the_correction_says(
 def test_rows_read_back_as_the_items_that_were_committed(store: Store, registration: Registration):
     runs = [commit(store, registration, secondary_id=f"S1A_{n}") for n in range(2)]
     update_index(store)
-    table = pq.read_table(io.BytesIO(store.get(WHOLE) or b""))
+    table = pq.read_table(io.BytesIO(store.get(INDEX) or b""))
     items = {item["id"]: item for item in stac_geoparquet.arrow.stac_table_to_items(table)}
     assert len(items) == 2
     for run in runs:
@@ -148,13 +155,13 @@ def test_rows_read_back_as_the_items_that_were_committed(store: Store, registrat
 
 def test_no_word_of_an_item_is_left_out(registration: Registration, local: Store):
     item = products(local, commit(local, registration), "item.json")
-    assert set(item) - {"properties"} <= set(SCHEMA.names)
+    assert set(item) - {"properties"} <= set(ROW_SCHEMA.names)
     assert set(item["properties"]) <= set(PROPERTIES.names)
-    assets = SCHEMA.field("assets").type
+    assets = ROW_SCHEMA.field("assets").type
     assert set(item["assets"]) == {assets.field(n).name for n in range(assets.num_fields)}
     for found, wanted in (
         (assets.field(0).type, item["assets"]["corrected"]),
-        (SCHEMA.field("links").type.value_type, item["links"][0]),
+        (ROW_SCHEMA.field("links").type.value_type, item["links"][0]),
     ):
         assert set(wanted) <= {found.field(n).name for n in range(found.num_fields)}
 
@@ -162,7 +169,7 @@ def test_no_word_of_an_item_is_left_out(registration: Registration, local: Store
 def test_the_file_says_what_the_specs_ask(local: Store, registration: Registration):
     commit(local, registration)
     update_index(local)
-    said = pq.read_metadata(io.BytesIO(local.get(WHOLE) or b"")).metadata
+    said = pq.read_metadata(io.BytesIO(local.get(INDEX) or b"")).metadata
     assert json.loads(said[b"stac-geoparquet"])["version"] == "1.1.0"
     geo = json.loads(said[b"geo"])
     assert (geo["version"], geo["primary_column"]) == ("1.1.0", "geometry")
@@ -170,7 +177,7 @@ def test_the_file_says_what_the_specs_ask(local: Store, registration: Registrati
     table = frame(local)
     assert table.crs.equals("OGC:CRS84")
     west, south, east, north = table.total_bounds
-    path = local.url.removeprefix("file://") + f"/{WHOLE}"
+    path = local.url.removeprefix("file://") + f"/{INDEX}"
     inside = (west + 0.01, south + 0.01, east - 0.01, north - 0.01)
     assert len(gpd.read_parquet(path, bbox=inside)) == 1
     assert len(gpd.read_parquet(path, bbox=(east + 1, south, east + 2, north))) == 0
@@ -182,7 +189,7 @@ def test_a_scene_across_the_antimeridian_is_found_on_either_side(
     secondary = write_secondary(tmp_path, crs="EPSG:32601", easting_m=204_000)
     commit(local, make_registration(secondary_hrefs=(secondary,)))
     update_index(local)
-    path = local.url.removeprefix("file://") + f"/{WHOLE}"
+    path = local.url.removeprefix("file://") + f"/{INDEX}"
     outline = gpd.read_parquet(path).geometry.iloc[0]
     assert outline.geom_type == "MultiPolygon"
     for part in outline.geoms:
@@ -200,7 +207,7 @@ def test_a_scene_without_coordinates_has_a_row_that_every_reader_reads(
     local.put("/".join([*run, "item.json"]), json.dumps(item).encode())
     copy_run(local, run, "S1A_ALSO")
     assert update_index(local).rows == 2
-    path = local.url.removeprefix("file://") + f"/{WHOLE}"
+    path = local.url.removeprefix("file://") + f"/{INDEX}"
     assert len(gpd.read_parquet(path)) == 2
     assert len(gpd.read_parquet(path, bbox=(-180, -90, 180, 90))) == 0
     assert len(list(stac_geoparquet.arrow.stac_table_to_items(pq.read_table(path)))) == 2
@@ -209,9 +216,9 @@ def test_a_scene_without_coordinates_has_a_row_that_every_reader_reads(
 def test_only_what_is_new_is_read(store: Store, registration: Registration):
     first = commit(store, registration, secondary_id="S1A_OLD")
     assert update_index(store).added == 1
-    whole = store.get(WHOLE)
+    whole = store.get(INDEX)
     assert update_index(store).added == 0
-    assert store.get(WHOLE) == whole
+    assert store.get(INDEX) == whole
     store.put("/".join([*first, "correction.json"]), b"no longer JSON")
     second = copy_run(store, commit(store, registration, secondary_id="S1A_NEW"), "S1A_TOO")
     update = update_index(store)
@@ -304,12 +311,12 @@ def test_reading_leaves_no_thread_behind(local: Store, registration: Registratio
         "decode(body, 'memory')\n"
         "print(len(os.listdir('/proc/self/task')) - before)\n"
     )
-    index = tmp_path / "products" / WHOLE
+    index = tmp_path / "products" / INDEX
     done = subprocess.run([sys.executable, "-c", code, index], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "0"
 
 
-@pytest.mark.parametrize("key", [WHOLE, f"{PARTS}/00.parquet"])
+@pytest.mark.parametrize("key", [INDEX, f"{INDEX_PARTS}/00.parquet"])
 def test_a_broken_index_is_told_and_made_anew(local: Store, registration: Registration, key: str):
     run = commit(local, registration)
     update_index(local)
@@ -342,7 +349,7 @@ def test_many_parts_are_gathered_into_one(local: Store, registration: Registrati
     for _ in range(2):
         gather(local, Index(read_index(local), part_names(local)))
         assert len(part_names(local)) == 1
-    local.delete(WHOLE)
+    local.delete(INDEX)
     assert index_committed(local, []).rows == len(runs)  # the part alone holds all of them
 
 
@@ -375,7 +382,7 @@ def test_a_part_that_is_gathered_under_a_reader_is_found_in_the_new_one(
         index_committed(local, [run])
     listed = index_parts.part_names(local)
     answers = iter([listed])
-    gather(local, decode(local.get(WHOLE) or b"", WHOLE))
+    gather(local, decode(local.get(INDEX) or b"", INDEX))
     real = index_parts.part_names
     monkeypatch.setattr(index_parts, "part_names", lambda store: next(answers, None) or real(store))
     assert index_parts.absorb(local, Index.empty()).runs() == set(runs)
@@ -424,7 +431,7 @@ def test_two_append_and_one_compacts_at_once_and_nothing_is_lost_or_doubled(
         assert worker.exitcode == 0
     assert looked > 1
     assert sorted(keys(store)) == sorted([run, *runs])
-    parts = [decode(store.get(f"{PARTS}/{name}") or b"", name) for name in part_names(store)]
+    parts = [decode(store.get(f"{INDEX_PARTS}/{name}") or b"", name) for name in part_names(store)]
     assert set().union(*(part.runs() for part in parts)) == {run, *runs}
     update = update_index(store)
     assert (update.rows, update.added, update.dropped) == (len(runs) + 1, 0, 0)
@@ -434,6 +441,7 @@ DYING = """
 import os, sys
 from crosstie.io.archive import index_parts
 from crosstie.io.archive.index import index_committed
+from crosstie.io.storage.root_layout import ProductKey
 from crosstie.io.storage.store import Store, open_store
 
 url, where, left, *run = sys.argv[1:]
@@ -452,7 +460,7 @@ setattr(Store, where, dying)
 index_parts.MOST_PARTS = 0
 import crosstie.io.archive.index
 crosstie.io.archive.index.MOST_PARTS = 0
-index_committed(open_store(url), [tuple(run)])
+index_committed(open_store(url), [ProductKey(*run)])
 """
 
 

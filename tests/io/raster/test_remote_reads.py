@@ -18,7 +18,7 @@ from crosstie.config import load_settings
 from crosstie.flows.registration.measure import ALIGN_PX
 from crosstie.flows.registration.pipeline import InProcess, register_plan
 from crosstie.flows.registration.plan import TilePlan, plan_pair
-from crosstie.flows.registration.publish import Names, assemble, publish
+from crosstie.flows.registration.publish import PairNames, assemble, publish
 from crosstie.io.raster import RasterSource, open_pair, read_plane
 from crosstie.io.storage.s3 import S3Options
 from crosstie.io.storage.store import open_store
@@ -80,7 +80,7 @@ def register(scene: str, storage: S3Options, out: Path) -> TilePlan:
     sources = open_pair(*(f"s3://scenes/{scene}/{name}" for name in FILES), storage=storage)
     plan = plan_pair(*sources, settings)
     measured = register_plan(plan, InProcess(Steady()), settings)
-    names = Names("s2", "s1", sources[0].hrefs, sources[1].hrefs)
+    names = PairNames("s2", "s1", sources[0].hrefs, sources[1].hrefs)
     registration = assemble(names, plan, measured, settings, weights_sha256="0" * 64, seconds=1)
     publish(open_store(str(out)), registration, plan, names)
     return plan
@@ -153,7 +153,7 @@ def test_plan_and_report_are_read_by_whom_they_are_told(
         local = plan_pair(*open_pair(*(real_data / "scenes" / scene / name for name in FILES)), settings)
         assert plan.tiles == local.tiles
         measured = register_plan(local, InProcess(Steady()), settings)
-        names = Names("s2", "s1", sources[0].hrefs, sources[1].hrefs)
+        names = PairNames("s2", "s1", sources[0].hrefs, sources[1].hrefs)
         registration = assemble(names, plan, measured, settings, weights_sha256="0" * 64, seconds=1)
         publish(open_store(str(tmp_path)), registration, plan, names, read=elsewhere)
         assert asked == [Kind.OPTICAL, Kind.SAR] * 2

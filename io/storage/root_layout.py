@@ -1,0 +1,109 @@
+"""Where things lie under a product root: a key from its parts, and the parts from a key.
+
+<pair_key>/<run_key>/<file>            products of one run of a pair; `_COMMIT` is written last
+<pair_key>/<run_key>/_CLAIM.<n>        who works on the run now
+<pair_key>/<run_key>/_FAILED.json      why the run was given up
+_index/corrections.parquet             all committed runs in one table
+_index/parts/<name>                    rows of some runs, to be taken into that table
+_runs/<flow>/<started_utc>.json        one run of a flow
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+COMMIT = "_COMMIT"
+FAILURE = "_FAILED.json"
+CLAIM_PREFIX = "_CLAIM."
+
+INDEX = "_index/corrections.parquet"
+INDEX_PARTS = "_index/parts"
+RUN_LOGS = "_runs"
+
+RESERVED = "_"
+"""First character of every folder at the top that is no pair's."""
+
+
+class ProductKey(NamedTuple):
+    """Names the products of one run of one pair."""
+
+    pair_key: str
+    run_key: str
+
+    @property
+    def prefix(self) -> str:
+        """Key under which everything about this run lies."""
+        return f"{self.pair_key}/{self.run_key}"
+
+    @property
+    def commit(self) -> str:
+        """Key of the commit."""
+        return self.file(COMMIT)
+
+    @property
+    def failure(self) -> str:
+        """Key of the failure record."""
+        return self.file(FAILURE)
+
+    def claim(self, number: int) -> str:
+        """Key of a claim; the first has number 1."""
+        return self.file(f"{CLAIM_PREFIX}{number}")
+
+    def file(self, name: str) -> str:
+        """Key of a file."""
+        return f"{self.prefix}/{name}"
+
+
+class ProductFile(NamedTuple):
+    """A file in the folder of a run of a pair."""
+
+    product: ProductKey
+    name: str
+
+    @property
+    def claim_number(self) -> int | None:
+        """Number of a claim; None for any other file."""
+        number = self.name.removeprefix(CLAIM_PREFIX)
+        return int(number) if number != self.name and number.isdecimal() else None
+
+
+def product_file(key: str) -> ProductFile | None:
+    """Take a key `<pair_key>/<run_key>/<file>` apart; None for a key of any other form."""
+    parts = key.split("/")
+    if len(parts) != 3 or key.startswith(RESERVED):
+        return None
+    return ProductFile(ProductKey(parts[0], parts[1]), parts[2])
+
+
+def run_log_prefix(flow: str) -> str:
+    """Key under which the logs of a flow lie."""
+    return f"{RUN_LOGS}/{flow}"
+
+
+def run_log_key(flow: str, started_utc: str) -> str:
+    """Key of the log of one run of a flow.
+
+    Parameters
+    ----------
+    flow : str
+    started_utc : str
+        ISO 8601 with microseconds, so that keys sort by time.
+    """
+    return f"{run_log_prefix(flow)}/{started_utc.replace(':', '').replace('+0000', 'Z')}.json"
+
+
+def flow_of_run_log(key: str) -> str | None:
+    """Name the flow that the log of a run belongs to; None for a key that is no such log."""
+    parts = key.split("/")
+    return parts[1] if len(parts) == 3 and parts[0] == RUN_LOGS else None
+
+
+def index_part_key(name: str) -> str:
+    """Key of a part of the index."""
+    return f"{INDEX_PARTS}/{name}"
+
+
+def index_part_name(key: str) -> str | None:
+    """Name of the part of the index that has this key; None for any other key."""
+    name = key.removeprefix(f"{INDEX_PARTS}/")
+    return name if name != key and name.endswith(".parquet") else None
