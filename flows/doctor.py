@@ -133,15 +133,20 @@ def _disk(out: str | None) -> Finding:
 
 
 def _catalog(catalog: str, settings: Settings) -> Finding:
-    from crosstie.io.catalog.search import find_scenes
+    from crosstie.flows.discovery.pairs import scenes_of
     from crosstie.io.pairing.pair_scenes import pair_scenes
+    from crosstie.io.storage.href import public_href
+    from crosstie.io.storage.redaction import redacted
 
+    shown = public_href(catalog)
     try:
-        scenes = find_scenes(catalog, settings.catalog)
+        scenes = scenes_of(catalog, settings)
     except CrosstieError as problem:
-        return Finding("catalog", str(problem), "check the path or the URL, and that it can be reached")
+        return Finding(
+            "catalog", redacted(str(problem)), "check the path or the URL, and that it can be reached"
+        )
     plan = pair_scenes(scenes, settings.pairing)
-    state = f"{catalog}: {len(scenes)} scenes, {len(plan.pairs)} pairs"
+    state = f"{shown}: {len(scenes)} scenes, {len(plan.pairs)} pairs"
     if plan.pairs:
         return Finding("catalog", state)
-    return Finding("catalog", state, f"`crosstie pairs --catalog {catalog}` says why scenes are left out")
+    return Finding("catalog", state, f"`crosstie pairs --catalog {shown}` says why scenes are left out")

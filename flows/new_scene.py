@@ -12,12 +12,12 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from crosstie.errors import CrosstieError, SceneMissingError
+from crosstie.flows.discovery.pairs import scene_of, scenes_of
 from crosstie.flows.discovery.periods import between, now_utc
 from crosstie.flows.runs.outcome import Outcome
 from crosstie.flows.runs.parameters import as_parameter, private, settings_of, shown
 from crosstie.flows.runs.progress import run_listener
 from crosstie.flows.runs.run import NEW_SCENE, Run
-from crosstie.io.catalog.search import find_scene, find_scenes
 from crosstie.io.pairing.pair_scenes import pair_scenes
 from crosstie.io.storage.href import public_href
 from crosstie.io.storage.redaction import redacted
@@ -57,7 +57,7 @@ def partners_of(catalog: str, scene_id: str, settings: Settings) -> Partners:
 
 
 def _partners(catalog: str, scene_id: str, settings: Settings) -> Partners:
-    scene = find_scene(catalog, scene_id, settings.catalog, storage=settings.storage)
+    scene = scene_of(catalog, scene_id, settings)
     if scene is None:
         raise SceneMissingError(
             f"{public_href(catalog)}: has no scene {scene_id!r} in its collections "
@@ -67,11 +67,9 @@ def _partners(catalog: str, scene_id: str, settings: Settings) -> Partners:
     references: Sequence[SceneRef] = [scene]
     if scene.kind is settings.pairing.secondary:
         # It is some reference's best secondary or none's: its rivals there have to be known.
-        near = find_scenes(
-            catalog, _around([scene], settings).catalog, storage=settings.storage, explain=False
-        )
+        near = scenes_of(catalog, _around([scene], settings), explain=False)
         references = [other for other in near if other.kind is not scene.kind] or [scene]
-    found = find_scenes(catalog, _around(references, settings).catalog, storage=settings.storage)
+    found = scenes_of(catalog, _around(references, settings))
     plan = pair_scenes(found, settings.pairing)
     mine = tuple(pair for pair in plan.pairs if scene.id in _scene_ids(pair))
     why = next((left.why for left in plan.left_out if left.scene == scene.id), "the settings do not want it")
