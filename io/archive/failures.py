@@ -43,7 +43,8 @@ def record_failure(store: Store, failure: Failure) -> None:
 
     Raises
     ------
-    StoreError : the store cannot be written
+    StoreError
+        The store cannot be written.
     """
     body = {"schema": FAILURE_SCHEMA, **asdict(failure)}
     store.put(
@@ -56,7 +57,8 @@ def read_failure(store: Store, pair_key: str, run_key: str) -> Failure | None:
 
     Raises
     ------
-    StoreError : the store cannot be read
+    StoreError
+        The store cannot be read.
     """
     return _parse_failure(store.get(ProductKey(pair_key, run_key).failure))
 
@@ -66,7 +68,8 @@ def forget_failure(store: Store, pair_key: str, run_key: str) -> None:
 
     Raises
     ------
-    StoreError : the store cannot be written
+    StoreError
+        The store cannot be written.
     """
     store.delete(ProductKey(pair_key, run_key).failure)
 

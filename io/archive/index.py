@@ -1,7 +1,7 @@
-"""All committed corrections of a product root in one stac-geoparquet, `_index/corrections.parquet`.
+"""The index: all committed corrections of a product root in one stac-geoparquet file.
 
-`_COMMIT` stays the only truth: the index can be made anew from it at any time. Bringing it up to date reads
-only the runs that are not in it yet.
+`_COMMIT` alone says what is done, so the index can be rebuilt at any time. An update reads only the runs that
+the index does not hold yet.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 RUNS_PER_PART = 4096
-"""Runs whose rows become one part: what a first build has to do again when it is killed."""
+"""Runs whose rows become one part of the index; a build that is killed loses at most so many."""
 
 READERS = 16
 """Runs read at once: a store answers many small requests in the time of one."""
@@ -51,35 +51,39 @@ READERS = 16
 
 @dataclass(frozen=True, slots=True)
 class IndexUpdate:
-    """What bringing the index up to date came to."""
+    """What an update of the index has done."""
 
     url: str
-    """Of `_index/corrections.parquet`."""
+    """URL of `_index/corrections.parquet`."""
     rows: int
-    """Committed runs in the index now."""
+    """Committed runs in the index."""
     added: int
-    """Runs that came in, or came in anew."""
+    """Runs that were added or read again."""
     dropped: int
-    """Runs that went out since they are committed no more."""
+    """Runs that were removed because they are no longer committed."""
     unreadable: tuple[str, ...]
-    """What is wrong with runs that are committed but cannot be indexed, one sentence each."""
+    """Why committed runs could not be indexed, one sentence each."""
 
 
 def update_index(store: Store, *, rebuild: bool = False) -> IndexUpdate:
-    """Bring the index in line with all that is committed under a root.
+    """Update the index to hold exactly what is committed under a root.
 
-    Lists the root once and reads the runs that are new. Any number may do so at once, and be killed.
+    Lists the root once and reads the new runs. Several processes may update it at once, and each may be
+    killed.
 
     Parameters
     ----------
-    rebuild : read every run again, and nothing of the index that there is: where that is broken, of another
-        version, or says where things were before the root was moved
+    rebuild : bool, optional
+        Ignore the present index and read every run again. Needed where the index is broken, of another
+        version, or still holds the URLs from before the root was moved.
 
     Raises
     ------
-    StoreError : the root cannot be read or written; the index is broken
+    StoreError
+        The root cannot be read or written; the index is broken.
     """
-    # Parts before commits: what is in a part was committed before, so a commit not found now was deleted.
+    # List the parts before the commits: a run in a part was committed earlier, so one without a commit is
+    # gone.
     old: frozenset[str] = part_names(store) if rebuild else frozenset()
     index = Index.empty(old) if rebuild else _current(store)
     committed = list_archive(store).committed
@@ -93,13 +97,14 @@ def update_index(store: Store, *, rebuild: bool = False) -> IndexUpdate:
 
 
 def index_committed(store: Store, runs: Iterable[ProductKey]) -> IndexUpdate:
-    """Take in runs that were committed just now: for the end of a flow. Lists nothing but the index.
+    """Add runs that were just committed; for the end of a flow. Lists nothing but the index.
 
-    Runs that are not committed are passed over; runs that are in the index already are read again.
+    Runs that are not committed are skipped. Runs that the index holds already are read again.
 
     Raises
     ------
-    StoreError : the root cannot be read or written; the index is broken
+    StoreError
+        The root cannot be read or written; the index is broken.
     """
     index = _current(store)
     wanted = sorted(set(runs))
@@ -142,16 +147,19 @@ def survey(
     columns: Sequence[str] | None = None,
     before: pa.Table | None = None,
 ) -> pa.Table:
-    """What the index would be for these committed runs, without writing anything.
+    """Make the table that the index would be for these committed runs, without writing anything.
 
     Parameters
     ----------
-    columns : only these, which take a tenth of the memory; those of `OF_MERGED` must be among them
-    before : an earlier survey of these columns; its rows are not read again
+    columns : Sequence[str] or None, optional
+        Read these alone, which takes a tenth of the memory. They must include those of `MERGE_COLUMNS`.
+    before : pa.Table or None, optional
+        Result of an earlier call with these columns; its rows are not read again.
 
     Raises
     ------
-    StoreError : the root cannot be read, or the index is broken
+    StoreError
+        The root cannot be read, or the index is broken.
     """
     index = absorb(store, read_whole(store, columns) or Index.empty(columns=columns), columns)
     known = index.runs()
@@ -171,16 +179,16 @@ def survey(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _NewParts:
-    """Parts that this writer has made."""
+    """Parts of the index that this process has written."""
 
     names: frozenset[str]
     tables: tuple[pa.Table, ...]
     problems: tuple[str, ...]
-    """Runs that made no row, and why."""
+    """Why some runs gave no row."""
 
 
 def _current(store: Store) -> Index:
-    """Read the index, made whole where its last writer died before that."""
+    """Read the index, after finishing the work of a writer that died."""
     return settle(store, read_whole(store) or Index.empty(), changed=False)
 
 
@@ -205,7 +213,7 @@ def _warn(problems: Iterable[str]) -> None:
 
 
 def _new_parts(store: Store, runs: Sequence[ProductKey]) -> _NewParts:
-    """Read runs and write them as parts, a batch at once: what a killed build has made is not made again."""
+    """Read runs and write them as parts, one batch after another, so that a killed build keeps its parts."""
     names, tables, problems = set(), [], []
     for start in range(0, len(runs), RUNS_PER_PART):
         table, broken = _read_rows(store, runs[start : start + RUNS_PER_PART])
@@ -217,7 +225,7 @@ def _new_parts(store: Store, runs: Sequence[ProductKey]) -> _NewParts:
 
 
 def _read_rows(store: Store, runs: Sequence[ProductKey]) -> tuple[pa.Table, list[str]]:
-    """Rows of runs, and a sentence for each whose products are broken: it must not keep the others out."""
+    """Rows of runs, and one sentence for each run whose products are broken; it does not stop the others."""
     with ThreadPoolExecutor(READERS) as pool:
         found = list(pool.map(partial(_row, store), runs))
     rows = [row for row in found if not isinstance(row, str)]

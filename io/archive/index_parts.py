@@ -1,15 +1,16 @@
-"""The files of the index, and how many writers keep them whole without a lock.
+"""The files of the index, and how several writers keep it complete without a lock.
 
-    _index/parts/<sha256>.parquet    rows of some runs; made once, never changed, named by their content
-    _index/corrections.parquet       the rows of all parts, and the names of these parts: what readers read
+    _index/parts/<sha256>.parquet    rows of some runs; written once, never changed, named by their content
+    _index/corrections.parquet       what readers read: the rows of all parts, and the names of these parts
 
-A writer adds its rows as a part. Then it writes the whole and looks again, until the whole that it wrote last
-holds every part that there is (`settle`). The last of several writers looks after its own write, so it sees
-the part of every other: nothing is lost, although no store here can compare and swap. Rows that come in
-twice are one row (`index_table.merged`). A writer that dies leaves its part to the next one.
+A writer first adds its rows as a part. Then it writes the whole index and lists the parts again, until the
+index that it wrote holds every part that exists (`settle`). The last of several writers lists the parts after
+its own write, so it sees the parts of all others. Nothing is lost, although these stores have no
+compare-and-swap. Rows that arrive twice become one row (`index_table.merged`). If a writer dies, the next one
+takes its part in.
 
-Many small parts become one large part (`gather`): it is made first, the small ones go last, so the rows are
-in some part at any moment, whoever else gathers at the same time.
+`gather` joins many small parts into one large part. It writes the large part first and deletes the small
+parts last, so every row is in some part at any moment, even if several writers gather at once.
 """
 
 from __future__ import annotations
@@ -28,21 +29,22 @@ if TYPE_CHECKING:
     from crosstie.io.storage.store import Store
 
 MOST_PARTS = 16
-"""Parts that may lie beside one another before they are gathered into one."""
+"""Maximum number of parts; more are gathered into one."""
 
 
 def part_names(store: Store) -> frozenset[str]:
-    """Names of the parts that there are."""
+    """Names of the parts that exist."""
     names = (index_part_name(key) for key in store.list(INDEX_PARTS))
     return frozenset(name for name in names if name is not None)
 
 
 def create_part(store: Store, table: pa.Table) -> str:
-    """Write rows as a part; its name.
+    """Write rows as a part and return its name.
 
     Raises
     ------
-    StoreError : the root cannot be written
+    StoreError
+        The root cannot be written.
     """
     body = encode(Index(table, frozenset()))
     name = f"{hashlib.sha256(body).hexdigest()[:32]}.parquet"
@@ -55,26 +57,30 @@ def read_whole(store: Store, columns: Sequence[str] | None = None) -> Index | No
 
     Parameters
     ----------
-    columns : see `decode`
+    columns : Sequence[str] or None, optional
+        See `decode`.
 
     Raises
     ------
-    StoreError : it cannot be read, or is of another version
+    StoreError
+        It cannot be read, or is of another version.
     """
     body = store.get(INDEX)
     return None if body is None else decode(body, store.url_of(INDEX), columns)
 
 
 def absorb(store: Store, index: Index, columns: Sequence[str] | None = None) -> Index:
-    """Take in the rows of all parts that are not in it yet.
+    """Add the rows of all parts that the index does not hold yet.
 
     Parameters
     ----------
-    columns : those of `index`, where it has some alone
+    columns : Sequence[str] or None, optional
+        The columns of `index`, where it does not have all of them.
 
     Raises
     ------
-    StoreError : a part cannot be read, or is of another version
+    StoreError
+        A part cannot be read, or is of another version.
     """
     while True:
         names = part_names(store)
@@ -82,22 +88,25 @@ def absorb(store: Store, index: Index, columns: Sequence[str] | None = None) -> 
         for name in sorted(names - index.parts):
             body = store.get(index_part_key(name))
             if body is None:
-                break  # gathered meanwhile: its rows are in a part that is not in `names`
+                break  # gathered meanwhile: its rows are now in a part that is not in `names`
             tables.append(decode(body, store.url_of(index_part_key(name)), columns).table)
         else:
             return Index(merged(tables) if len(tables) > 1 else index.table, names)
 
 
 def settle(store: Store, index: Index, *, changed: bool) -> Index:
-    """Write the whole until it holds every part that there is.
+    """Write the whole index until it holds every part that exists.
 
     Parameters
     ----------
-    changed : the whole in the store is known to be another; else it is written only for new parts
+    changed : bool
+        Whether the index in the store is known to differ. If not, it is written only when there are new
+        parts.
 
     Raises
     ------
-    StoreError : the root cannot be read or written
+    StoreError
+        The root cannot be read or written.
     """
     while True:
         found = absorb(store, index)
@@ -108,11 +117,12 @@ def settle(store: Store, index: Index, *, changed: bool) -> Index:
 
 
 def gather(store: Store, index: Index) -> Index:
-    """Make one part of all parts of a settled index, and delete those.
+    """Join all parts of a settled index into one, and delete the old ones.
 
     Raises
     ------
-    StoreError : the root cannot be read or written
+    StoreError
+        The root cannot be read or written.
     """
     name = create_part(store, index.table)
     settled = settle(store, index, changed=False)

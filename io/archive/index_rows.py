@@ -1,4 +1,4 @@
-"""One committed run as one row of the index: its STAC item, and what is worth a query of its correction."""
+"""One committed run as one row of the index: its STAC item, and the fields of its correction to query by."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ITEM = pa.schema(
         "assets": pa.struct(dict.fromkeys(ASSETS, _ASSET)),
     }
 )
-"""What an item has beside its properties."""
+"""Fields of an item besides its properties."""
 
 PROPERTIES = pa.schema(
     {
@@ -50,7 +50,7 @@ PROPERTIES = pa.schema(
         "crosstie:secondary": _TEXT,
     }
 )
-"""Properties of an item, each a column of its own as stac-geoparquet asks."""
+"""Properties of an item; each is a column of its own, as stac-geoparquet requires."""
 
 CORRECTION = pa.schema(
     {
@@ -81,16 +81,16 @@ CORRECTION = pa.schema(
         "updated": _MOMENT,
     }
 )
-"""What is asked of a correction; names and units as in docs/results.md."""
+"""Fields of a correction; names and units as in docs/results.md."""
 
 ROW_SCHEMA = pa.unify_schemas([ITEM, PROPERTIES, CORRECTION])
 
 NOWHERE = (math.inf, math.inf, -math.inf, -math.inf)
-"""Box of a scene without coordinates: empty, so that no query by place finds it (a null stops readers)."""
+"""Box of a scene without coordinates: empty, so that no query by place finds it. Null breaks readers."""
 
 
 class IncompleteProductError(StoreError):
-    """A committed product lacks what its schema promises."""
+    """A committed product lacks fields that its schema requires."""
 
 
 def index_row(
@@ -102,20 +102,24 @@ def index_row(
     products: str,
     updated_utc: datetime,
 ) -> dict[str, Any]:
-    """Make the row of a run; `latest` is left open, since it depends on the other runs of the pair.
+    """Make the row of a run. `latest` is set later, because it depends on the other runs of the pair.
 
-    A dated item gets `start_datetime` and `end_datetime`, too: one condition on them finds dated and undated
-    rows, and STAC knows no null there.
+    An item with a date gets `start_datetime` and `end_datetime` too, so that one condition on them finds all
+    rows; STAC allows no null there.
 
     Parameters
     ----------
-    item, correction : `item.json` and `correction.json` as read
-    products : URL of their folder; makes relative hrefs absolute
-    updated_utc : when the row is made; of two rows of one run the newer one counts
+    item, correction : Mapping[str, Any]
+        `item.json` and `correction.json` as read.
+    products : str
+        URL of their folder; makes relative hrefs absolute.
+    updated_utc : datetime
+        When the row was made; of two rows of one run the newer counts.
 
     Raises
     ------
-    IncompleteProductError : a product lacks what its schema promises
+    IncompleteProductError
+        A product lacks fields that its schema requires.
     """
     try:
         row = {
@@ -128,7 +132,7 @@ def index_row(
             "products": products,
             "updated": updated_utc,
         }
-        pa.scalar(row, pa.struct(ROW_SCHEMA))  # a number that is a text would keep its whole batch out
+        pa.scalar(row, pa.struct(ROW_SCHEMA))  # a text in place of a number would make the whole batch fail
     except (
         KeyError, TypeError, ValueError, AttributeError, pa.ArrowException, shapely.errors.GEOSException,
     ) as problem:  # fmt: skip
@@ -141,8 +145,9 @@ def index_row(
 
 def _item(item: Mapping[str, Any], products: str) -> dict[str, Any]:
     outline = shapely.from_geojson(json.dumps(item["geometry"])) if item["geometry"] else shapely.Polygon()
-    # Of the outline, not the item's own: that one has west > east across the antimeridian, and a reader that
-    # compares boxes (geopandas, DuckDB) would miss the row. The outline is cut there, so its box is wide.
+    # The box of the outline, not the item's own: across the antimeridian the item's box has west > east, and
+    # readers that compare boxes (geopandas, DuckDB) would miss the row. The outline is cut there, so its box
+    # is wide.
     box = NOWHERE if outline.is_empty else outline.bounds
     return {
         "type": "Feature",

@@ -1,4 +1,4 @@
-"""Tables of the index: bytes in, bytes out, and how several become one. Knows no store."""
+"""Tables of the index: encode, decode and merge them. Knows no store."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 
 INDEX_SCHEMA = "crosstie/index/1"
 
-OF_MERGED = ("pair_key", "run_key", "latest", "created", "updated")
+MERGE_COLUMNS = ("pair_key", "run_key", "latest", "created", "updated")
 """Columns that `merged` needs."""
 
 INDEX_ROW_GROUP = 20_000
-"""Rows that a reader fetches at least: a query for one scene need not read the whole archive."""
+"""Rows of a row group, the least that a reader fetches: a query for one scene need not read everything."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Index:
-    """Rows, and the parts whose rows are among them."""
+    """Rows, and the names of the parts that they came from."""
 
     table: pa.Table
-    """One row a committed run, in the columns of `index_rows.ROW_SCHEMA`."""
+    """One row for each committed run, in the columns of `index_rows.ROW_SCHEMA`."""
     parts: frozenset[str]
     """Names of the parts."""
 
@@ -53,14 +53,14 @@ class Index:
 
 
 def table_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
-    """Rows of `index_row` as a table."""
+    """Make a table of rows from `index_row`."""
     return pa.Table.from_pylist(list(rows), schema=ROW_SCHEMA)
 
 
 def merged(tables: Sequence[pa.Table]) -> pa.Table:
-    """Put tables together: one row a run (of several the one made last), sorted by pair, then age.
+    """Merge tables: one row for each run (the row made last), sorted by pair, then by age.
 
-    `latest` becomes true for the youngest run of each pair; of two of the same moment, for the greater key.
+    `latest` is true for the newest run of each pair; of two runs of the same moment, for the greater run key.
     """
     whole = pa.concat_tables(tables).combine_chunks()
     frame = pd.DataFrame(
@@ -82,13 +82,13 @@ def without(table: pa.Table, runs: AbstractSet[ProductKey]) -> pa.Table:
 
 
 def of_scene(table: pa.Table, scene_id: str) -> pa.Table:
-    """Rows in which a scene is the secondary or the reference."""
+    """Select the rows in which a scene is the secondary or the reference."""
     is_there = pc.or_(pc.equal(table["secondary_id"], scene_id), pc.equal(table["reference_id"], scene_id))
     return table.filter(is_there)
 
 
 def encode(index: Index) -> bytes:
-    """Write stac-geoparquet 1.1: GeoParquet 1.1 with the file metadata that both ask for."""
+    """Encode as stac-geoparquet 1.1, which is GeoParquet 1.1 with more metadata."""
     metadata = {
         "geo": _geo(index.table),
         "stac-geoparquet": {"version": "1.1.0"},
@@ -105,21 +105,25 @@ def encode(index: Index) -> bytes:
 
 
 def decode(body: bytes, url: str, columns: Sequence[str] | None = None) -> Index:
-    """Read what `encode` has written.
+    """Decode what `encode` has written.
 
     Parameters
     ----------
-    columns : only these, in the order of the index; those of `OF_MERGED` must be among them. None: all
+    columns : Sequence[str] or None, optional
+        Read these alone, in the order of the index; they must include those of `MERGE_COLUMNS`. None reads
+        all.
 
     Raises
     ------
-    StoreError : broken, or of another schema
+    StoreError
+        The bytes are broken or of another schema.
     """
     try:
         file = pq.ParquetFile(pa.BufferReader(body))
         names = file.schema_arrow.names
         wanted = None if columns is None else [name for name in names if name in columns]
-        # Arrow's threads may let go of Python's memory after the interpreter is gone, and abort the command.
+        # Arrow's threads may release Python's memory after the interpreter has ended, which aborts the
+        # command.
         table = file.read(columns=wanted, use_threads=False)
         said = json.loads((file.schema_arrow.metadata or {}).get(b"crosstie", b"{}"))
     except (pa.ArrowException, OSError, ValueError) as problem:
@@ -136,7 +140,7 @@ def decode(body: bytes, url: str, columns: Sequence[str] | None = None) -> Index
 
 
 def narrowed(columns: Sequence[str] | None) -> pa.Schema:
-    """The schema of some columns; of all where there is None."""
+    """Schema of some columns; None stands for all."""
     return (
         ROW_SCHEMA if columns is None else pa.schema([field for field in ROW_SCHEMA if field.name in columns])
     )
@@ -160,5 +164,5 @@ def _geo(table: pa.Table) -> dict[str, Any]:
     bounds = shapely.total_bounds(outlines)
     if np.isfinite(bounds).all():
         column["bbox"] = bounds.tolist()
-    # no `crs`: GeoParquet takes longitude and latitude, OGC:CRS84, as STAC does
+    # no `crs`: the default of GeoParquet is OGC:CRS84, longitude and latitude, as in STAC
     return {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}

@@ -1,7 +1,7 @@
-"""The log of runs beside the products: what each was asked, when it began and ended, what became of it.
+"""Run logs, kept beside the products: what a run was asked, when it began and ended, and its counts.
 
-`_runs/<flow>/<started_utc>.json` is written when a run begins and again when it ends. The nightly run takes
-from it since when it has to look; a dry run takes from it how long a pair takes.
+`_runs/<flow>/<started_utc>.json` is written when a run begins and again when it ends. The nightly run reads
+there from which date it has to look; a dry run reads there how long a pair takes.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 RUN_LOG_SCHEMA = "crosstie/run/1"
 
 MOST_READ = 50
-"""Logs of a flow that are looked through, the newest first."""
+"""Maximum number of logs of a flow that are read, newest first."""
 
 
 class Counts(Protocol):
-    """What became of the pairs of a run."""
+    """Counts of the pairs of a run."""
 
     @property
     def verdicts(self) -> Mapping[str, int]: ...
@@ -39,15 +39,15 @@ class Counts(Protocol):
     def already_done(self) -> int: ...
     @property
     def work_s(self) -> float:
-        """Seconds of all pairs registered, one after the other."""
+        """Sum of the seconds that each registered pair took."""
 
     @property
     def over(self) -> int:
-        """Pairs that are over."""
+        """Pairs that have ended."""
 
     @property
     def is_complete(self) -> bool:
-        """Nothing is left that may succeed another time."""
+        """Whether nothing is left that may succeed in a later run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,22 +58,22 @@ class RunLog:
     started_utc: str
     """ISO 8601."""
     scope: str
-    """Hash of what decides which pairs there are, time apart: only runs of one scope follow one another."""
+    """Hash of what decides which pairs there are, except time. Runs of one scope continue each other."""
     asked: dict[str, Any] = field(default_factory=dict)
-    """What the run was asked, fit for JSON and without secrets."""
+    """Parameters of the run, fit for JSON and without secrets."""
     until_utc: str | None = None
-    """Acquisitions up to then were looked at; ISO 8601."""
+    """The run looked at acquisitions up to this time; ISO 8601."""
     ended_utc: str | None = None
-    """None while it runs, and of a run that was killed."""
+    """None while the run goes on, and for a run that was killed."""
     complete: bool = False
-    """It ended, and nothing is left that may be well another time."""
+    """Whether it ended and nothing is left that may succeed in a later run."""
     pairs: int = 0
     verdicts: dict[str, int] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
     """Failed pairs by code."""
     already_done: int = 0
     work_s: float = 0.0
-    """Seconds of all pairs registered, one after the other."""
+    """Sum of the seconds that each registered pair took."""
     version: str = ""
 
     @property
@@ -82,13 +82,13 @@ class RunLog:
 
     @property
     def seconds_per_pair(self) -> float | None:
-        """Mean over the pairs registered; None where there were none."""
+        """Mean over the registered pairs; None where there were none."""
         registered = self.pairs - self.already_done - sum(self.failures.values())
         return self.work_s / registered if registered > 0 and self.work_s > 0 else None
 
 
 def scope_hash(*parts: object) -> str:
-    """16 hex digits over values fit for JSON."""
+    """Hash values that are fit for JSON; 16 hex digits."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -106,13 +106,17 @@ def begin(
 
     Parameters
     ----------
-    scope : from `scope_hash`
-    started : before the catalog was asked
-    until : the last acquisition that the run was asked for; None up to its beginning
+    scope : str
+        Made by `scope_hash`.
+    started : datetime
+        A moment before the catalog was asked.
+    until : datetime or None, optional
+        Latest acquisition that the run was asked for; None stands for its beginning.
 
     Raises
     ------
-    StoreError : the store cannot be written
+    StoreError
+        The store cannot be written.
     """
     log = RunLog(
         flow=flow,
@@ -127,15 +131,17 @@ def begin(
 
 
 def end(store: Store, log: RunLog, counts: Counts, *, whole: bool = True) -> RunLog:
-    """Log the end of a run and what became of its pairs.
+    """Log the end of a run and its counts.
 
     Parameters
     ----------
-    whole : it was asked for all pairs, not for some of them
+    whole : bool, optional
+        Whether the run was asked for all pairs, not for some of them.
 
     Raises
     ------
-    StoreError : the store cannot be written
+    StoreError
+        The store cannot be written.
     """
     ended = replace(
         log,
@@ -152,21 +158,23 @@ def end(store: Store, log: RunLog, counts: Counts, *, whole: bool = True) -> Run
 
 
 def last_success(store: Store, flow: str, *, scope: str) -> RunLog | None:
-    """The newest complete run of a flow over one scope; None where there is none among the latest runs.
+    """Find the newest complete run of a flow over one scope; None where the latest runs include none.
 
     Raises
     ------
-    StoreError : the store cannot be read
+    StoreError
+        The store cannot be read.
     """
     return next((log for log in newest_logs(store, flow) if log.complete and log.scope == scope), None)
 
 
 def newest_logs(store: Store, flow: str) -> Iterator[RunLog]:
-    """The latest runs of a flow, the newest first.
+    """Read the latest runs of a flow, newest first.
 
     Raises
     ------
-    StoreError : the store cannot be read
+    StoreError
+        The store cannot be read.
     """
     keys = sorted(store.list(run_log_prefix(flow)), reverse=True)
     for key in islice(keys, MOST_READ):
