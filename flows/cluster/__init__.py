@@ -1,0 +1,1 @@
+"""Dask: connect to a cluster (`connect`), match on it (`engine`), and what its workers and scheduler load."""

@@ -1,4 +1,4 @@
-"""Which Dask cluster does the work: one factory from one setting."""
+"""Connect to the Dask cluster that `compute.cluster` names, and load the network on its workers."""
 
 from __future__ import annotations
 
@@ -28,27 +28,31 @@ __all__ = ["GPU", "WORKER_ENVIRONMENT", "OnCluster", "connected", "require_gpu"]
 LOG = logging.getLogger(__name__)
 
 JOIN_POLL_S = 0.2
-"""How often a worker is looked for while none is there, seconds."""
+"""Time between two looks for a first worker, seconds."""
 
 
 @contextmanager
 def connected(
     compute: ComputeSettings, load: Callable[[], TileMatcher], *, weights_sha256: str | None = None
 ) -> Iterator[Client]:
-    """Start the cluster that `compute.cluster` names, or join it; ready to match when it yields.
+    """Start or join the cluster that `compute.cluster` names; inside, it is ready to match.
 
     Parameters
     ----------
-    load : makes the matcher; called once in each worker with the resource `GPU`, now or when it joins, so it
-        must pickle
-    weights_sha256 : what `load` will load. With it, runs that share a scheduler share the network on its
-        workers, which stays there for the next one, and a worker with other weights is not used. None loads
-        it for this run alone.
+    load : Callable[[], TileMatcher]
+        Makes the matcher. It is called once in each worker with the resource `GPU`, now or when the worker
+        joins, so it must pickle.
+    weights_sha256 : str or None, optional
+        Sha256 of what `load` will load. With it, runs on one scheduler share the network on its workers,
+        where it stays for later runs, and a worker with other weights is not used. None loads it for this run
+        alone.
 
     Raises
     ------
-    SettingsError : the cluster cannot be reached or started, or no worker has the resource in time
-    WeightsError : as `load` raises it on every worker
+    SettingsError
+        The cluster cannot be reached or started, or no worker has the resource in time.
+    WeightsError
+        Raised by `load` on every worker.
     """
     with _client(compute) as client:
         require_gpu(client, timeout_s=compute.worker_timeout_s)
@@ -70,11 +74,12 @@ def connected(
 
 
 def require_gpu(client: Client, *, timeout_s: float) -> None:
-    """Wait for a worker with the resource: a task that asks for what no worker has would wait for ever.
+    """Wait for a worker with the resource `GPU`: without one, tasks that ask for it would wait for ever.
 
     Raises
     ------
-    SettingsError : none came in time
+    SettingsError
+        No such worker came in time.
     """
     deadline = time.monotonic() + timeout_s
     while not (seen := look(client)).with_gpu:
@@ -93,7 +98,7 @@ def _client(compute: ComputeSettings) -> Iterator[Client]:
             client.register_plugin(KeepMatchers())
             yield client
     elif compute.cluster == "kubernetes":
-        # Imported where it is asked for: its libraries are an extra.
+        # Imported only when it is needed: its libraries are an extra.
         from crosstie.flows.cluster.kubernetes import kubernetes_cluster
 
         with kubernetes_cluster(compute) as cluster, Client(cluster, set_as_default=True) as client:
@@ -114,7 +119,7 @@ def _join(address: str, *, timeout_s: float) -> Client:
 
 
 def _network_name(compute: ComputeSettings, weights_sha256: str | None) -> str:
-    """Name a network by all that makes it what it is on a worker."""
+    """Name a network by everything that decides what a worker loads."""
     if weights_sha256 is None:
         return f"crosstie-{uuid.uuid4().hex[:16]}"
     identity = f"{weights_sha256} {compute.device} {compute.threads}"
@@ -122,11 +127,12 @@ def _network_name(compute: ComputeSettings, weights_sha256: str | None) -> str:
 
 
 def _load_network(client: Client, plugin: LoadMatcher, *, timeout_s: float) -> int:
-    """Have every worker with a GPU load the network, those to come included; returns its halo, px.
+    """Load the network on every worker with a GPU, also on those that join later; return its halo, px.
 
     Raises
     ------
-    SettingsError : no worker has loaded it in time
+    SettingsError
+        No worker has loaded it in time.
     """
     try:
         client.register_plugin(plugin)
@@ -152,6 +158,6 @@ def _load_network(client: Client, plugin: LoadMatcher, *, timeout_s: float) -> i
 def _unload(client: Client, name: str) -> None:
     if client.status != "running":
         return
-    # A scheduler that has gone, or forgotten it, has no network to give back.
+    # A scheduler that has gone, or that was restarted, has nothing to unload.
     with suppress(OSError, ValueError):
         client.unregister_worker_plugin(name)

@@ -1,4 +1,4 @@
-"""The engine on Dask: windows are read where there is room, and matched where the network is."""
+"""The engine on Dask: windows are read by any worker, and matched by workers that hold the network."""
 
 from __future__ import annotations
 
@@ -45,22 +45,25 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class OnCluster:
-    """The workers behind a client that `crosstie.flows.cluster.connect.connected` has made, for one pair.
+    """Works for one pair on the workers of a client that `crosstie.flows.cluster.connect.connected` has made.
 
-    Several pairs may work through one client at once, each in a thread of its own. A worker that dies costs
-    what it held: Dask has that read and matched again by the others, or by one that comes.
+    Several pairs may use one client at once, each in a thread of its own. When a worker dies, Dask has the
+    windows that it held read and matched again by other workers.
     """
 
     client: Client
 
     def read(self, source: RasterSource, geobox: GeoBox) -> Plane:
-        """Read a raster on a grid in a reader of this pair: it keeps what it fetches for the windows to come.
+        """Read a raster on a grid in a reader of this pair, which keeps what it fetches for later windows.
 
         Raises
         ------
-        UnreadableRasterError : as `read_plane` raises it
-        NoWorkerError : the scheduler is gone
-        WorkerLostError : the workers die of it
+        UnreadableRasterError
+            As raised by `read_plane`.
+        NoWorkerError
+            The scheduler does not answer any more.
+        WorkerLostError
+            The workers that read it die.
         """
         workforce = workforce_of(self.client)
         try:
@@ -73,7 +76,7 @@ class OnCluster:
                 workers=list(workforce.readers(self)[:1]),
                 allow_other_workers=True,
             )
-        except RuntimeError as problem:  # a client that has given up its scheduler
+        except RuntimeError as problem:  # the client has given up its scheduler
             raise workforce.lost(problem) from problem
         try:
             while True:
@@ -94,8 +97,10 @@ class OnCluster:
 
         Raises
         ------
-        NoWorkerError : nobody is left who can match, and none came in time
-        WorkerLostError : the workers die of one of the spots
+        NoWorkerError
+            No worker that can match is left, and none came in time.
+        WorkerLostError
+            The workers that match a certain spot die.
         """
         found = dict(self._walk(job, spots, patch_here, probability_here))
         return [found[n] for n in range(len(spots))]
@@ -113,7 +118,7 @@ class OnCluster:
         workforce, along = workforce_of(self.client), trace_context()
 
         def submit(n: int, reader: str) -> Future[Any]:
-            # A reader that dies, or has its hands full, loses the window to another.
+            # A reader that dies or is busy loses the window to another.
             planes = self.client.submit(
                 read, job, work[n], along, pure=False, workers=[reader], allow_other_workers=True
             )
@@ -134,7 +139,7 @@ class OnCluster:
 
 
 class _Walk:
-    """The windows of one pair: some under way, none lost, none in memory longer than it takes."""
+    """Hands the windows of one pair to the workers, a few at a time, and loses none when workers die."""
 
     def __init__(
         self,
@@ -177,7 +182,7 @@ class _Walk:
         return max(0, self._left - under_way), under_way
 
     def release(self) -> None:
-        """Give back what is still under way: of a pair that failed, nobody wants the rest."""
+        """Cancel what is still under way; the rest of a pair that failed is not needed."""
         for future in self._under_way:
             future.release()
         self._under_way.clear()
@@ -194,13 +199,13 @@ class _Walk:
     def _start(self, n: int, reader: str) -> None:
         try:
             future = self._submit(n, reader)
-        except RuntimeError as problem:  # a client that has given up its scheduler
+        except RuntimeError as problem:  # the client has given up its scheduler
             raise self._workforce.lost(problem) from problem
         self._under_way[future] = n
         self._completed.add(future)
 
     def _arrivals(self) -> list[tuple[Future[Any], Any]]:
-        """What has come; nothing, after a while, where nothing comes: then the workers are looked at."""
+        """Results that have arrived; empty after a while without any, when the workers are checked."""
         with self._completed.thread_condition:
             if not self._completed.has_ready():
                 self._completed.thread_condition.wait(WORKER_POLL_S)
@@ -212,15 +217,17 @@ class _Walk:
         return arrived
 
     def _be_patient(self) -> None:
-        """Wait for a matching worker, for as long as the settings allow.
+        """Check that a matching worker exists; without one, wait for `compute.gpu_wait_s` in all.
 
         Raises
         ------
-        NoWorkerError : none came in time
+        NoWorkerError
+            None came in time.
         """
         for future in self._under_way:
             if future.status in {"error", "cancelled"}:
-                # It failed while its result was on the way from a worker that died: `as_completed` drops it.
+                # It failed while its result was on the way from a worker that died; `as_completed` drops such
+                # a future.
                 self._completed.add(future)
         seen = self._workforce.seen(max_age_s=WORKER_POLL_S)
         self._take_from_the_dead(seen.readers)
@@ -233,10 +240,10 @@ class _Walk:
             raise self._workforce.missing(self._workforce.gpu_wait_s)
 
     def _take_from_the_dead(self, readers: Sequence[str]) -> None:
-        """Have others read what was given to a reader that has gone.
+        """Hand the windows of readers that have gone to other readers.
 
-        Dask does so itself, unless there was a moment when nobody was left: what it cannot place then it
-        does not place later either, where a worker was asked for by name.
+        Dask usually does so itself. But if no worker was left at some moment, it does not place a task later
+        that asks for a worker by name.
         """
         for future, n in list(self._under_way.items()):
             if readers and self._shares.reader_of(n) not in readers:
@@ -250,14 +257,16 @@ class _Walk:
         return n
 
     def _is_good(self, n: int, result: Any) -> bool:
-        """Tell a result from a window that is to be tried again.
+        """Whether `result` is a measurement; False for a window that will be tried again.
 
-        By what was fetched: of a future whose worker has died since, the status is another by now.
+        The fetched result decides, because the status of a future changes when its worker dies afterwards.
 
         Raises
         ------
-        NoWorkerError : nobody can do it
-        WorkerLostError : its workers die of it
+        NoWorkerError
+            No worker can match the window.
+        WorkerLostError
+            The workers that match this window die.
         """
         if isinstance(result, CancelledError):
             raise self._workforce.lost(result)
@@ -282,10 +291,10 @@ class _Walk:
         return False
 
     def _try_suspect(self, readers: Sequence[str]) -> None:
-        """Try again, one at a time, what was with workers that died.
+        """Try one window again whose workers have died.
 
-        Dask counts a death against all that a worker was given, the innocent included: only what kills its
-        workers without company is to blame.
+        Dask counts a death against every window that the worker held. Only a window that kills its workers
+        while it is tried alone is to blame.
         """
         if not self._suspects or self._on_trial is not None or not readers:
             return

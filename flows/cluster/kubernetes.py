@@ -1,4 +1,4 @@
-"""Dask on Kubernetes, by its operator: pods that read, and pods with a GPU each that hold the network."""
+"""Dask on Kubernetes through its operator: pods that read, and pods with a GPU each that hold the network."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ if TYPE_CHECKING:
     from crosstie.config import ComputeSettings
 
 MATCHERS = "matchers"
-"""Name of the group of workers with a GPU; the operator calls the other one `default`."""
+"""Name of the worker group with GPUs; the operator calls the other group `default`."""
 
 READER_NEEDS = {"cpu": "1", "memory": "2Gi"}
 MATCHER_NEEDS = {"cpu": "2", "memory": "8Gi", "nvidia.com/gpu": "1"}
 SCHEDULER_NEEDS = {"cpu": "1", "memory": "1Gi"}
-"""What a pod asks for and may have: deploy/kubernetes/README.md says what was measured."""
+"""Requests and limits of a pod; measured figures are in deploy/kubernetes/README.md."""
 
 SCHEDULER_PORTS = {"tcp-comm": 8786, "http-dashboard": 8787}
 WORKER_PORTS = {"tcp-comm": 8789, "http-dashboard": 8788}
-"""Fixed, so that network policies can name them; by these names the operator finds a scheduler's."""
+"""Fixed, so that network policies can name them. The operator finds those of a scheduler by these names."""
 
 USER = 10001
 """User and group of the image."""
 
 SCHEDULER_ENVIRONMENT = {
-    # Else an idle matcher takes windows from a reader, and fetches anew what that has fetched.
+    # Otherwise an idle matcher takes windows from a reader and fetches again what the reader has fetched.
     "DASK_DISTRIBUTED__SCHEDULER__WORK_STEALING": "False",
 }
 
 SCRATCH = {"tmp": "/tmp", "state": "/var/lib/crosstie"}  # noqa: S108
-"""Where a pod may write: its root file system is read-only."""
+"""Folders that a pod may write to; its root file system is read-only."""
 
 
 def dask_setup(scheduler: Scheduler) -> None:
-    """Have a scheduler answer the operator by what is to be read; for its option `--preload`.
+    """Let a scheduler tell the operator how many readers it needs; for its option `--preload`.
 
-    The operator's autoscaler sets the number of readers to Dask's estimate of all workers. That counts
-    matching, too, and is never below the number of busy workers: beside a matcher, readers would be added
-    time after time up to the maximum. To have fewer, the operator closes the workers that the scheduler
-    names, of any kind.
+    The operator sets the number of readers to Dask's estimate for all workers. That estimate includes
+    matching and is never below the number of busy workers, so readers would be added again and again up to
+    the maximum. To scale down, the operator closes workers that the scheduler names, of any kind; matchers
+    are kept from that.
     """
     scheduler.add_plugin(KeepMatchersOfPods())
 
@@ -57,18 +57,19 @@ def dask_setup(scheduler: Scheduler) -> None:
 
 
 class KeepMatchersOfPods(KeepMatchers):
-    """The same by another name: a run registers its own with the scheduler, which warns of doubles."""
+    """`KeepMatchers` by another name: a run registers its own, and the scheduler warns of duplicates."""
 
     name = "crosstie-keep-matchers-of-pods"
 
 
 @contextmanager
 def kubernetes_cluster(compute: ComputeSettings) -> Iterator[Any]:
-    """Have the operator make a cluster, in the namespace of the current context, until the block ends.
+    """Let the operator make a cluster in the namespace of the current context; it ends with the block.
 
     Raises
     ------
-    SettingsError : the extra is not installed, no image is set, or Kubernetes or its operator does not serve
+    SettingsError
+        The extra is not installed, no image is set, or Kubernetes or its operator does not answer.
     """
     name = f"crosstie-{uuid.uuid4().hex[:8]}"
     spec = cluster_spec(compute, name=name)
@@ -98,12 +99,13 @@ def cluster_spec(compute: ComputeSettings, *, name: str) -> dict[str, Any]:
 
     Raises
     ------
-    SettingsError : no image is set
+    SettingsError
+        No image is set.
     """
     readers = _workers(compute, compute.readers, needs=READER_NEEDS)
     readers["metadata"] = _labels("dask-reader")
     if compute.env_secret is not None:
-        # They alone open files.
+        # Only readers open files.
         readers["spec"]["containers"][0]["envFrom"] = [{"secretRef": {"name": compute.env_secret}}]
     return {
         "apiVersion": "kubernetes.dask.org/v1",
@@ -120,7 +122,7 @@ def matcher_group(compute: ComputeSettings) -> dict[str, Any]:
     """Describe the matchers: the `worker` of a `DaskWorkerGroup` of the operator."""
     workers = _workers(compute, compute.matchers, "--resources", f"{GPU}=1", needs=MATCHER_NEEDS)
     workers["metadata"] = _labels("dask-matcher")
-    # Nodes with GPUs are as a rule kept from pods that need none.
+    # Nodes with GPUs usually refuse pods that need none.
     gpus_kept = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
     workers["spec"]["tolerations"] = [gpus_kept]
     return workers
@@ -141,7 +143,7 @@ def _workers(compute: ComputeSettings, count: int, *options: str, needs: dict[st
     container["env"] = _variables(
         WORKER_ENVIRONMENT | {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}
     )
-    # A worker may be long in one call of a library, and that is no reason to take its window from it.
+    # A worker may spend long in one library call; that is no reason to restart it.
     container["livenessProbe"] = _healthy(periodSeconds=30, failureThreshold=10, timeoutSeconds=10)
     return {"replicas": count, "spec": _pod(container)}
 
@@ -164,12 +166,12 @@ def _scheduler(compute: ComputeSettings, *, cluster: str) -> dict[str, Any]:
 
 
 def _labels(name: str) -> dict[str, Any]:
-    """Tell readers from matchers: the network policies of deploy/kubernetes/ select by that."""
+    """Labels that tell readers from matchers; the network policies of deploy/kubernetes/ select by them."""
     return {"labels": {"app.kubernetes.io/name": name, "app.kubernetes.io/part-of": "crosstie"}}
 
 
 def _pod(container: dict[str, Any]) -> dict[str, Any]:
-    """Describe a pod as the `restricted` standard wants it; none of them speaks to Kubernetes."""
+    """Describe a pod that meets the `restricted` standard; no pod talks to Kubernetes."""
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,

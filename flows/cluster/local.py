@@ -23,7 +23,7 @@ LOCALHOST = "127.0.0.1"
 
 @contextmanager
 def local_cluster(compute: ComputeSettings) -> Iterator[SpecCluster]:
-    """Run a scheduler and its workers, which are started again when they die, until the block ends."""
+    """Run a scheduler and its workers until the block ends; workers that die are restarted."""
     matchers = {
         f"matcher-{n}": _worker(resources={GPU: 1}, env=_gpu(n, compute.matchers))
         for n in range(compute.matchers)
@@ -38,7 +38,8 @@ def local_cluster(compute: ComputeSettings) -> Iterator[SpecCluster]:
             {
                 "distributed.worker.profile.enabled": False,
                 "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
-                # Else an idle matcher takes windows from a reader, and fetches anew what that has fetched.
+                # Otherwise an idle matcher takes windows from a reader and fetches again what the reader has
+                # fetched.
                 "distributed.scheduler.work-stealing": False,
             }
         ),
@@ -56,21 +57,21 @@ def local_cluster(compute: ComputeSettings) -> Iterator[SpecCluster]:
 
 
 def _worker(**options: Any) -> dict[str, Any]:
-    """Describe one process of one thread."""
+    """Describe a worker process with one thread."""
     always = {
         "nthreads": 1,
         "host": LOCALHOST,
         "dashboard": False,
         "dashboard_address": f"{LOCALHOST}:0",
         "silence_logs": logging.ERROR,
-        # A window more or less is what they hold; Dask would kill a worker for what the network needs.
+        # Workers hold few windows, and Dask would kill a worker for the memory that the network needs.
         "memory_limit": 0,
     }
     return {"cls": Nanny, "options": always | options}
 
 
 def _gpu(n: int, matchers: int) -> dict[str, str]:
-    """Show a matcher one GPU, where there are several of both: torch would have all of them on the first."""
+    """Show each matcher one GPU where there are several of both; torch would put all of them on the first."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         gpus = [str(i) for i, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]

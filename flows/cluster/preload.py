@@ -1,4 +1,4 @@
-"""Preloaded by a Dask worker or scheduler: its figures are there from the start, its log as the settings say.
+"""Preloaded by a Dask worker or scheduler: its metrics exist from the start, its log follows the settings.
 
 DASK_DISTRIBUTED__WORKER__PRELOAD='["crosstie.flows.cluster.preload"]' dask worker tcp://…
 """
@@ -22,5 +22,5 @@ def dask_setup(server: Worker | Scheduler) -> None:
     write_log_as(load_settings().observe.log_format)
     if isinstance(server, Worker):
         count_fetches()
-        # Registers the figures, which the worker serves at /metrics of its dashboard's address.
+        # Registers the metrics that the worker serves at /metrics of its dashboard address.
         import crosstie.flows.cluster.worker_tasks  # noqa: F401

@@ -1,4 +1,4 @@
-"""More readers while windows wait to be read, fewer when none does; matchers stay."""
+"""Scale the readers with the windows that wait to be read; matchers stay."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class KeepMatchers(SchedulerPlugin):
-    """Never offers a worker with `GPU` to those who look for workers to close."""
+    """Never offers a worker with `GPU` for closing."""
 
     name = "crosstie-keep-matchers"
 
@@ -29,21 +29,20 @@ class KeepMatchers(SchedulerPlugin):
 
 
 class AdaptReaders(Adaptive):
-    """As many readers as there are windows that wait to be read.
+    """Asks for as many readers as there are windows that wait to be read.
 
-    Dask's own estimate takes the work that is under way for all the work there is, and would add readers
-    where it is matching that takes the time.
+    Dask's own estimate counts all work, and would add readers when it is matching that takes the time.
     """
 
     async def target(self) -> int:
-        # It runs in this process.
+        # The scheduler runs in this process.
         scheduler = cast("Scheduler", cast("SpecCluster", self.cluster).scheduler)
         matchers = sum(bool(worker.resources.get(GPU)) for worker in scheduler.workers.values())
         return matchers + readers_wanted(scheduler)
 
 
 def readers_wanted(scheduler: Scheduler) -> int:
-    """As many as windows wait to be read, by what each may have ahead."""
+    """Number of readers for the windows that wait to be read; each may have `AHEAD` of them."""
     return math.ceil(sum(_waits_for_a_reader(task) for task in scheduler.tasks.values()) / AHEAD)
 
 

@@ -1,4 +1,4 @@
-"""Which reader reads which window: neighbours go to one, so that its block cache serves their overlap."""
+"""Which reader reads which window: one reader gets neighbours, and its block cache serves their overlap."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from itertools import pairwise
 
 
 class Shares:
-    """The windows of a scene in row order, in one run for each reader; who is done helps the slowest.
+    """Divides the windows of a scene, in row order, into one run for each reader.
 
-    Readers may come and go: a new one takes half of the longest run, and the run of one that has gone is
-    taken over.
+    Readers may come and go. A new or idle reader takes half of the longest run; the run of a reader that has
+    gone is taken over.
 
     Parameters
     ----------
-    count : windows of the scene
-    readers : how many readers there are at the start
+    count : int
+        Number of windows of the scene.
+    readers : int
+        Number of readers at the start.
     """
 
     def __init__(self, count: int, readers: int) -> None:
@@ -28,7 +30,7 @@ class Shares:
         self._busy: Counter[str] = Counter()
 
     def take(self, readers: Sequence[str]) -> tuple[int, str] | None:
-        """The next window, for the reader with the fewest under way; None where all have been taken."""
+        """Take the next window for the reader with the fewest under way; None where all have been taken."""
         self._forget_all_but(readers)
         reader = min(readers, key=lambda name: self._busy[name])
         run = self._run.get(reader) or self._another_run()
@@ -39,18 +41,18 @@ class Shares:
         return run[0], reader
 
     def again(self, window: int, readers: Sequence[str]) -> str:
-        """Who reads a window that is to be read once more."""
+        """Choose the reader of a window that must be read once more."""
         self.done(window)
         reader = min(readers, key=lambda name: self._busy[name])
         self._give(window, reader)
         return reader
 
     def reader_of(self, window: int) -> str:
-        """Who was given a window that is under way."""
+        """Reader that was given a window that is under way."""
         return self._reader[window]
 
     def done(self, window: int) -> None:
-        """The window is no longer under way."""
+        """Note that a window is no longer under way."""
         reader = self._reader.pop(window, None)
         if reader is not None and self._busy[reader]:
             self._busy[reader] -= 1

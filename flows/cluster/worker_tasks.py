@@ -1,4 +1,4 @@
-"""What runs inside a Dask worker: the network, loaded once; tasks that ask it, and tasks that read for it."""
+"""What runs inside a Dask worker: the network, loaded once, tasks that match with it, and tasks that read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 GPU = "GPU"
-"""Resource of a worker that may hold a network."""
+"""Dask resource of a worker that may hold a network."""
 
 WORKER_ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "1",
@@ -37,15 +37,15 @@ WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(2**34),
     "OMP_WAIT_POLICY": "PASSIVE",
 }
-"""What `loading.keep_freed_memory` does, for the threads of a worker: glibc reads it when a process starts.
-Dask's own default hands memory back at every turn, which cost half of a matching worker's time."""
+"""Does for all threads of a worker what `load_matcher.keep_freed_memory` does; glibc reads it when a process
+starts. Dask's default returns memory to the kernel each time, which took half of a matching worker's time."""
 
 
 class LoadMatcher(WorkerPlugin):
-    """Loads a network once into every worker that offers `GPU`, those that come later included.
+    """Loads a network once into every worker that offers `GPU`, also into those that join later.
 
-    A worker that has loaded it offers one more resource, by the network's name. Tasks ask for both: none
-    comes to a worker where loading failed, nor to one that holds another run's network.
+    A worker that has loaded it offers a second resource, named after the network. Tasks ask for both, so none
+    comes to a worker where loading failed or that holds the network of another run.
     """
 
     idempotent = True  # a second run with the same network finds it loaded
@@ -60,8 +60,9 @@ class LoadMatcher(WorkerPlugin):
         gpus = worker.state.total_resources.get(GPU)
         if not gpus:
             return
-        # A worker that runs again is offered the tasks that found no worker: they are looked at when it
-        # joins, before it holds the network, and else never again.
+        # Tasks that found no worker are offered to a worker when it joins, before it holds the network, and
+        # not again later. They are offered to a worker that resumes, so it is paused until the network is
+        # loaded.
         worker.status = Status.paused
         try:
             self.matcher = self._checked(await asyncio.to_thread(self._load))
@@ -86,9 +87,9 @@ class LoadMatcher(WorkerPlugin):
 
 
 def halo_px(network: str, *, dask_worker: Worker) -> int | None:
-    """Context that the network of a worker needs round a tile, px; None where it is not loaded.
+    """Context that the network of a worker needs around a tile, px; None where it is not loaded.
 
-    For `Client.run`, which passes `dask_worker` where a function has it.
+    For `Client.run`, which passes `dask_worker` to a function that has such a parameter.
     """
     plugin = dask_worker.plugins.get(network)
     matcher = plugin.matcher if isinstance(plugin, LoadMatcher) else None
@@ -104,7 +105,7 @@ def plane_here(source: RasterSource, geobox: GeoBox, trace_context: About) -> Pl
 
 
 def read_here(job: MatchJob, chunk: Chunk, trace_context: About, *, halo_px: int) -> Planes:
-    """Read what matching a window needs; raises what `read_chunk` raises."""
+    """Read what is needed to match a window; raises what `read_chunk` raises."""
     with _reading("read window", trace_context):
         return _counted(read_chunk(job, chunk, halo_px=halo_px))
 
@@ -116,7 +117,7 @@ def patch_here(job: MatchJob, spot: Tile, trace_context: About) -> Planes:
 
 
 def match_here(network: str, job: MatchJob, chunk: Chunk, planes: Planes, trace_context: About) -> TiePoints:
-    """Match a window with the network of this worker; all its tiles at once, which the matcher batches."""
+    """Match all tiles of a window with the network of this worker; the matcher forms batches."""
     with continued("match window", trace_context), timed_match("fine"):
         points = match_chunk(job, chunk, planes, _matcher(network))
     TILES.inc(len(chunk.tiles))
@@ -124,7 +125,7 @@ def match_here(network: str, job: MatchJob, chunk: Chunk, planes: Planes, trace_
 
 
 def probability_here(network: str, job: MatchJob, spot: Tile, planes: Planes, trace_context: About) -> Plane:
-    """Ask the network of this worker for the coarse offset at a spot."""
+    """Probability of each coarse offset at a spot, from the network of this worker."""
     del spot
     with continued("coarse offset", trace_context), timed_match("coarse"):
         return patch_probability(job, planes, _matcher(network))
@@ -136,8 +137,8 @@ def _reading(what: str, trace_context: About) -> Iterator[None]:
         try:
             yield
         except CrosstieError as problem:
-            LOG.info("%s: %s", what, problem)  # Dask has a line about it, too, which does not name the pair
-            # An error of GDAL that it came of does not unpickle, and the run would be told of an `Exception`.
+            LOG.info("%s: %s", what, problem)  # Dask logs it too, but without the pair
+            # The GDAL error that caused it does not unpickle, and the run would see a bare `Exception`.
             problem.__context__ = None
             raise
 

@@ -1,4 +1,4 @@
-"""Who is there to work: looked up now and then, and shared by all pairs that a process has under way."""
+"""The workers of a cluster: looked up now and then, and shared by all pairs of this process."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 AHEAD = 2
-"""Windows under way for each worker: one that is worked on, one that waits."""
+"""Windows under way for each worker: one in work, one that waits."""
 
 WORKER_POLL_S = 1.0
-"""How old what is known of the workers may be where nothing comes back from them, seconds."""
+"""Maximum age of what is known of the workers while no results come, seconds."""
 
 LOOK_AGAIN_S = 5.0
-"""The same while results come: then it only decides who gets how much."""
+"""The same while results come, seconds: then it only decides how the work is shared."""
 
 
 READER_PX = 10_980**2
-"""A grid of so many pixels, those of a Sentinel-2 tile, is one reader's, one of twice as many may be two's:
-a reader keeps what it has fetched, and what two have between them is fetched twice."""
+"""Pixels of a grid for each reader: a Sentinel-2 tile has one reader, a grid twice as large may have two.
+Readers cache what they fetch, so more readers for a small grid would fetch the same blocks twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,31 +41,34 @@ class ClusterState:
     """The workers of a cluster at one moment."""
 
     address: str
-    """Of the scheduler."""
+    """Address of the scheduler."""
     scheduler: str
-    """Identity of the scheduler: another one at the same address knows nothing of before."""
+    """Identity of the scheduler; a restarted one at the same address has another."""
     workers: int
     with_gpu: int
     """Workers that offer the resource `GPU`."""
     matchers: frozenset[str]
-    """Addresses of those that hold the network."""
+    """Addresses of the workers that hold the network."""
     readers: tuple[str, ...]
-    """Addresses of those without `GPU`; of all where every worker has it."""
+    """Addresses of the workers without `GPU`; of all workers where every one has it."""
 
 
 def look(client: Client, network: str | None = None) -> ClusterState:
-    """Ask the scheduler who is there.
+    """Ask the scheduler for its workers.
 
     Raises
     ------
-    OSError : the scheduler does not answer
+    OSError
+        The scheduler does not answer.
     """
-    while client.status == "connecting":  # again, until it gives up: what it then knows is out of date
+    while (
+        client.status == "connecting"
+    ):  # the client reconnects until it gives up; meanwhile its knowledge is out of date
         time.sleep(0.1)
     scheduler: Any = client.scheduler
     if client.status != "running" or scheduler is None:
         raise OSError(f"the connection is {client.status}")
-    # Not `client.scheduler_info`: now and then that answers with what it knew before, and without workers.
+    # Not `client.scheduler_info`, which now and then returns an old answer without workers.
     about: Any = client.sync(scheduler.identity, n_workers=-1)
     known: dict[str, dict[str, Any]] = about["workers"]
     with_gpu = {name for name, worker in known.items() if worker["resources"].get(GPU)}
@@ -80,14 +83,18 @@ def look(client: Client, network: str | None = None) -> ClusterState:
 
 
 class Workforce:
-    """The workers of one connection, and how much of them each pair may have.
+    """The workers of one connection, and the share of them that each pair may use.
 
     Parameters
     ----------
-    plugin : loads the network into workers; its name is the resource of those that hold it
-    halo_px : context that the network needs round a tile, px
-    gpu_wait_s : how long a pair waits for a matching worker once none is left, seconds
-    readers_to_come : readers that may be started while work waits
+    plugin : LoadMatcher
+        Loads the network into workers. Its name is the resource of the workers that hold it.
+    halo_px : int
+        Context that the network needs around a tile, px.
+    gpu_wait_s : float
+        Time that a pair waits for a matching worker once none is left, seconds.
+    readers_to_come : int
+        Number of readers that may be started while work waits.
     """
 
     def __init__(
@@ -97,7 +104,7 @@ class Workforce:
         self.halo_px = halo_px
         self.gpu_wait_s = gpu_wait_s
         self.trial = threading.Lock()
-        """Held by the pair that tries, alone, a window whose workers have died."""
+        """Held by the pair that tries a window alone whose workers have died."""
         self._client = client
         self._plugin = plugin
         self._readers_to_come = readers_to_come
@@ -108,11 +115,12 @@ class Workforce:
         self._readers_of: WeakKeyDictionary[object, list[str]] = WeakKeyDictionary()
 
     def seen(self, *, max_age_s: float) -> ClusterState:
-        """Who is there, as last looked up; looked up again where that is too long ago.
+        """The workers as last looked up; looked up again if that is more than `max_age_s` ago.
 
         Raises
         ------
-        NoWorkerError : the scheduler does not answer
+        NoWorkerError
+            The scheduler does not answer.
         """
         with self._looking:
             if time.monotonic() - self._seen_at > max_age_s:
@@ -128,22 +136,24 @@ class Workforce:
             return self._seen
 
     def allowance(self) -> int:
-        """Windows that one pair may have under way.
+        """Number of windows that one pair may have under way.
 
-        All pairs together have `AHEAD` for each worker (one each where there are more pairs than that):
-        what is in memory depends neither on the number of pairs nor on their size.
+        All pairs together have `AHEAD` windows for each worker, or one window each if there are more pairs
+        than that. So memory depends neither on the number of pairs nor on their size.
         """
         seen = self.seen(max_age_s=LOOK_AGAIN_S)
         hands = max(len(seen.readers), self._readers_to_come) + len(seen.matchers)
         return max(1, AHEAD * hands // max(1, self._pairs))
 
     def readers(self, pair: object, *, px: int = 0) -> tuple[str, ...]:
-        """Who reads for a pair: the same each time, as long as they live, and first those with fewest pairs.
+        """Readers of a pair: the same each time while they live; new ones are those with the fewest pairs.
 
         Parameters
         ----------
-        pair : whatever stands for it; forgotten with it
-        px : pixels of its grid
+        pair : object
+            Any object that stands for the pair; kept by a weak reference.
+        px : int, optional
+            Number of pixels of its grid.
         """
         known = self.seen(max_age_s=LOOK_AGAIN_S).readers
         with self._looking:
@@ -157,7 +167,7 @@ class Workforce:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Inside, one pair more takes its part of the workers."""
+        """Inside, one more pair has a share of the workers."""
         with self._looking:
             self._pairs += 1
         try:
@@ -167,14 +177,14 @@ class Workforce:
                 self._pairs -= 1
 
     def missing(self, waited_s: float) -> NoWorkerError:
-        """Nobody is left who can match."""
+        """Make the error for: no worker that can match is left."""
         return NoWorkerError(
             f"{self._nobody()}, and none came in {waited_s:g} s (compute.gpu_wait_s); "
             f"{how_to_start(self._seen.address)}"
         )
 
     def lost(self, problem: BaseException) -> NoWorkerError:
-        """The scheduler is gone, and with it all that was under way."""
+        """Make the error for: the scheduler is gone, and all work under way with it."""
         return NoWorkerError(
             f"Dask scheduler {self._seen.address} does not answer any more ({problem}); what was under way "
             "is lost: start the scheduler and its workers, then run this again"
@@ -201,17 +211,17 @@ class Workforce:
 
 
 def how_to_start(address: str) -> str:
-    """The command that starts a matching worker."""
+    """Say which command starts a matching worker."""
     return f"start one with: dask worker {address} --nthreads 1 --resources {GPU}=1"
 
 
 _WORKFORCES: dict[str, Workforce] = {}
-"""By the client's id: a pair knows its client alone, and the pairs of one client share its workers."""
+"""By id of the client: a pair knows only its client, and the pairs of one client share its workers."""
 
 
 @contextmanager
 def known(client: Client, workforce: Workforce) -> Iterator[None]:
-    """Inside, `workforce_of` finds it."""
+    """Inside, `workforce_of` finds this workforce by its client."""
     _WORKFORCES[client.id] = workforce
     try:
         yield

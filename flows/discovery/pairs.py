@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from crosstie.types import ScenePair, SceneRef
 
 
-def scenes_of(catalog: str, settings: Settings, *, explain: bool = True) -> Scenes:
+def wanted_scenes(catalog: str, settings: Settings, *, explain: bool = True) -> Scenes:
     """Scenes of a catalog that `catalog` of the settings wants, oldest first.
 
     Parameters
@@ -39,7 +39,7 @@ def scenes_of(catalog: str, settings: Settings, *, explain: bool = True) -> Scen
     return find_scenes(catalog, settings.catalog, storage=settings.storage, explain=explain)
 
 
-def scene_of(catalog: str, scene_id: str, settings: Settings) -> SceneRef | None:
+def scene_by_id(catalog: str, scene_id: str, settings: Settings) -> SceneRef | None:
     """One scene of a catalog by its id, whenever and wherever it was acquired; None where there is none.
 
     Raises
@@ -69,7 +69,7 @@ def find_plan(catalog: str, settings: Settings, *, explain: bool = True) -> Pair
     CatalogError
         The catalog cannot be read.
     """
-    return pair_scenes(scenes_of(catalog, settings, explain=explain), settings.pairing)
+    return pair_scenes(wanted_scenes(catalog, settings, explain=explain), settings.pairing)
 
 
 def done_keys(pairs: Sequence[ScenePair], out: str, settings: Settings) -> set[str]:

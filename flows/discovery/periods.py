@@ -1,7 +1,8 @@
-"""Parts of a catalog by time, such that the pairs of the parts are exactly the pairs of the whole.
+"""Divide a catalog by time, so that the periods together have exactly the pairs of the whole catalog.
 
-A reference gets its best secondaries out of all within `pairing.max_days`: a part must see those, too. With
-`pairing.best_n_per_tile` a pair's rivals lie at any time: then there are no parts.
+A reference is paired with the best secondaries within `pairing.max_days`, so each search reaches that far
+beyond its period. With `pairing.best_n_per_tile` a pair competes with pairs of any time, and there is only
+one period.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """References acquired from `start_utc` on and before `end_utc`."""
+    """References acquired at `start_utc` or later, and before `end_utc`."""
 
     start_utc: datetime
     end_utc: datetime
@@ -31,9 +32,9 @@ class Period:
 
 
 def parted(start_utc: datetime, end_utc: datetime, *, days: float, newest_first: bool) -> list[Period]:
-    """Cut a span into periods of `days`, the last of them shorter; both ends belong to it.
+    """Cut a span into periods of `days`; the last may be shorter. Both ends belong to the span.
 
-    The cuts are counted from the start, so that the same span is cut alike each time.
+    Periods are counted from the start, so that the same span is cut the same way each time.
     """
     step, edge = timedelta(days=days), timedelta(microseconds=1)
     periods = []
@@ -47,11 +48,12 @@ def parted(start_utc: datetime, end_utc: datetime, *, days: float, newest_first:
 def pairs_of_period(
     catalog: str, settings: Settings, period: Period, *, newest_first: bool = True
 ) -> list[ScenePair]:
-    """Pairs of a catalog whose reference was acquired in a period, in order of time.
+    """Pairs of a catalog whose reference was acquired in a period, sorted by time.
 
     Raises
     ------
-    CatalogError : the catalog cannot be read
+    CatalogError
+        The catalog cannot be read.
     """
     reach = timedelta(days=settings.pairing.max_days)
     found = find(catalog, between(settings, period.start_utc - reach, period.end_utc + reach))
@@ -61,15 +63,17 @@ def pairs_of_period(
 
 
 def pairs_since(catalog: str, settings: Settings, since_utc: datetime) -> list[ScenePair]:
-    """Pairs of a catalog with a scene acquired since then, by key.
+    """Pairs of a catalog of which a scene was acquired at `since_utc` or later, sorted by key.
 
     Raises
     ------
-    CatalogError : the catalog cannot be read
+    CatalogError
+        The catalog cannot be read.
     """
     earliest = None
     if settings.pairing.best_n_per_tile is None:
-        # The reference may be older by max_days than the scene that is new, and rivals of that one yet older.
+        # The reference may be max_days older than the new scene, and competing secondaries max_days older
+        # still.
         earliest = since_utc - timedelta(days=2 * settings.pairing.max_days)
     found = find(catalog, between(settings, earliest, None))
     return [
@@ -78,23 +82,24 @@ def pairs_since(catalog: str, settings: Settings, since_utc: datetime) -> list[S
 
 
 def between(settings: Settings, start_utc: datetime | None, end_utc: datetime | None) -> Settings:
-    """Settings that want no more than before, and only what was acquired between two moments (None: open)."""
+    """Narrow the settings to acquisitions between two moments; None leaves that end as it is."""
     earliest, latest = settings.catalog.interval_utc
     starts = [moment for moment in (earliest, start_utc) if moment is not None]
     ends = [moment for moment in (latest, end_utc) if moment is not None]
     start, end = max(starts, default=None), min(ends, default=None)
     if start is not None and end is not None and start > end:
-        start = end  # nothing lies there, and a query may not end before it begins
+        start = end  # the span is empty, and a query must not end before it begins
     query = replace(settings.catalog, start_utc=start, end_utc=end)
     return settings.model_copy(update={"catalog": query})
 
 
 def find(catalog: str, settings: Settings) -> list[ScenePair]:
-    """Pairs that the settings want; an error says no secret of the catalog's address.
+    """Pairs that the settings want; error messages hold no secret of the catalog's address.
 
     Raises
     ------
-    CatalogError : the catalog cannot be read
+    CatalogError
+        The catalog cannot be read.
     """
     try:
         return find_pairs(catalog, settings)

@@ -1,0 +1,1 @@
+"""One pair, without Prefect or Dask: plan, measure, estimate, publish. Import its modules directly."""

@@ -1,7 +1,7 @@
-"""What ends the work on a pair before it is done: its time is up, or another run has taken the pair over.
+"""Stop the work on a pair early: because its time is up, or because another run has taken the pair over.
 
-Work asks between its steps, and wherever it waits: a thread that is inside GDAL or the network's code
-cannot be stopped from outside.
+The work itself calls `check` between its steps and while it waits, because a thread inside GDAL or the
+network cannot be stopped from outside.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from crosstie.errors import CrosstieError
 
 
 class TimeLimitError(CrosstieError):
-    """A pair took longer than a pair may take."""
+    """A pair took longer than `runs.pair_timeout_s`."""
 
 
 class RunStoppedError(CrosstieError):
-    """The run that a pair belongs to was interrupted."""
+    """The run that the pair belongs to was interrupted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,9 @@ class Deadline:
     """A moment after which a pair is given up."""
 
     at_s: float
-    """On the clock of `time.monotonic`, seconds."""
+    """Moment on the clock of `time.monotonic`, seconds."""
     limit_s: float
-    """Time that was given, seconds."""
+    """Time that the pair was given, seconds."""
 
     @classmethod
     def after(cls, limit_s: float) -> Self:
@@ -43,11 +43,12 @@ class Deadline:
         return max(0.0, self.at_s - time.monotonic())
 
     def check(self) -> None:
-        """Do nothing before the deadline.
+        """Raise an error once the deadline has passed.
 
         Raises
         ------
-        TimeLimitError : it has passed
+        TimeLimitError
+            The deadline has passed.
         """
         if self.left_s <= 0:
             raise TimeLimitError(
@@ -56,18 +57,18 @@ class Deadline:
 
 
 _CHECKS: ContextVar[tuple[Callable[[], None], ...]] = ContextVar("crosstie_checks", default=())
-"""A context variable: an engine that waits deep below asks without being told of pairs, claims and clocks."""
+"""A context variable, so that an engine that waits need not know of pairs, claims and clocks."""
 
 
 def check() -> None:
-    """Do nothing as long as the work in this context is to go on; else raise what `stopped_by` was given."""
+    """Call every check that `stopped_by` has set in this context; each raises an error to stop the work."""
     for ask in _CHECKS.get():
         ask()
 
 
 @contextmanager
 def stopped_by(*checks: Callable[[], None]) -> Iterator[None]:
-    """Have `check` ask these inside the block, and in threads that copy its context."""
+    """Inside, and in threads that copy the context, `check` calls these checks too."""
     token = _CHECKS.set((*_CHECKS.get(), *checks))
     try:
         yield

@@ -1,4 +1,4 @@
-"""The matcher as the settings want it: which weights, which device, how many threads."""
+"""Load the matcher that the settings ask for: weights, device and number of threads."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ def load_matcher(settings: Settings) -> Matcher:
 
     Raises
     ------
-    WeightsError : weights missing, or with another sha256
-    SettingsError : CUDA is wanted and there is none
+    WeightsError
+        The weights are missing, or have another sha256.
+    SettingsError
+        The settings ask for CUDA, and there is none.
     """
-    # Threads that wait by spinning stall one another where processes share cores; read when torch loads.
+    # Threads that wait by spinning slow each other down where processes share cores. Torch reads this when it
+    # loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Imported here: a process that only reads or plans is spared torch.
+    # Imported here, so that a process that only reads or plans does not load torch.
     import torch
 
     from crosstie.errors import SettingsError
@@ -43,7 +46,8 @@ def weights_sha256(settings: Settings) -> str:
 
     Raises
     ------
-    WeightsError : weights missing, or with another sha256
+    WeightsError
+        The weights are missing, or have another sha256.
     """
     from crosstie.matcher.weights import verified_sha256
 
@@ -51,10 +55,10 @@ def weights_sha256(settings: Settings) -> str:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep large freed blocks instead of handing each back to the kernel.
+    """Let glibc keep large freed blocks instead of returning each to the kernel.
 
-    The network's arrays are of a few sizes that come again and again; cleared anew by the kernel at each use
-    they cost a third of the CPU time. Other C libraries are left as they are.
+    The network allocates arrays of the same few sizes again and again. If the kernel clears each one anew,
+    that takes a third of the CPU time. Other C libraries are left as they are.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -63,5 +67,5 @@ def keep_freed_memory() -> None:
 
 
 def available_cores() -> int:
-    """Cores that this process may use: a container often has fewer than the machine."""
+    """Number of cores that this process may use; a container often has fewer than the machine."""
     return len(os.sched_getaffinity(0))

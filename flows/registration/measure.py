@@ -1,6 +1,6 @@
-"""One piece of work: read a window of both images, match the tiles in it. Plain functions that pickle.
+"""Read a window of both images, and match the tiles in it. Plain functions that pickle.
 
-Reading and matching are apart, so that a worker without the network can read for one that has it.
+Reading and matching are separate, so that a worker without the network can read for one that has it.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
     from crosstie.types import FloatArray, IntArray, Plane
 
 ALIGN_PX = 16
-"""Windows begin and end at multiples of this, counted on the ground: the coarsest features of the network
-have that pixel, and must move neither with the window nor with the first pixel of the scene."""
+"""Windows begin and end at multiples of this on the ground. The coarsest features of the network have pixels
+of this size, and their positions must not depend on the window or on the first pixel of the scene."""
 
 COARSE_TEMPLATE_PX = 256
-"""Template of the coarse step: large, because its peak must stand out over a wide search."""
+"""Side of a template of the coarse step; large, so that its peak stands out in a wide search."""
 
 THIRDS = 3
-"""Parts that the spots of the coarse step come in."""
+"""Parts that the spots of the coarse step are divided into."""
 
 
 class ReadPlane(Protocol):
-    """Reads a raster on a grid: `io.raster.read_plane` here, or a worker that has read it before."""
+    """Reads a raster on a grid: `io.raster.read_plane`, or a worker that has read it before."""
 
     def __call__(self, source: RasterSource, geobox: GeoBox) -> Plane: ...
 
 
 class MatchedTiles(Protocol):
-    """What a matcher measured at N tiles."""
+    """What a matcher has measured at N tiles."""
 
     @property
     def offset_px(self) -> FloatArray:
@@ -54,15 +54,15 @@ class MatchedTiles(Protocol):
 
 
 class TileMatcher(Protocol):
-    """What the flows need of a matcher; `crosstie.matcher.matching.Matcher` is the one that ships."""
+    """What the flows need from a matcher. The one that ships is `crosstie.matcher.matching.Matcher`."""
 
     @property
     def weights_sha256(self) -> str:
-        """Identity of what was learnt; products carry it."""
+        """Identity of the weights; it is stored in the products."""
 
     @property
     def halo_px(self) -> int:
-        """Context that the network needs round a tile, px."""
+        """Context that the network needs around a tile, px."""
 
     def match(
         self,
@@ -102,12 +102,12 @@ class MatchJob:
     coarse_search_px: int
     """Reach of the coarse step, px."""
     coarse_offset_px: tuple[int, int] = (0, 0)
-    """Coarse offset (x, y), whole px: the secondary's windows are moved by it."""
+    """Coarse offset (x, y), whole px; the windows of the secondary are moved by it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Planes:
-    """The same window of both images, the secondary's moved by the coarse offset; NaN where invalid."""
+    """The same window of both images, that of the secondary moved by the coarse offset; NaN where invalid."""
 
     reference: Plane
     secondary: Plane
@@ -118,11 +118,12 @@ class Planes:
 
 
 def read_chunk(job: MatchJob, chunk: Chunk, *, halo_px: int) -> Planes:
-    """Read what matching the tiles of `chunk` needs: the tiles, the search and the halo round them.
+    """Read what is needed to match the tiles of `chunk`: the tiles, and the search and the halo around them.
 
     Raises
     ------
-    UnreadableRasterError : the window could not be read
+    UnreadableRasterError
+        The window could not be read.
     """
     margin = job.search_px + halo_px
     rows, cols = chunk.shape
@@ -133,7 +134,7 @@ def read_chunk(job: MatchJob, chunk: Chunk, *, halo_px: int) -> Planes:
 
 
 def match_chunk(job: MatchJob, chunk: Chunk, planes: Planes, matcher: TileMatcher) -> TiePoints:
-    """Measure the offset of every tile of `chunk` on planes read by `read_chunk`."""
+    """Measure the offset of every tile of `chunk` on planes that `read_chunk` has read."""
     size_px = chunk.tiles[0].size_px
     row = np.array([tile.row for tile in chunk.tiles], np.int64)
     col = np.array([tile.col for tile in chunk.tiles], np.int64)
@@ -162,9 +163,9 @@ def match_chunk(job: MatchJob, chunk: Chunk, planes: Planes, matcher: TileMatche
 
 
 def read_patch(job: MatchJob, tile: Tile) -> Planes:
-    """Read what the coarse step needs at one place: a template round the tile's centre, and the search.
+    """Read what the coarse step needs at one place: a template around the centre of a tile, and the search.
 
-    The template is moved inside the grid where it would stick out: it is to be full of ground.
+    A template that would reach beyond the grid is moved inside, so that it is full of ground.
     """
     side = _patch_px(job)
     template = side - 2 * job.coarse_search_px
@@ -178,7 +179,7 @@ def read_patch(job: MatchJob, tile: Tile) -> Planes:
 
 
 def patch_probability(job: MatchJob, planes: Planes, matcher: TileMatcher) -> Plane:
-    """Probability of each whole offset, up to the coarse reach, on a patch read by `read_patch`."""
+    """Probability of each whole offset up to the coarse reach, on a patch that `read_patch` has read."""
     return matcher.offset_probability(
         planes.reference,
         planes.secondary,
@@ -189,9 +190,9 @@ def patch_probability(job: MatchJob, planes: Planes, matcher: TileMatcher) -> Pl
 
 
 def spread_out(tiles: tuple[Tile, ...], *, count: int) -> list[Tile]:
-    """Choose at most `count` tiles that lie far apart: the middlemost of each cell of a square lattice.
+    """Choose at most `count` tiles that lie far apart: the most central one of each cell of a square lattice.
 
-    They come in thirds, each on diagonals all over the scene, so that one third can be asked alone.
+    They are ordered in thirds. Each third lies on diagonals all over the scene, so that it can be used alone.
     """
     if not tiles:
         return []
@@ -209,12 +210,12 @@ def spread_out(tiles: tuple[Tile, ...], *, count: int) -> list[Tile]:
 
 
 def room_for_templates(rows: int, cols: int) -> int:
-    """How many coarse templates cover a grid of (rows, cols) px: more would see the same ground."""
+    """Number of coarse templates that cover a grid of (rows, cols) px; more would see the same ground."""
     return math.ceil(rows / COARSE_TEMPLATE_PX) * math.ceil(cols / COARSE_TEMPLATE_PX)
 
 
 def _patch_px(job: MatchJob) -> int:
-    """Side of a coarse patch, px; templates of a small grid are as large as that."""
+    """Side of a coarse patch, px; on a small grid the template is as large as the grid."""
     template: int = min(COARSE_TEMPLATE_PX, *job.grid.shape)
     return math.ceil((template + 2 * job.coarse_search_px) / ALIGN_PX) * ALIGN_PX
 
@@ -230,5 +231,5 @@ def _read_planes(job: MatchJob, *, row: int, col: int, shape: tuple[int, int]) -
 
 
 def _aligned(start_px: int, stop_px: int, first_px: int) -> tuple[int, int]:
-    """The least span that holds the given one and whose ends lie a whole number of steps from `first_px`."""
+    """Smallest span that contains the given one and whose ends lie whole steps from `first_px`."""
     return start_px - (start_px - first_px) % ALIGN_PX, stop_px + (first_px - stop_px) % ALIGN_PX

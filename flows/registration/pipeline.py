@@ -1,4 +1,4 @@
-"""One pair from plan to verdict. Knows neither Prefect nor Dask: an `Engine` says where the work is done."""
+"""One pair from plan to verdict, without Prefect or Dask; an `Engine` decides where the work is done."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ Progress = Callable[[int, int], None]
 
 
 class Engine(Protocol):
-    """Where reading and matching happen: this process, or a cluster."""
+    """Where reading and matching happen: in this process, or on a cluster."""
 
     def probabilities(self, job: MatchJob, spots: Sequence[Tile]) -> list[Plane]:
         """Probability of each coarse offset at each spot, in the order of the spots."""
 
     def match(self, job: MatchJob, work: Sequence[Chunk]) -> Iterator[tuple[Chunk, TiePoints]]:
-        """Each chunk with its tie points, in any order; a few chunks are in memory at once."""
+        """Yield each chunk with its tie points, in any order; only a few chunks are in memory at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InProcess:
-    """All work in this process; the next window is read while one is matched."""
+    """Do all work in this process; the next window is read while one is matched."""
 
     matcher: TileMatcher
 
@@ -77,11 +77,12 @@ class PairMeasurement:
 def register_plan(
     plan: TilePlan, engine: Engine, settings: Settings, *, progress: Progress | None = None
 ) -> PairMeasurement:
-    """Coarse offset, tie points and verdict of a planned pair.
+    """Measure the coarse offset and the tie points of a planned pair, and estimate its correction.
 
     Raises
     ------
-    UnreadableRasterError : a window could not be read
+    UnreadableRasterError
+        A window could not be read.
     """
     begin = time.monotonic()
     tell = progress or _silent
@@ -122,9 +123,10 @@ def register_plan(
 def find_coarse_offset(
     job: MatchJob, tiles: tuple[Tile, ...], engine: Engine, *, most_spots: int
 ) -> CoarseOffset:
-    """The vote of a third of the spots where it is clear, as on most scenes; else that of all.
+    """Find the coarse offset from a third of the spots where their vote is clear, else from all spots.
 
-    Spots cost as much as the tiles of a small scene, so those that need not be asked are not even read.
+    The vote of a third is clear on most scenes. All spots together cost as much as the tiles of a small
+    scene, so the others are read only when they are needed.
     """
     spots = spread_out(tiles, count=min(most_spots, room_for_templates(*job.grid.shape)))
     few = math.ceil(len(spots) / THIRDS)
@@ -138,7 +140,7 @@ def find_coarse_offset(
 
 
 def _explained(found: Estimate, plan: TilePlan, coarse: CoarseOffset | None) -> Estimate:
-    """Add to a refusal what estimation cannot know: what was screened out, and how far the search reached."""
+    """Add to an unreliable verdict what estimation cannot know: what was screened out, the search reach."""
     if found.verdict.code is not VerdictCode.UNRELIABLE:
         return found
     reasons = list(found.verdict.reasons)
@@ -151,7 +153,7 @@ def _explained(found: Estimate, plan: TilePlan, coarse: CoarseOffset | None) -> 
 
 
 def _nothing_matched(plan: TilePlan, settings: Settings) -> Estimate:
-    """Nothing was worth matching: what estimation says of no tie points, with the plan's reason instead."""
+    """Estimate of a pair without a tile worth matching: that of no tie points, for the reason of the plan."""
     nothing = estimate(
         TiePoints.empty(),
         planned=0,
@@ -165,7 +167,7 @@ def _nothing_matched(plan: TilePlan, settings: Settings) -> Estimate:
 
 
 def _ahead(read: Callable[[Work], Planes], work: Sequence[Work]) -> Iterator[tuple[Work, Planes]]:
-    """Read one window ahead in a thread: two are in memory, whatever the size of the scene."""
+    """Read one window ahead in a thread, so that two are in memory whatever the size of the scene."""
     with ThreadPoolExecutor(max_workers=1) as reader:
         upcoming: Future[Planes] | None = None
         for n, item in enumerate(work):

@@ -1,4 +1,4 @@
-"""What to do for one pair: which grid, which tiles, how far to search. Reads overviews only."""
+"""Decide what to do for one pair: which grid, which tiles, how far to search. Reads overviews only."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from crosstie.types import Plane
 
 OVERVIEW_PX = 1024
-"""Longer side of the overviews on which tiles are screened: a tile of 192 px still has some ten pixels on the
-largest Sentinel-2 scene."""
+"""Longer side of the overviews on which tiles are screened. On the largest Sentinel-2 scene a tile of 192 px
+still has some ten pixels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,14 +37,14 @@ class Overviews:
     secondary: Plane
     """(rows, cols), NaN where invalid."""
     grid: GeoBox
-    """Grid of the two; its last row and column may reach beyond the common grid."""
+    """Grid of both overviews; its last row and column may reach beyond the common grid."""
     px_per_overview_px: int
-    """Pixels of the common grid along the side of an overview pixel."""
+    """Side of an overview pixel, in pixels of the common grid."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TilePlan:
-    """Everything that is decided about a pair before the first tile is read."""
+    """All decisions about a pair, made before the first tile is read."""
 
     reference: RasterSource
     secondary: RasterSource
@@ -53,7 +53,7 @@ class TilePlan:
     tile_px: int
     stride_px: int
     search_px: int
-    """Reach of the fine step round the coarse offset, px."""
+    """Reach of the fine step around the coarse offset, px."""
     coarse_search_px: int
     """Reach of the coarse step, px; 0 where it is skipped."""
     tiles: tuple[Tile, ...]
@@ -64,7 +64,7 @@ class TilePlan:
 
 
 COARSE_MARGIN_PX = 12
-"""Room beyond the largest coarse offset, so that a peak at the end of the range still has flanks."""
+"""Margin beyond the largest coarse offset, so that a peak at the end of the range still has flanks."""
 
 
 def plan_pair(
@@ -74,12 +74,14 @@ def plan_pair(
 
     Parameters
     ----------
-    read : reads the overviews. A raster that has none is read in full for them: where that is done by the
-        process that reads the tiles later, remote files are fetched once
+    read : ReadPlane, optional
+        Reads the overviews. A raster without overviews is read in full for this. If the same process reads
+        the tiles later, a remote file is fetched only once.
 
     Raises
     ------
-    UnreadableRasterError : an overview could not be read
+    UnreadableRasterError
+        An overview could not be read.
     """
     resolution_m = settings.grid.resolution_m
     overlap = _overlap(reference, secondary)
@@ -121,7 +123,7 @@ def plan_pair(
 def read_overviews(
     reference: RasterSource, secondary: RasterSource, grid: GeoBox, *, read: ReadPlane = read_plane
 ) -> Overviews:
-    """Read both images decimated by the same whole factor, at most `OVERVIEW_PX` along the longer side."""
+    """Read both images reduced by the same whole factor, to at most `OVERVIEW_PX` along the longer side."""
     factor = max(1, math.ceil(max(grid.shape) / OVERVIEW_PX))
     rows, cols = (math.ceil(length / factor) for length in grid.shape)
     small = GeoBox((rows, cols), grid.affine @ Affine.scale(factor), grid.crs)
@@ -164,6 +166,6 @@ def _main_reason(screening: Screening) -> Reason | None:
     """Why most of the common ground was left out; None where most of it was kept."""
     if not screening.keep.any():
         return dominant_reason(screening)
-    # The swath's edge says nothing about the ground that both images show.
+    # The edge of the swath says nothing about the ground that both images show.
     counts = Counter(reason for reason in screening.reasons if reason is not Reason.NO_OVERLAP)
     return counts.most_common(1)[0][0]

@@ -1,4 +1,4 @@
-"""From what was measured to a registration, and on to its products."""
+"""Make a registration from what was measured, and write its products."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from crosstie.io.storage.store import Store
 
 ALGORITHM_VERSION = "1"
-"""Raised with every change of the code that changes results: pairs are then done anew."""
+"""Raise it with every change of the code that changes results; all pairs are then registered again."""
 
 DETAIL_PX = 320
-"""Side of the window that the report shows at full resolution."""
+"""Side of the window that the report shows at full resolution, px."""
 
-TOLD_VERSIONS = ("crosstie", "torch", "numpy", "scipy", "rasterio", "odc-geo")
+RECORDED_PACKAGES = ("crosstie", "torch", "numpy", "scipy", "rasterio", "odc-geo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class PairNames:
 
 
 def run_key_of(pair_key: str, settings: Settings, *, weights_sha256: str) -> str:
-    """Key of the run of a pair with these settings and weights."""
+    """Run key of a pair for these settings and weights."""
     return run_key(
         pair_key=pair_key,
         weights_sha256=weights_sha256,
@@ -66,11 +66,12 @@ def assemble(
     weights_sha256: str,
     seconds: float,
 ) -> Registration:
-    """Put together everything that is known about a pair.
+    """Collect everything that is known about a pair.
 
     Parameters
     ----------
-    seconds : wall time from reading the headers to the verdict
+    seconds : float
+        Wall time from reading the headers to the verdict, seconds.
     """
     return Registration(
         pair_key=names.pair_key,
@@ -84,7 +85,7 @@ def assemble(
         points=measured.points,
         estimate=measured.estimate,
         provenance=Provenance(
-            versions=tuple((name, importlib.metadata.version(name)) for name in TOLD_VERSIONS),
+            versions=tuple((name, importlib.metadata.version(name)) for name in RECORDED_PACKAGES),
             weights_sha256=weights_sha256,
             settings_hash=settings.hash,
             created_utc=datetime.now(UTC),
@@ -105,12 +106,15 @@ def publish(
 
     Parameters
     ----------
-    read : reads the window that the report shows at full resolution; who has matched it has it at hand
+    read : ReadPlane, optional
+        Reads the window that the report shows at full resolution. The worker that matched it still has it.
 
     Raises
     ------
-    StoreError : the root cannot be written
-    UnreadableRasterError : a raster is gone
+    StoreError
+        The root cannot be written.
+    UnreadableRasterError
+        A raster no longer exists.
     """
     return write_products(
         store,
@@ -130,7 +134,7 @@ def _thumbnails(plan: TilePlan) -> Thumbnails | None:
 
 
 def _detail(plan: TilePlan, registration: Registration, read: ReadPlane) -> Thumbnails | None:
-    """Read a window at full resolution where a shift of a pixel can be seen: round the surest used point."""
+    """Read a window around the most confident used point, at full resolution: there an offset can be seen."""
     used, points = registration.estimate.used, registration.points
     if plan.grid is None or not used.any():
         return None
@@ -144,5 +148,5 @@ def _detail(plan: TilePlan, registration: Registration, read: ReadPlane) -> Thum
 
 
 def _detail_start(start_px: int, length_px: int) -> int:
-    """First row or column of a detail window moved into a grid of that length, on the network's lattice."""
+    """First row or column of a detail window, moved inside the grid and onto the lattice of the network."""
     return max(0, min(start_px, length_px - DETAIL_PX)) // ALIGN_PX * ALIGN_PX

@@ -12,7 +12,7 @@ from counting_proxy import CountingProxy, counting
 from moto.server import ThreadedMotoServer
 
 from crosstie.config import Settings, load_settings
-from crosstie.flows.discovery.pairs import find_pairs, find_plan, scene_of, scenes_of
+from crosstie.flows.discovery.pairs import find_pairs, find_plan, scene_by_id, wanted_scenes
 from crosstie.flows.discovery.periods import find
 from crosstie.flows.doctor import examine
 from crosstie.io.simulation.pairs import write_simulated_catalog
@@ -60,9 +60,9 @@ def settings(proxy: CountingProxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         lambda settings: len(find_pairs(CATALOG, settings)),
         lambda settings: len(find_plan(CATALOG, settings).pairs),
         lambda settings: len(find(CATALOG, settings)),
-        lambda settings: len(scenes_of(CATALOG, settings)) // 2,
+        lambda settings: len(wanted_scenes(CATALOG, settings)) // 2,
     ],
-    ids=["find_pairs", "find_plan", "find", "scenes_of"],
+    ids=["find_pairs", "find_plan", "find", "wanted_scenes"],
 )
 def test_pairs_are_found_behind_the_endpoint_of_the_settings(
     proxy: CountingProxy, settings: Settings, ask: Callable[[Settings], int]
@@ -72,9 +72,9 @@ def test_pairs_are_found_behind_the_endpoint_of_the_settings(
 
 
 def test_one_scene_is_found_there_by_its_id(proxy: CountingProxy, settings: Settings) -> None:
-    known = scenes_of(CATALOG, settings)[0]
+    known = wanted_scenes(CATALOG, settings)[0]
     before = proxy.requests()
-    assert scene_of(CATALOG, known.id, settings) == known
+    assert scene_by_id(CATALOG, known.id, settings) == known
     assert proxy.requests() > before
 
 
