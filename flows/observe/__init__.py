@@ -1,1 +1,1 @@
-"""What runs, workers and services say of themselves: figures for Prometheus, lines of a log, traces."""
+"""Metrics for Prometheus, log lines and traces of runs, workers and services. Import its modules directly."""

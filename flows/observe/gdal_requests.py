@@ -1,4 +1,4 @@
-"""What GDAL fetches over the network. It counts that itself where it is told to; rasterio cannot ask it."""
+"""Count what GDAL fetches over the network: it keeps the counts itself, but rasterio cannot read them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def count_fetches() -> None:
-    """Have GDAL count; to be called before it opens its first file over the network."""
+    """Make GDAL count; call it before GDAL opens its first remote file."""
     os.environ.setdefault("CPL_VSIL_NETWORK_STATS_ENABLED", "YES")
 
 
 def fetched() -> tuple[int, int] | None:
-    """(requests, bytes) that GDAL has fetched in this process; None where it cannot be asked."""
+    """Requests and bytes that GDAL has fetched in this process; None where that is not known."""
     gdal = _gdal_library() if "rasterio" in sys.modules else None
     if gdal is None:
         return None
@@ -42,10 +42,10 @@ def fetched() -> tuple[int, int] | None:
 
 @cache
 def _gdal_library() -> ctypes.CDLL | None:
-    """The library that rasterio has loaded into this process; its name differs from build to build."""
+    """The GDAL library that rasterio has loaded into this process; its file name differs between builds."""
     try:
         mapped = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         return None
     names = (line.rpartition(" ")[2] for line in mapped.splitlines())
     path = next((name for name in names if Path(name).name.startswith("libgdal")), None)
@@ -61,7 +61,7 @@ def _gdal_library() -> ctypes.CDLL | None:
 
 
 class Fetches(Collector):
-    """Requests and bytes over the network."""
+    """Collects the requests and bytes that GDAL has fetched over the network."""
 
     def collect(self) -> Iterable[Metric]:
         found = fetched()

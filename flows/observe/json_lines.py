@@ -1,4 +1,4 @@
-"""Log lines as JSON: one object a line, for a collector of logs."""
+"""Log lines as JSON, one object on each line, for a log collector."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from crosstie.io.storage.redaction import redacted
 LogFormat = Literal["text", "json"]
 
 SAID = ("pair_key", "flow", "flow_run_id", "flow_run_name", "task_run_id", "task_run_name")
-"""What a line is about: of the record, as Prefect's loggers put it there, else of the context."""
+"""Fields that say what a line is about: from the record, where Prefect puts them, else from the context."""
 
-FIGURES = ("verdict", "reasons", "seconds")
-"""What a message may bring besides its text (`extra=`); everything else stays out of the line."""
+EXTRAS = ("verdict", "reasons", "seconds")
+"""Fields that a message may bring along with `extra=`; all others are left out."""
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a record: time (UTC), level, logger, message, what it is about, the exception.
+    """Formats a record as one JSON object: time (UTC), level, logger, message, subject, exception.
 
-    Secrets of the environment and of addresses are left out, whoever has written the message.
+    Secrets of the environment and of addresses are left out, whoever wrote the message.
     """
 
     def __init__(self, *given: object, **named: object) -> None:
-        """Take, and leave aside, the format that `logging.config` hands to every formatter."""
+        """Ignore the format that `logging.config` passes to every formatter."""
         del given, named
         super().__init__()
 
@@ -46,7 +46,7 @@ class JsonLines(logging.Formatter):
             value = getattr(record, name, None) or known.get(name)
             if value:
                 line[name] = str(value)
-        line |= {name: record.__dict__[name] for name in FIGURES if name in record.__dict__}
+        line |= {name: record.__dict__[name] for name in EXTRAS if name in record.__dict__}
         span = trace.get_current_span().get_span_context()
         if span.is_valid:
             line["trace_id"] = trace.format_trace_id(span.trace_id)
@@ -56,7 +56,7 @@ class JsonLines(logging.Formatter):
 
 
 def log_to_stderr(name: str, log_format: LogFormat) -> None:
-    """Have a service write what its logger `name` says from INFO on, and the warnings of its web server."""
+    """Let a service log its own lines (logger `name`, INFO and above) and the warnings of its web server."""
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
     handler.setFormatter(JsonLines() if log_format == "json" else text)
@@ -68,9 +68,10 @@ def log_to_stderr(name: str, log_format: LogFormat) -> None:
 
 
 def write_log_as(log_format: LogFormat) -> None:
-    """Have every line that this process writes to its terminal or log be JSON, where that is wanted.
+    """Write every line that this process prints to its terminal or log as JSON, if `log_format` says so.
 
-    Handlers that send lines elsewhere, as Prefect's to its server, stay. Calling it again does no harm.
+    Handlers that send lines elsewhere stay as they are, such as Prefect's to its server. It may be called
+    again.
     """
     if log_format == "text":
         return
@@ -86,7 +87,7 @@ def write_log_as(log_format: LogFormat) -> None:
 
 
 def _in_lines(level: int) -> logging.Handler:
-    """One a logger: Dask changes the level of its own for a while, and that is to silence nobody else."""
+    """Make a handler for one logger: Dask changes the level of its own, which must not affect others."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setLevel(level)
     handler.setFormatter(JsonLines())
@@ -94,7 +95,7 @@ def _in_lines(level: int) -> logging.Handler:
 
 
 def _writes_to_terminal(handler: logging.Handler) -> bool:
-    """Whether a handler writes text to the terminal: not those to files or servers, nor ours."""
+    """Whether a handler writes text to the terminal, and is neither a file's, a server's nor ours."""
     if isinstance(handler, logging.FileHandler) or not isinstance(handler, logging.StreamHandler):
         return False
     if isinstance(handler.formatter, JsonLines):

@@ -1,4 +1,4 @@
-"""Figures of a run, in the process that drives it: pairs by verdict, windows under way, who works for it."""
+"""Metrics of a run, in the process that drives it: pairs by verdict, windows under way, workers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 RUN = CollectorRegistry()
-"""What a run serves: apart from the registry of the process, where Prefect and Dask put theirs."""
+"""Metrics that a run serves; separate from the registry of the process, where Prefect and Dask put theirs."""
 
 PAIRS = Counter(
     "crosstie_pairs",
@@ -45,14 +45,14 @@ RUN_TILES = Counter(
 )
 
 for _kind in ("pair", "window"):
-    RETRIES.labels(_kind)  # there from the start, at 0: Prometheus sees the first one as an increase
+    RETRIES.labels(_kind)  # present from the start at 0, so that Prometheus sees the first one as an increase
 
 
 class Walk(Protocol):
     """The windows of a pair."""
 
     def depth(self) -> tuple[int, int]:
-        """Windows not handed out yet, and windows with the workers."""
+        """Number of windows not handed out yet, and of windows with the workers."""
 
 
 class Staff(Protocol):
@@ -68,11 +68,11 @@ class Workers(Protocol):
     """The workers of one connection."""
 
     def seen(self, *, max_age_s: float) -> Staff:
-        """Who is there, as last looked up."""
+        """The workers as last looked up."""
 
 
 class UnderWay(Collector):
-    """What is under way at the moment of asking."""
+    """Collects what is under way at the moment."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -120,7 +120,7 @@ class UnderWay(Collector):
         )
         for workforce in workforces:
             try:
-                seen = workforce.seen(max_age_s=math.inf)  # as last looked up: whoever asks is not to wait
+                seen = workforce.seen(max_age_s=math.inf)  # as last looked up, so that a scrape does not wait
             except CrosstieError:
                 continue
             workers.add_metric(["reader"], len(seen.readers))

@@ -1,4 +1,4 @@
-"""A run serves its figures while its process lasts, and a little longer."""
+"""Serve the metrics of a run as long as its process lasts, and a little longer."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 PORTS_TRIED = 10
-"""Runs of one machine that can be watched at the same time."""
+"""Ports that are tried: as many runs of one machine can be watched at the same time."""
 
 ANSWER_S = 1.0
-"""How long an answer may take to be sent once the figures are put together, seconds."""
+"""Time to send an answer once its metrics are collected, seconds."""
 
 
 class Fetched(Collector):
-    """Notes that somebody fetches the figures."""
+    """Notices when the metrics are fetched."""
 
     def __init__(self) -> None:
         self._fetched = threading.Event()
@@ -39,7 +39,7 @@ class Fetched(Collector):
         return ()
 
     def wait(self, seconds: float) -> None:
-        """Return when the figures of now have been fetched, or after so many seconds."""
+        """Return once the metrics have been fetched, or after so many seconds."""
         self._fetched.clear()
         if self._fetched.wait(seconds):
             time.sleep(ANSWER_S)
@@ -50,40 +50,51 @@ _PORT: int | None = None
 
 
 def serve_run(observe: ObserveSettings) -> int | None:
-    """Serve the figures of the runs of this process, from now until it ends; once is enough.
+    """Serve the metrics of all runs of this process until it ends; later calls change nothing.
 
-    A run is not given up for its figures: where no port is free, the log says so.
+    If no port is free, the log says so and the run goes on.
+
+    Parameters
+    ----------
+    observe : ObserveSettings
 
     Returns
     -------
-    The port; None where figures are not wanted, or no port is free.
+    int or None
+        The port; None where no metrics are wanted, or no port is free.
     """
     global _PORT
     with _LOCK:
         if observe.metrics_port is None or _PORT is not None:
             return _PORT
-        ports = range(observe.metrics_port, observe.metrics_port + PORTS_TRIED)
-        for port in ports:
-            try:
-                start_http_server(port, observe.metrics_host, RUN)
-            except OSError as problem:
-                trouble = problem
-                continue
-            _PORT = port
-            break
-        else:
-            LOG.warning(
-                "the figures of this run are not served: no port of %s:%d to %d is free (%s); set "
-                "observe.metrics_port to others",
-                observe.metrics_host,
-                ports[0],
-                ports[-1],
-                trouble.strerror,
-            )
+        _PORT = _start_server(observe.metrics_host, observe.metrics_port)
+        if _PORT is None:
             return None
-        LOG.info("figures of this run: http://%s:%d/metrics", observe.metrics_host, _PORT)
+        LOG.info("metrics of this run: http://%s:%d/metrics", observe.metrics_host, _PORT)
         if observe.linger_s:
             fetched = Fetched()
             RUN.register(fetched)
             atexit.register(fetched.wait, observe.linger_s)
         return _PORT
+
+
+def _start_server(host: str, first_port: int) -> int | None:
+    """Serve on the first free port of `PORTS_TRIED`; None, and a line in the log, where none is free."""
+    ports = range(first_port, first_port + PORTS_TRIED)
+    reason = ""
+    for port in ports:
+        try:
+            start_http_server(port, host, RUN)
+        except OSError as error:
+            reason = str(error.strerror)
+        else:
+            return port
+    LOG.warning(
+        "the metrics of this run are not served: no port of %s:%d to %d is free (%s); set "
+        "observe.metrics_port to others",
+        host,
+        ports[0],
+        ports[-1],
+        reason,
+    )
+    return None

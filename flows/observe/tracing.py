@@ -1,6 +1,6 @@
-"""Spans of OpenTelemetry: they cost nothing until somebody installs its SDK and says where they go.
+"""Spans of OpenTelemetry. They cost nothing unless its SDK is installed and configured.
 
-`opentelemetry-instrument` in front of a command does both; Prefect adds a span a flow and a task.
+`opentelemetry-instrument` before a command configures it; Prefect adds a span for each flow and task.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ TRACER = trace.get_tracer("crosstie")
 
 @contextmanager
 def step(name: str) -> Iterator[None]:
-    """Trace a step of the work; an error that ends it is noted in the span."""
+    """Trace a step of the work; the span records an error that ends it."""
     with TRACER.start_as_current_span(name, attributes=_marks()):
         yield
 
 
 def trace_context() -> dict[str, str]:
-    """What work elsewhere is to know of this one: what it is about, and the span that it is part of."""
+    """Context to send along with work: what it is about, and the span that it belongs to."""
     found = dict(log_context())
-    inject(found)  # adds `traceparent` inside a span that somebody records, else nothing
+    inject(found)  # adds `traceparent` inside a recorded span, else nothing
     return found
 
 
 @contextmanager
 def continued(name: str, trace_context: About) -> Iterator[None]:
-    """Do in this process a part of what was begun in another."""
+    """Inside, this process continues work that another has begun."""
     with bind_context(**trace_context):
         if "traceparent" not in trace_context:
             yield

@@ -1,4 +1,4 @@
-"""Figures of a Dask worker, in the registry that it serves itself: tiles, seconds, bytes, GPU memory."""
+"""Metrics of a Dask worker, in the registry that it serves itself: tiles, seconds, bytes, GPU memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
-"""Limits of the histograms: a window takes a tenth of a second on a GPU, some seconds on a CPU."""
+"""Buckets of the histograms: a window takes a tenth of a second on a GPU, some seconds on a CPU."""
 
 TILES = Counter("crosstie_tiles", "Tiles that this worker matched.")
 
@@ -37,16 +37,16 @@ for _step in ("fine", "coarse"):
 
 @contextmanager
 def timed_match(step: str) -> Iterator[None]:
-    """Inside, one window is matched."""
+    """Inside, measure the time to match one window."""
     with MATCH_SECONDS.labels(step).time():
         yield
 
 
 class GpuMemory(Collector):
-    """Memory of the GPUs that this process uses; asks no GPU that it does not use, nor starts CUDA.
+    """Collects the memory of the GPUs that this process uses; touches no other GPU and does not start CUDA.
 
-    allocated, reserved : by torch in this process · peak : most that torch has had allocated ·
-    used : by all processes · total : what there is
+    Kinds: `allocated` and `reserved` by torch in this process, `peak` allocated so far, `used` by all
+    processes, and `total`.
     """
 
     def collect(self) -> Iterable[Metric]:
@@ -55,7 +55,7 @@ class GpuMemory(Collector):
             "Memory of a GPU: allocated, reserved and peak of this process, used by all, total.",
             labels=["device", "kind"],
         )
-        torch = sys.modules.get("torch")  # a worker that only reads is spared torch
+        torch = sys.modules.get("torch")  # a worker that only reads does not load torch
         if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
             for device in range(torch.cuda.device_count()):
                 if not torch.cuda.memory_reserved(device):

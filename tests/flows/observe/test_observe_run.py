@@ -24,7 +24,7 @@ from crosstie.flows.observe.context import bind_context
 from crosstie.flows.observe.run_metrics import RUN, UNDER_WAY
 from crosstie.flows.registration.load_matcher import load_matcher, weights_sha256
 from crosstie.flows.runs.pair import PairBatch, PairFailedError, register_pair
-from crosstie.flows.runs.progress import _LISTENER
+from crosstie.flows.runs.progress import _RUN_LISTENER
 from crosstie.io.simulation.pairs import write_simulated_catalog
 
 pytestmark = pytest.mark.server
@@ -162,11 +162,11 @@ class Hearing:
 
 @contextmanager
 def hearing(heard: list[Samples]) -> Iterator[None]:
-    token = _LISTENER.set(Hearing(heard))
+    token = _RUN_LISTENER.set(Hearing(heard))
     try:
         yield
     finally:
-        _LISTENER.reset(token)
+        _RUN_LISTENER.reset(token)
 
 
 def grown(night: Night, name: str, **labels: str) -> float:
