@@ -1,15 +1,16 @@
-"""An archive over years: cut into periods, each planned when its turn comes, so that memory stays bounded.
+"""Register an archive over years, period by period: each is planned in its turn, so memory stays bounded.
 
-Killed at any moment and started again it goes on: what is committed is looked up, not computed, and the
-claims of the dead run are taken over.
+A backfill may be killed at any moment and started again. It then skips what is committed and takes over the
+claims of the dead run.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from prefect import flow, task
@@ -36,21 +37,21 @@ Order = Literal["newest", "oldest"]
 
 @dataclass(frozen=True, slots=True)
 class Backfill:
-    """What a backfill is asked for, beside the settings."""
+    """Parameters of a backfill besides the settings."""
 
     order: Order = "newest"
     """Which references go first."""
     priority: int = 0
-    """On a Dask scheduler that several runs share: tiles of a higher one go first. (A nightly run has 5, a
-    scene that has just come 10.)"""
+    """Priority on a Dask scheduler that several runs share; tiles of a higher one go first. (A nightly run
+    has 5, a new scene 10.)"""
     only_failed: bool = False
-    """Only the pairs that a run has given up before."""
+    """Whether to try only the pairs that an earlier run has given up."""
     code: str | None = None
-    """With `only_failed`: only those that were given up for this reason."""
+    """With `only_failed`: try only pairs with this failure code."""
 
     def __post_init__(self) -> None:
         if self.code is not None and not self.only_failed:
-            raise SettingsError(f"a code ({self.code}) chooses among failed pairs; ask for only_failed, too")
+            raise SettingsError(f"a code ({self.code}) selects among failed pairs; set only_failed, too")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +65,16 @@ class PeriodPlan:
     """Given up by an earlier run."""
     to_do: int
     estimated_s: float | None
-    """Wall time, from what earlier pairs took; None where there were none."""
+    """Wall time, estimated from earlier pairs, seconds; None where there were none."""
 
 
 def periods_of(settings: Settings, order: Order) -> list[Period]:
-    """Periods of the span that the settings ask for, in the order in which they are done.
+    """Periods of the span that the settings ask for, in the order of the work.
 
     Raises
     ------
-    SettingsError : the span has no beginning
+    SettingsError
+        The span has no beginning.
     """
     start, end = settings.catalog.interval_utc
     if start is None:
@@ -81,17 +83,18 @@ def periods_of(settings: Settings, order: Order) -> list[Period]:
             "is left open it is today)"
         )
     days = settings.backfill.partition_days
-    if settings.pairing.best_n_per_tile is not None:  # which pairs are best is not known before all are
+    if settings.pairing.best_n_per_tile is not None:  # the best pairs are known only once all are
         days = 1 + ((end or now_utc()) - start) / timedelta(days=1)
     return parted(start, end or now_utc(), days=days, newest_first=order == "newest")
 
 
 def planned(catalog: str, out: str, settings: Settings, asked: Backfill) -> Iterator[PeriodPlan]:
-    """Dry run: period by period what would be done, and how long it would take. Reads metadata only.
+    """Dry run: say for each period what would be done and how long it would take. Reads metadata only.
 
     Raises
     ------
-    BadInputError : the catalog, the root of the products, the settings or the weights are wrong
+    BadInputError
+        The catalog, the root of the products, the settings or the weights are wrong.
     """
     store, digest = open_store(out, settings.storage), weights_sha256(settings)
     seconds = _seconds_per_pair(store)
@@ -104,7 +107,7 @@ def planned(catalog: str, out: str, settings: Settings, asked: Backfill) -> Iter
         wanted = [f for f in failed.values() if asked.code in {None, f.code}]
         to_do = len(wanted) if asked.only_failed else len(pairs) - len(done)
         took += [outcome.seconds for outcome in done.values() if outcome.seconds]
-        # What pairs of this very run took says more than what a run with other settings took.
+        # Pairs with these settings tell more than a run with other settings.
         each = statistics.fmean(took) if took else seconds
         estimated = None if each is None else to_do * each / settings.compute.pairs_at_once
         yield PeriodPlan(period, len(pairs), len(done), len(failed), to_do, estimated)
@@ -125,7 +128,7 @@ def backfill(
     only_failed: bool = False,
     code: str | None = None,
 ) -> Tally:
-    """Register the pairs of an area and a time that are not done yet; counts, and the first of each sort.
+    """Register the pairs of an area and a time that are not done yet; return counts and the first outcomes.
 
     The area is `catalog.bbox` or `catalog.intersects` of the settings, the time `catalog.start_utc` and
     `catalog.end_utc`.
@@ -138,24 +141,18 @@ def backfill(
             `crosstie config` prints all; what is left out, the worker's CROSSTIE_… variables say.
         order: Which references go first.
         priority: On a Dask scheduler that several runs share, tiles of a higher one go first. A nightly run
-            has 5, a scene that has just come 10.
+            has 5, a new scene 10.
         only_failed: Only the pairs that an earlier run has given up.
-        code: With only_failed: only those with this reason, time_limit say; `crosstie status` lists them.
+        code: With only_failed: only those with this code, such as time_limit; `crosstie status` lists them.
     """
     known = settings_of(settings)
     ask = Backfill(order=order, priority=priority, only_failed=only_failed, code=code)
     started = now_utc()
     periods = periods_of(known, ask.order)
-    asked = {
-        "catalog": catalog,
-        "out": out,
-        "acquired from": str(known.catalog.start_utc),
-        "acquired until": known.catalog.end_utc and str(known.catalog.end_utc),
-        "periods": f"{len(periods)} of {known.backfill.partition_days:g} days, {order} first",
-        "only failed": (code or "all") if only_failed else None,
-    }
-    # The first period is planned before anything is written: a catalog that cannot be read leaves nothing.
-    first = plan_period_task(private(catalog), known, periods[0], newest_first=order == "newest")
+    plan = partial(plan_period_task, private(catalog), known, newest_first=order == "newest")
+    # Plan the first period before anything is written, so that a catalog that cannot be read leaves no trace.
+    pairs = plan(periods[0])
+    asked = _shown_parameters(catalog, out, known, ask, periods)
     with Run(
         BACKFILL,
         out,
@@ -167,20 +164,17 @@ def backfill(
         priority=priority,
     ) as run:
         for n, period in enumerate(periods):
-            pairs = (
-                first
-                if n == 0
-                else plan_period_task(private(catalog), known, period, newest_first=order == "newest")
-            )
+            if n > 0:
+                pairs = plan(period)
             wanted = _failed_only(pairs, out, known, ask) if only_failed else None
             for _ in run.take(pairs, only=wanted):
                 pass
-            first = pairs = []
+            pairs = []  # so that only one period is in memory while the next is planned
     return run.tally
 
 
 def run_backfill(catalog: str, out: str, settings: Settings, asked: Backfill) -> Tally:
-    """Run the flow in this process; as `backfill`, but addresses may carry what Prefect must not store."""
+    """Run the flow in this process. Here addresses may carry secrets; Prefect does not see them."""
     with shown(catalog) as public, shown(out) as products:
         tally: Tally = backfill(
             public,
@@ -194,6 +188,20 @@ def run_backfill(catalog: str, out: str, settings: Settings, asked: Backfill) ->
     return tally
 
 
+def _shown_parameters(
+    catalog: str, out: str, settings: Settings, asked: Backfill, periods: Sequence[Period]
+) -> dict[str, Any]:
+    """Parameters of a backfill, as its log and its page show them."""
+    return {
+        "catalog": catalog,
+        "out": out,
+        "acquired from": str(settings.catalog.start_utc),
+        "acquired until": settings.catalog.end_utc and str(settings.catalog.end_utc),
+        "periods": f"{len(periods)} of {settings.backfill.partition_days:g} days, {asked.order} first",
+        "only failed": (asked.code or "all") if asked.only_failed else None,
+    }
+
+
 def _failed_only(
     pairs: list[ScenePair], out: str, settings: Settings, asked: Backfill
 ) -> Callable[[ScenePair], bool]:
@@ -204,7 +212,7 @@ def _failed_only(
 
 
 def _seconds_per_pair(store: Store) -> float | None:
-    """What a pair took in the latest run that registered any."""
+    """Seconds of a pair in the latest run that registered any."""
     for name in (BACKFILL, NIGHTLY, NEW_SCENE):
         for log in run_log.newest_logs(store, name):
             if log.seconds_per_pair is not None:

@@ -1,4 +1,4 @@
-"""What this machine lacks to run crosstie, and how to get it."""
+"""Find what this machine lacks to run crosstie, and say how to get it."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ MIN_PYTHON = (3, 11)
 MIN_FREE_BYTES = 1 << 30
 """Products of a pair take some megabytes; a gigabyte lasts for a night."""
 
-TELLING = ("numpy", "rasterio", "torch", "prefect", "distributed", "fastapi", "sqlalchemy")
-"""Packages whose version is worth a line of its own when it is right; any other speaks up only when wrong."""
+ALWAYS_SHOWN = ("numpy", "rasterio", "torch", "prefect", "distributed", "fastapi", "sqlalchemy")
+"""Packages that always have a line of their own; others have one only when something is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """One thing that was checked."""
 
     subject: str
     state: str
-    """What was found, in a few words."""
+    """State, in a few words."""
     remedy: str | None = None
-    """How to mend it; None where all is well."""
+    """How to fix it; None where all is well."""
 
     @property
     def ok(self) -> bool:
@@ -45,7 +45,7 @@ class Finding:
 
 
 def examine(settings: Settings, *, catalog: str | None = None, out: str | None = None) -> Iterator[Finding]:
-    """Look at the machine and, where given, at a catalog and a product root; changes nothing."""
+    """Check the machine and, where given, a catalog and a product root; changes nothing."""
     yield _python()
     yield from _packages()
     yield _gdal()
@@ -64,7 +64,7 @@ def _python() -> Finding:
 
 
 def _packages() -> Iterator[Finding]:
-    """Hold every declared dependency against what is installed: `pip check` knows no broken release."""
+    """Compare every declared dependency with what is installed; `pip check` knows no broken releases."""
     for line in importlib.metadata.requires("crosstie") or []:
         wanted = Requirement(line)
         if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
@@ -76,7 +76,7 @@ def _packages() -> Iterator[Finding]:
             continue
         if not wanted.specifier.contains(Version(found), prereleases=True):
             yield Finding(wanted.name, f"{found} does not work here", f"pip install '{wanted}'")
-        elif wanted.name in TELLING:
+        elif wanted.name in ALWAYS_SHOWN:
             yield Finding(wanted.name, found)
 
 
@@ -133,14 +133,14 @@ def _disk(out: str | None) -> Finding:
 
 
 def _catalog(catalog: str, settings: Settings) -> Finding:
-    from crosstie.flows.discovery.pairs import scenes_of
+    from crosstie.flows.discovery.pairs import wanted_scenes
     from crosstie.io.pairing.pair_scenes import pair_scenes
     from crosstie.io.storage.href import public_href
     from crosstie.io.storage.redaction import redacted
 
     shown = public_href(catalog)
     try:
-        scenes = scenes_of(catalog, settings)
+        scenes = wanted_scenes(catalog, settings)
     except CrosstieError as problem:
         return Finding(
             "catalog", redacted(str(problem)), "check the path or the URL, and that it can be reached"

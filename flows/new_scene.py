@@ -1,4 +1,4 @@
-"""One scene that has just come: find its partners by the rules of pairing, and register them with it."""
+"""One new scene: find its partners by the pairing rules, and register it with them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from crosstie.errors import CrosstieError, SceneMissingError
-from crosstie.flows.discovery.pairs import scene_of, scenes_of
+from crosstie.flows.discovery.pairs import scene_by_id, wanted_scenes
 from crosstie.flows.discovery.periods import between, now_utc
 from crosstie.flows.runs.outcome import Outcome
 from crosstie.flows.runs.parameters import as_parameter, private, settings_of, shown
@@ -29,26 +29,28 @@ if TYPE_CHECKING:
     from crosstie.types import ScenePair, SceneRef
 
 ASK_AGAIN_S = 30.0
-"""Between two looks for a scene that the catalog does not have yet, seconds."""
+"""Time between two looks for a scene that the catalog does not have yet, seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Partners:
-    """What a new scene is to be registered with."""
+    """Pairs that a new scene is in."""
 
     pairs: tuple[ScenePair, ...]
     """Sorted by key."""
     why_none: str | None
-    """Why the scene is in no pair, where it is in none."""
+    """Why the scene is in no pair; None where it is in one."""
 
 
 def partners_of(catalog: str, scene_id: str, settings: Settings) -> Partners:
-    """Pairs of a scene, the same as a search of the whole catalog would give.
+    """Find the pairs of a scene; a search of the whole catalog would give the same.
 
     Raises
     ------
-    SceneMissingError : the catalog has no such scene
-    CatalogError : it cannot be read, or the scene cannot be used
+    SceneMissingError
+        The catalog has no such scene.
+    CatalogError
+        It cannot be read, or the scene cannot be used.
     """
     try:
         return _partners(catalog, scene_id, settings)
@@ -57,7 +59,7 @@ def partners_of(catalog: str, scene_id: str, settings: Settings) -> Partners:
 
 
 def _partners(catalog: str, scene_id: str, settings: Settings) -> Partners:
-    scene = scene_of(catalog, scene_id, settings)
+    scene = scene_by_id(catalog, scene_id, settings)
     if scene is None:
         raise SceneMissingError(
             f"{public_href(catalog)}: has no scene {scene_id!r} in its collections "
@@ -66,10 +68,10 @@ def _partners(catalog: str, scene_id: str, settings: Settings) -> Partners:
         )
     references: Sequence[SceneRef] = [scene]
     if scene.kind is settings.pairing.secondary:
-        # It is some reference's best secondary or none's: its rivals there have to be known.
-        near = scenes_of(catalog, _around([scene], settings), explain=False)
+        # Whether it is a reference's best secondary depends on the others there, so they have to be known.
+        near = wanted_scenes(catalog, _around([scene], settings), explain=False)
         references = [other for other in near if other.kind is not scene.kind] or [scene]
-    found = scenes_of(catalog, _around(references, settings))
+    found = wanted_scenes(catalog, _around(references, settings))
     plan = pair_scenes(found, settings.pairing)
     mine = tuple(pair for pair in plan.pairs if scene.id in _scene_ids(pair))
     why = next((left.why for left in plan.left_out if left.scene == scene.id), "the settings do not want it")
@@ -77,9 +79,9 @@ def _partners(catalog: str, scene_id: str, settings: Settings) -> Partners:
 
 
 def _around(scenes: Sequence[SceneRef], settings: Settings) -> Settings:
-    """Settings that want what may be paired with some scenes: near in time, on the same ground."""
+    """Narrow the settings to what may be paired with some scenes: near in time, on the same ground."""
     near = settings
-    if settings.pairing.best_n_per_tile is None:  # else rivals lie at any time
+    if settings.pairing.best_n_per_tile is None:  # else it competes with scenes of any time
         reach = timedelta(days=settings.pairing.max_days)
         moments = [scene.acquired_utc for scene in scenes]
         near = between(settings, min(moments) - reach, max(moments) + reach)
@@ -87,7 +89,7 @@ def _around(scenes: Sequence[SceneRef], settings: Settings) -> Settings:
         shapely.make_valid(shapely.from_wkt([scene.footprint_wkt for scene in scenes]))
     )
     query = near.catalog
-    # An area of the settings stays: what is asked for on top of it only saves time.
+    # An area in the settings stays; this one only saves time.
     if query.intersects is None:
         query = replace(query, intersects=ground.wkt)
     return near.model_copy(update={"catalog": query})
@@ -98,7 +100,7 @@ def _scene_ids(pair: ScenePair) -> tuple[str, ...]:
 
 
 def _is_missing(task: object, task_run: object, state: Any) -> bool:
-    """Whether waiting may help: the catalog may have the scene later."""
+    """Whether waiting may help, because the catalog may have the scene later."""
     del task, task_run
     return isinstance(state.result(raise_on_failure=False), SceneMissingError)
 
@@ -109,7 +111,7 @@ find_partners_task = task(name="find partners", cache_policy=NO_CACHE, retry_con
 
 
 def _patient(wait_s: float) -> Any:
-    """The task, asking again now and then for so many seconds while the scene is missing."""
+    """The task, which asks again for so many seconds while the scene is missing."""
     delay_s = min(ASK_AGAIN_S, wait_s)
     return find_partners_task.with_options(
         retries=math.ceil(wait_s / delay_s) if wait_s else 0, retry_delay_seconds=delay_s
@@ -118,7 +120,7 @@ def _patient(wait_s: float) -> Any:
 
 @flow(name="crosstie-new-scene", flow_run_name="{scene_id}", persist_result=False)
 def new_scene(scene_id: str, catalog: str, out: str, settings: dict[str, Any] | None = None) -> list[Outcome]:
-    """Register one scene with its partners; one outcome a pair, sorted by key, none where it has no partner.
+    """Register one scene with its partners; return one outcome a pair, sorted by key, none without a partner.
 
     Args:
         scene_id: Id of a Sentinel-1 or Sentinel-2 scene, as the catalog names it.
@@ -140,7 +142,7 @@ def new_scene(scene_id: str, catalog: str, out: str, settings: dict[str, Any] | 
 
 
 def run_new_scene(scene_id: str, catalog: str, out: str, settings: Settings) -> list[Outcome]:
-    """Run the flow in this process; as `new_scene`, but addresses may carry what Prefect must not store."""
+    """Run the flow in this process. Here addresses may carry secrets; Prefect does not see them."""
     with shown(catalog) as public, shown(out) as products:
         outcomes: list[Outcome] = new_scene(scene_id, public, products, as_parameter(settings))
     return outcomes

@@ -1,4 +1,4 @@
-"""Every night: find the pairs that are new since the last success, register them, say what became of each."""
+"""Every night: find the pairs that are new since the last success, and register them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 
 def since(out: str, settings: Settings, scope: str) -> datetime | None:
-    """From when on acquisitions are new: the last success less the look-back; None for all.
+    """Earliest acquisition that counts as new: the last success minus the look-back; None stands for all.
 
     Raises
     ------
-    StoreError : the root of the products cannot be read
+    StoreError
+        The root of the products cannot be read.
     """
     days = settings.nightly.look_back_days
     if days is None:
@@ -38,7 +39,7 @@ def since(out: str, settings: Settings, scope: str) -> datetime | None:
 
 
 def new_pairs(catalog: str, settings: Settings, since_utc: datetime | None) -> list[ScenePair]:
-    """Pairs of a catalog, of which one scene was acquired since then; all where that is None."""
+    """Pairs of a catalog with a scene acquired at `since_utc` or later; None stands for all pairs."""
     if since_utc is None:
         return find(catalog, settings)
     return pairs_since(catalog, settings, since_utc)
@@ -62,7 +63,7 @@ def nightly(
         out: Folder or URL of the products, such as s3://products. Without a secret.
         settings: What a settings file would hold, in part: {"catalog": {"start_utc": "2024-01-01"}}.
             `crosstie config` prints all; what is left out, the worker's CROSSTIE_… variables say.
-        limit: Pairs at most, to try things; leave it empty for all.
+        limit: Maximum number of pairs, to try things; leave it empty for all.
     """
     known = settings_of(settings)
     started = now_utc()
@@ -92,14 +93,14 @@ def nightly(
 
 
 def scope_of(catalog: str, settings: Settings) -> str:
-    """What decides which pairs there are, time apart: a success over one area says nothing of another."""
+    """Hash what decides which pairs there are, except time: a success in one area says nothing of another."""
     values = as_parameter(settings)
     place = {name: value for name, value in values["catalog"].items() if name not in {"start_utc", "end_utc"}}
     return run_log.scope_hash(catalog, place, values["pairing"])
 
 
 def run_nightly(catalog: str, out: str, settings: Settings, *, limit: int | None = None) -> list[Outcome]:
-    """Run the flow in this process; as `nightly`, but addresses may carry what Prefect must not store."""
+    """Run the flow in this process. Here addresses may carry secrets; Prefect does not see them."""
     with shown(catalog) as public, shown(out) as products:
         outcomes: list[Outcome] = nightly(public, products, as_parameter(settings), limit)
     return outcomes

@@ -1,4 +1,4 @@
-"""How an archive stands: done, failed, in progress, pending. Reads names and the index; writes nothing."""
+"""Status of an archive: done, failed, in progress, pending. Reads names and the index; writes nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from crosstie.io.archive.claims import ClaimRecord, newest_claim
 from crosstie.io.archive.failures import Failure, read_failure
 from crosstie.io.archive.index import survey
-from crosstie.io.archive.index_table import OF_MERGED
+from crosstie.io.archive.index_table import MERGE_COLUMNS
 from crosstie.io.archive.listing import list_archive
 from crosstie.io.archive.run_log import RunLog, newest_logs
 from crosstie.io.storage.root_layout import ProductKey
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 STATUS_SCHEMA = "crosstie/status/1"
 
-STATUS_COLUMNS = (*OF_MERGED, "verdict", "reasons")
+STATUS_COLUMNS = (*MERGE_COLUMNS, "verdict", "reasons")
 """Columns of the index that a status needs."""
 
 RECORDS_AT_ONCE = 16
@@ -38,20 +38,20 @@ RECORDS_AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True)
 class InProgress:
-    """A run that somebody claims."""
+    """A run of a pair that is claimed."""
 
     pair_key: str
     run_key: str
     owner: str
     expires_utc: datetime | None
-    """Until when the claim holds unless it is renewed; None where it does not say."""
+    """When the claim expires unless it is renewed; None where the claim cannot be read."""
     live: bool
-    """False where the claim ran out or its owner is dead: the next run takes the pair over."""
+    """False where the claim has expired or its owner is dead; the next run takes the pair over."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanStatus:
-    """How the pairs of a catalog stand, for the settings and weights of now; each is counted once."""
+    """Status of the pairs of a catalog for the present settings and weights; each is counted once."""
 
     pairs: int
     done: int
@@ -59,35 +59,35 @@ class PlanStatus:
     in_progress: int
     abandoned: int
     pending: tuple[str, ...]
-    """Keys of the pairs that have nothing."""
+    """Keys of the pairs that are neither done, failed nor claimed."""
     done_otherwise: int
-    """Pending pairs that have a correction of other settings or weights."""
+    """Pending pairs that have a correction made with other settings or weights."""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How an archive stands."""
+    """Status of an archive."""
 
     root: str
     done: Mapping[str, int]
-    """Verdict of a pair's latest correction -> pairs."""
+    """Number of pairs by verdict of their latest correction."""
     reasons: Mapping[str, int]
-    """Reason -> unreliable pairs that have it; a pair may have several."""
+    """Number of unreliable pairs by reason; a pair may have several."""
     failed: tuple[Failure, ...]
-    """Runs given up, sorted by pair; without those being tried again and those that a later run made good."""
+    """Runs given up, sorted by pair; without those being tried again and those committed by a later run."""
     in_progress: tuple[InProgress, ...]
     last_runs: tuple[RunLog, ...]
     """The last run of each flow."""
     plan: PlanStatus | None
-    """None where no catalog was asked."""
+    """None where no catalog was given."""
 
     @property
     def failures(self) -> Mapping[str, int]:
-        """Code -> failed pairs."""
+        """Number of failed pairs by code."""
         return Counter(failure.code for failure in self.failed)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-like, schema `crosstie/status/1`."""
+        """Values fit for JSON, schema `crosstie/status/1`."""
         return {
             "schema": STATUS_SCHEMA,
             "root": self.root,
@@ -106,23 +106,27 @@ class Status:
 
 
 def take_status(store: Store, settings: Settings, *, catalog: str | None = None) -> Status:
-    """Say how an archive stands.
+    """Take the status of an archive.
 
-    Lists the root once; verdicts come from the index, and `correction.json` is read only of runs that it
+    Lists the root once. Verdicts come from the index; `correction.json` is read only for runs that the index
     does not hold yet.
 
     Parameters
     ----------
-    catalog : path or URL; its pairs are planned to say what is pending
+    catalog : str or None, optional
+        Path or URL of a catalog; its pairs are planned to say what is pending.
 
     Raises
     ------
-    StoreError : the root cannot be read
-    CatalogError : the catalog cannot be read
-    WeightsError : a catalog is given, and the weights are missing or have another sha256
+    StoreError
+        The root cannot be read.
+    CatalogError
+        The catalog cannot be read.
+    WeightsError
+        A catalog is given, and the weights are missing or have another sha256.
     """
     listing = list_archive(store)
-    # of a run that is committed and cannot be read, the log says so, and `crosstie index` does
+    # The log and `crosstie index` name committed runs that cannot be read.
     rows = survey(store, listing.committed, columns=STATUS_COLUMNS)
     status = status_of(store, listing, rows)
     if catalog is None:
@@ -134,16 +138,19 @@ def take_status(store: Store, settings: Settings, *, catalog: str | None = None)
 
 
 def status_of(store: Store, listing: ArchiveListing, rows: pa.Table) -> Status:
-    """Say how an archive stands whose names and whose index are read already; without a plan.
+    """Take the status of an archive whose names and index have been read already; without a plan.
 
     Parameters
     ----------
-    listing : what is there
-    rows : of the index, at least `STATUS_COLUMNS`
+    listing : ArchiveListing
+        Names under the root.
+    rows : pa.Table
+        Rows of the index, with at least the columns `STATUS_COLUMNS`.
 
     Raises
     ------
-    StoreError : the root cannot be read
+    StoreError
+        The root cannot be read.
     """
     latest = rows.select(STATUS_COLUMNS).to_pandas().query("latest").set_index("pair_key")
     created = dict(zip(latest.index, latest["created"].dt.to_pydatetime(), strict=True))
@@ -173,10 +180,10 @@ def status_of(store: Store, listing: ArchiveListing, rows: pa.Table) -> Status:
 
 
 def _made_good(failure: Failure, created_utc: datetime | None) -> bool:
-    """Whether a run of other settings or weights has committed the pair after the failure."""
+    """Whether a run with other settings or weights has committed the pair after the failure."""
     try:
         return created_utc is not None and created_utc > datetime.fromisoformat(failure.failed_utc)
-    except (ValueError, TypeError):  # no date, or one without its time zone
+    except (ValueError, TypeError):  # no date, or one without a time zone
         return False
 
 
@@ -188,7 +195,7 @@ def _plan_status(
     failed: Iterable[Failure],
     claims: Iterable[InProgress],
 ) -> PlanStatus:
-    # The weights, and so torch, are asked for by a plan alone.
+    # Only a plan needs the weights, and so torch.
     from crosstie.flows.discovery.pairs import find_pairs
     from crosstie.flows.registration.load_matcher import weights_sha256
     from crosstie.flows.registration.publish import run_key_of

@@ -30,7 +30,8 @@ def done_outcomes(
 
     Raises
     ------
-    StoreError : the store cannot be read
+    StoreError
+        The store cannot be read.
     """
 
     def look(pair: ScenePair) -> Outcome | None:
@@ -51,7 +52,8 @@ def failed_before(
 
     Raises
     ------
-    StoreError : the store cannot be read
+    StoreError
+        The store cannot be read.
     """
 
     def look(pair: ScenePair) -> Failure | None:

@@ -1,4 +1,4 @@
-"""What went wrong with a pair: a short code for counting, and whether trying again can help."""
+"""Classify what went wrong with a pair: a short code for counting, and whether another attempt can help."""
 
 from __future__ import annotations
 
@@ -24,30 +24,32 @@ from crosstie.io.storage.redaction import redacted
 BUG = "bug"
 
 ANSWERED = re.compile(r"\b(HTTP|response|error)[^0-9]{0,20}(401|403|404|410)\b", re.IGNORECASE)
-"""A server that says so will say so again: the file is not there, or not for us."""
+"""Answers that a server will repeat: the file does not exist, or we may not read it."""
 
 PASSING = frozenset({"storage", "unreadable_remote_raster", "connection", "no_gpu_worker", "time_limit"})
-"""Codes of what may be well tomorrow with nobody mending the input."""
+"""Codes of failures that may be gone tomorrow without anybody changing the input."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailureCause:
-    """Why an attempt at a pair broke off."""
+    """Why an attempt at a pair failed."""
 
     code: str
     message: str
     """One line, without secrets."""
     again: bool
-    """Whether another attempt may help at once: what was read or written lies beyond a network."""
+    """Whether another attempt may help at once, because the failure happened on a network."""
 
 
 def failure_cause(problem: BaseException, hrefs: Sequence[str], out: str) -> FailureCause:
-    """Classify what broke off a pair.
+    """Classify the error that ended an attempt at a pair.
 
     Parameters
     ----------
-    hrefs : files of the pair
-    out : root of the products
+    hrefs : Sequence[str]
+        Files of the pair.
+    out : str
+        Root of the products.
     """
     message = redacted(" ".join(str(problem).split()))[:2000] or type(problem).__name__
     code, again = _kind_of(problem, hrefs, out)
@@ -74,7 +76,7 @@ def _kind_of(problem: BaseException, hrefs: Sequence[str], out: str) -> tuple[st
         case BadInputError():
             return "bad_input", False
         case NoWorkerError():
-            return "no_gpu_worker", False  # it has been waited for already
+            return "no_gpu_worker", False  # the attempt has waited for one already
         case WorkerLostError():
             return "deadly_work", False
         case FutureCancelledError():

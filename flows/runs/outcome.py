@@ -1,4 +1,4 @@
-"""What became of one pair, on one line."""
+"""The outcome of one pair, on one line."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any, Self
 from crosstie.types import VerdictCode
 
 FAILED = "failed"
-"""In place of a verdict: the run of this pair broke off, and it has no products."""
+"""Stands in place of a verdict: the pair failed and has no products."""
 
 IN_PROGRESS = "in progress elsewhere"
-"""In place of a verdict: another run holds the pair, and is alive."""
+"""Stands in place of a verdict: another live run works on the pair."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A row of the table that a run ends with."""
+    """One row of the table at the end of a run."""
 
     pair_key: str
     verdict: str
     """`corrected`, `already_aligned`, `unreliable`, `failed` or `in progress elsewhere`."""
     reasons: tuple[str, ...]
-    """Reason codes; of a failure its code."""
+    """Reason codes; for a failure its code."""
     explanation: tuple[str, ...] = ()
-    """The reasons as sentences; of a failure its message."""
+    """The reasons as sentences; for a failure its message."""
     model: str = ""
     offset_m: tuple[float, float] | None = None
     """Median offset (x, y) of the used points, metres."""
@@ -38,11 +38,11 @@ class Outcome:
     products: str | None = None
     """URL of the products' folder."""
     already_done: bool = False
-    """An earlier run made the products; this one computed nothing."""
+    """Whether another run made the products, so that this one computed nothing."""
 
     @classmethod
     def of(cls, pair_key: str, correction: dict[str, Any], *, products: str, already_done: bool) -> Self:
-        """Sum up a `correction.json`."""
+        """Make the outcome from a `correction.json`."""
         median = correction["offset_m"]["median_x"], correction["offset_m"]["median_y"]
         return cls(
             pair_key=pair_key,
@@ -62,13 +62,13 @@ class Outcome:
 
     @classmethod
     def failure(cls, pair_key: str, *, code: str, message: str) -> Self:
-        """A pair that broke off; a traceback, where there is one, is in the log."""
+        """Make the outcome of a pair that failed; its traceback, if any, is in the log."""
         return cls(pair_key=pair_key, verdict=FAILED, reasons=(code,), explanation=(message,))
 
     @classmethod
     def elsewhere(cls, pair_key: str, *, until_utc: datetime) -> Self:
-        """A pair that another run works on, which is known to live until then."""
-        text = f"another run works on it; if that one dies, it is free at {until_utc:%H:%M:%S} UTC"
+        """Make the outcome of a pair that another run works on; its claim holds until `until_utc`."""
+        text = f"another run works on it; if that run dies, the pair is free at {until_utc:%H:%M:%S} UTC"
         return cls(pair_key=pair_key, verdict=IN_PROGRESS, reasons=(), explanation=(text,))
 
     @property
@@ -77,7 +77,7 @@ class Outcome:
 
     @property
     def bad(self) -> bool:
-        """Unreliable or failed: worth the exit code 3."""
+        """Unreliable or failed; the command then exits with code 3."""
         return not self.good and self.verdict != IN_PROGRESS
 
     def row(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""One pair of a run: claimed, measured on the cluster, committed; or given up with a code and a message."""
+"""One pair of a run: claim, measure on the cluster and commit it, or give it up with a code and a message."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from crosstie.flows.observe.run_metrics import RUN_TILES
 from crosstie.flows.observe.tracing import step
 from crosstie.flows.registration import deadline
 from crosstie.flows.registration.deadline import Deadline, stopped_by
-from crosstie.flows.registration.pipeline import register_plan
+from crosstie.flows.registration.pipeline import Progress, register_plan
 from crosstie.flows.registration.plan import plan_pair
 from crosstie.flows.registration.publish import PairNames, assemble, publish, run_key_of
 from crosstie.flows.runs.failure_codes import BUG, FailureCause, failure_cause
@@ -46,7 +46,7 @@ Result = TypeVar("Result")
 LOG = logging.getLogger(__name__)
 
 GRACE_S = 5.0
-"""How long past its deadline a pair may take to notice, seconds; its thread is left to itself then."""
+"""Time after its deadline in which a pair may still stop by itself, seconds; then its thread is abandoned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class PairBatch:
 
 
 class PairFailedError(CrosstieError):
-    """An attempt at a pair broke off; fit to be stored and shown."""
+    """An attempt at a pair failed; the message may be stored and shown."""
 
     def __init__(self, cause: FailureCause) -> None:
         super().__init__(f"{cause.code}: {cause.message}")
@@ -77,12 +77,13 @@ class PairFailedError(CrosstieError):
 def register_pair(pair: ScenePair, batch: PairBatch) -> Outcome:
     """Register one pair on the cluster that this process is connected to, and commit its products.
 
-    Where another run holds the pair, that is its outcome; where another run has committed it since it was
-    looked up, the outcome is that run's.
+    If another run works on the pair, the outcome says so. If another run has committed the pair meanwhile,
+    the outcome is taken from its products.
 
     Raises
     ------
-    PairFailedError : it broke off, for whatever reason; one line without secrets
+    PairFailedError
+        The attempt failed, for whatever reason. The message is one line without secrets.
     """
     try:
         deadline.check()
@@ -109,30 +110,22 @@ def _claimed(pair: ScenePair, batch: PairBatch) -> Outcome:
         try:
             problem = work.exception(limit.left_s + GRACE_S)
         except TimeoutError:
-            limit.check()  # raises: the thread is inside code that does not ask, and commits nothing any more
+            # Raises; the thread is inside code that does not check the deadline, and will commit nothing.
+            limit.check()
             raise
         if problem is None:
             return work.result()
         if isinstance(problem, ClaimLostError):
             return _taken_over(pair, claim)
-        deadline.check()  # where the run is being stopped, what broke is the cluster that went away
+        # Raises where the run is being stopped: the problem is then only that the cluster has gone.
+        deadline.check()
         raise _failed(problem, pair, batch) from None
 
 
 def _registered(pair: ScenePair, batch: PairBatch, store: Store) -> Outcome:
-    """Plan, measure, render and commit: the work itself, which asks now and then whether it is to go on."""
+    """Plan, measure, render and commit; checks between the steps whether to go on."""
     begin = time.monotonic()
     settings = batch.settings
-    tell = functools.partial(run_listener().tiles, pair.key)
-    counted = 0
-
-    def progress(done: int, planned: int) -> None:
-        nonlocal counted
-        deadline.check()
-        RUN_TILES.inc(done - counted)
-        counted = done
-        tell(done, planned)
-
     names = PairNames(
         reference_id=pair.reference.id,
         secondary_id=pair.secondary.id,
@@ -154,7 +147,7 @@ def _registered(pair: ScenePair, batch: PairBatch, store: Store) -> Outcome:
         plan = plan_pair(*sources, settings, read=engine.read)
     deadline.check()
     with step("measure"):
-        measured = register_plan(plan, engine, settings, progress=progress)
+        measured = register_plan(plan, engine, settings, progress=_progress_of(pair.key))
     registration = assemble(
         names,
         plan,
@@ -170,9 +163,24 @@ def _registered(pair: ScenePair, batch: PairBatch, store: Store) -> Outcome:
     return Outcome.of(pair.key, correction_dict(registration), products=url, already_done=False)
 
 
+def _progress_of(pair_key: str) -> Progress:
+    """Report the tiles of a pair to metrics and listener, and stop the work where it must not go on."""
+    tell = functools.partial(run_listener().tiles, pair_key)
+    counted = 0
+
+    def progress(done: int, planned: int) -> None:
+        nonlocal counted
+        deadline.check()
+        RUN_TILES.inc(done - counted)
+        counted = done
+        tell(done, planned)
+
+    return progress
+
+
 def _taken_over(pair: ScenePair, claim: Claim) -> Outcome:
     LOG.warning(
-        "%s: given up to another run, for its claim %s could not be renewed in time", pair.key, claim.key
+        "%s: another run has taken it over, because its claim %s was not renewed in time", pair.key, claim.key
     )
     return Outcome.elsewhere(pair.key, until_utc=claim.expires_utc)
 
@@ -180,14 +188,14 @@ def _taken_over(pair: ScenePair, claim: Claim) -> Outcome:
 def _failed(problem: BaseException, pair: ScenePair, batch: PairBatch) -> PairFailedError:
     cause = failure_cause(problem, (*pair.reference.hrefs, *pair.secondary.hrefs), batch.out)
     if cause.code == BUG:
-        LOG.error("%s: broke off\n%s", pair.key, redacted("".join(traceback.format_exception(problem))))
+        LOG.error("%s: failed\n%s", pair.key, redacted("".join(traceback.format_exception(problem))))
     return PairFailedError(cause)
 
 
 def in_thread(work: Callable[[], Result], *, name: str) -> Future[Result]:
-    """Run `work` in a thread of its own, in this context: one that hangs can be left to itself.
+    """Run `work` in a thread of its own, in this context. A thread that hangs can be abandoned.
 
-    An executor's threads are waited for when the interpreter ends; this one is not.
+    The interpreter waits at its end for the threads of an executor, but not for this one.
     """
     future: Future[Result] = Future()
     context = copy_context()

@@ -1,4 +1,4 @@
-"""Many pairs: one Prefect task each, some at once; what goes wrong with one stays with it."""
+"""Register many pairs, each in a Prefect task of its own; a pair that fails does not affect the others."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 TAG = "crosstie-pair"
-"""Of every pair's task: `prefect concurrency-limit create crosstie-pair 8` bounds them over all runs."""
+"""Tag of every pair's task: `prefect concurrency-limit create crosstie-pair 8` limits them over all runs."""
 
 CLAIM_POLL_S = 2.0
-"""Time between two looks at a claim of another run, seconds."""
+"""Time between two reads of another run's claim, seconds."""
 
 MOST_DELAY_S = 3600.0
 """Longest wait before a retry, seconds."""
 
 
 class Registrar:
-    """Registers pairs for a flow: connects to the cluster at the first pair, and leaves it at the end."""
+    """Registers pairs for a flow. Connects to the cluster at the first pair and disconnects at the end."""
 
     def __init__(
         self,
@@ -64,9 +64,17 @@ class Registrar:
         priority: int = 0,
         load: Callable[[], TileMatcher] | None = None,
     ) -> None:
-        """Parameters: `priority`, on a scheduler that several runs share: higher goes first.
+        """Open the product root; nothing is connected yet.
 
-        `load` makes the matcher, None that of the settings.
+        Parameters
+        ----------
+        out : str
+            Root of the products.
+        settings : Settings
+        priority : int, optional
+            On a Dask scheduler that several runs share, tiles of a higher priority go first.
+        load : Callable[[], TileMatcher] or None, optional
+            Makes the matcher; None loads that of the settings.
         """
         self.batch = PairBatch(out, settings, weights_sha256(settings))
         self.store = self.batch.store()
@@ -84,18 +92,19 @@ class Registrar:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()  # a run that is interrupted does not wait for the pairs under way
+        self._stop.set()  # an interrupted run does not wait for the pairs under way
         self._opened.close()
 
     def register(self, pairs: Iterable[ScenePair]) -> Iterator[Outcome]:
-        """Outcomes as they come, one a pair; so many tasks at once as the settings say.
+        """Yield one outcome for each pair, as they end; `compute.pairs_at_once` of them run at once.
 
-        Pairs that another run holds come last: they are waited for until they are committed, or free (and are
-        done here then), or until their owner gives a sign of life.
+        Pairs that another run has claimed come last. Each is waited for until it is committed, until it is
+        free (then it is registered here), or until its owner is seen to renew the claim.
 
         Raises
         ------
-        SettingsError, WeightsError : the cluster cannot be reached, or holds no network
+        SettingsError, WeightsError
+            The cluster cannot be reached, or holds no network.
         """
         held = []
         for pair, outcome in self._run(pairs):
@@ -104,7 +113,7 @@ class Registrar:
             else:
                 yield outcome
         if held:
-            LOG.info("%d pairs are held by another run: looking whether it lives", len(held))
+            LOG.info("%d pairs are claimed by another run: waiting to see whether it is alive", len(held))
         for pair, outcome in self._run(self._released(held)):
             del pair
             yield outcome
@@ -131,12 +140,12 @@ class Registrar:
         return pair, result if isinstance(result, Outcome) else self._given_up(pair, result)
 
     def _given_up(self, pair: ScenePair, problem: BaseException) -> Outcome:
-        """Keep why a pair has no products, where the next run and `crosstie status` find it."""
+        """Record why a pair has no products, for the next run and `crosstie status`."""
         if isinstance(problem, PairFailedError):
             code, message = problem.cause.code, problem.cause.message
         else:
             code, message = BUG, redacted(f"{type(problem).__name__}: {problem}")
-            LOG.error("%s: broke off: %s", pair.key, message)
+            LOG.error("%s: failed: %s", pair.key, message)
         product = self.batch.product_of(pair.key)
         try:
             before = read_failure(self.store, *product)
@@ -156,7 +165,7 @@ class Registrar:
         return Outcome.failure(pair.key, code=code, message=message)
 
     def _released(self, held: list[ScenePair]) -> Iterator[ScenePair]:
-        """Pairs of `held` worth a look: no longer claimed, or the owner has been seen to live."""
+        """Yield each pair of `held` once it is free or committed, or its owner has renewed the claim."""
         first_seen: dict[str, Held | None] = {}
         waiting = list(held)
         while waiting:
@@ -175,7 +184,8 @@ class Registrar:
 
     def _connect(self) -> None:
         if not self._is_connected:
-            # A caller's own matcher is loaded for this run alone; that of the settings is shared with others.
+            # A matcher of the caller is loaded for this run alone; that of the settings is shared with other
+            # runs.
             sha256 = self.batch.weights_sha256 if self._load is None else None
             load = self._load or partial(load_matcher, self.batch.settings)
             compute = self.batch.settings.compute
@@ -191,17 +201,17 @@ class Registrar:
 
 
 def _may_help(task: object, task_run: object, state: Any) -> bool:
-    """Whether to try again: only after an I/O error, never after bad input or a bug."""
+    """Whether to try again: after an I/O error, never after bad input or a bug."""
     del task, task_run
     problem = state.result(raise_on_failure=False)
     again = isinstance(problem, PairFailedError) and problem.cause.again
     if again:
-        RETRIES.labels("pair").inc()  # asked only while there are tries left
+        RETRIES.labels("pair").inc()  # called only while retries are left
     return again
 
 
 def _with_retries(settings: Settings) -> Any:
-    """The task of a pair, tried again after I/O errors alone, later each time."""
+    """The task of a pair, with retries after I/O errors; each waits longer."""
     runs = settings.runs
     delays = [min(MOST_DELAY_S, delay) for delay in exponential_backoff(runs.retry_delay_s)(runs.retries)]
     if not delays:

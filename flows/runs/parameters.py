@@ -1,4 +1,4 @@
-"""What a flow is started with: plain values that Prefect may store, and therefore no secret among them."""
+"""Parameters of a flow: plain values without secrets, because Prefect stores them."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ from crosstie.io.storage.href import public_href
 
 
 def as_parameter(settings: BaseModel) -> dict[str, Any]:
-    """All settings as a settings file would hold them."""
+    """All settings, as a settings file would hold them."""
     values: dict[str, Any] = yaml.safe_load(commented_yaml(settings))
     return values
 
 
 def settings_of(given: Mapping[str, Any] | None) -> Settings:
-    """Settings of a flow: defaults, then `CROSSTIE_…` variables here, then what it was started with.
+    """Settings of a flow: defaults, then the `CROSSTIE_…` variables here, then the parameter of the flow.
 
     Parameters
     ----------
-    given : what a settings file would hold, whole or in part; None for nothing
+    given : Mapping[str, Any] or None
+        What a settings file would hold, all or part of it; None for nothing.
 
     Raises
     ------
-    SettingsError : one line that names the key, the value and what is allowed
+    SettingsError
+        One line that names the key, the value and what is allowed.
     """
     here = {setting.name: setting.value for setting in each_setting(load_settings()) if not setting.is_group}
     return validated(Settings, ("environment", here), ("parameter settings", dotted(given or {})))
@@ -48,12 +50,12 @@ def dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 _PRIVATE: ContextVar[Mapping[str, str] | None] = ContextVar("crosstie_private_addresses", default=None)
-"""Public address -> the one to open. Lives in the process alone: a flow's parameters are stored and shown."""
+"""Address to open by its public form. Kept in this process only: Prefect shows parameters."""
 
 
 @contextmanager
 def shown(address: str) -> Iterator[str]:
-    """The address as a flow of this process may be given it; `private` makes the whole one of it again."""
+    """Inside, a flow may be given the public form of an address; `private` returns the full one."""
     public = public_href(address)
     token = _PRIVATE.set({**(_PRIVATE.get() or {}), public: address})
     try:
@@ -63,11 +65,12 @@ def shown(address: str) -> Iterator[str]:
 
 
 def private(address: str) -> str:
-    """The address to open for a parameter.
+    """Full address for one that a flow was given.
 
     Raises
     ------
-    SettingsError : it carries a user, a password or a signature, which Prefect has stored by now
+    SettingsError
+        The parameter carries a user, a password or a signature, which Prefect has stored by now.
     """
     if public_href(address) != address:
         raise SettingsError(

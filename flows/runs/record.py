@@ -1,4 +1,4 @@
-"""A pair is over: it is counted, and put on record."""
+"""Count a pair that has ended, and log it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LOG = logging.getLogger(__name__)
 
 
 def note(flow: str, outcome: Outcome) -> None:
-    """Count what a run has done, and have its log say so; what another run has done is that one's to tell."""
+    """Count and log the outcome of a pair, unless another run has registered it."""
     if outcome.already_done or outcome.verdict == IN_PROGRESS:
         return
     reason = outcome.reasons[0] if outcome.reasons else ""

@@ -1,4 +1,4 @@
-"""One run of a flow over pairs: looks up what is done, registers the rest, and tells everybody about it."""
+"""One run of a flow over pairs: look up what is done, register the rest, and report progress and results."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 PROGRESS_EVERY_S = 5.0
-"""Time between two reports to the server, seconds: a run of small pairs would do little else."""
+"""Time between two progress reports to the server, seconds; a run of small pairs would do little else."""
 
 NIGHTLY, BACKFILL, NEW_SCENE = "nightly", "backfill", "new-scene"
 """Names of the flows, in logs, metrics and artifacts."""
@@ -54,7 +54,7 @@ PRIORITY = {NEW_SCENE: 10, NIGHTLY: 5, BACKFILL: 0}
 
 
 class Run:
-    """A run, from when its first pairs are known; as a context it ends with a log and artifacts."""
+    """A run of a flow. As a context it writes a run log and Prefect artifacts at its end."""
 
     def __init__(
         self,
@@ -71,13 +71,16 @@ class Run:
         priority: int | None = None,
         load: Callable[[], TileMatcher] | None = None,
     ) -> None:
-        """Log the beginning. Parameters are those of `run_log.begin` and `Registrar`, and these.
+        """Log the beginning. The other parameters are those of `run_log.begin` and `Registrar`.
 
         Parameters
         ----------
-        name : of the flow; artifacts and logs are named by it
-        whole : it was asked for all pairs there are
-        periods : parts that it is planned in
+        name : str
+            Name of the flow; artifacts and logs are named by it.
+        whole : bool, optional
+            Whether the run was asked for all pairs of the catalog.
+        periods : int, optional
+            Number of periods that the run is planned in.
         """
         self.tally = Tally(periods=periods)
         self._name = name
@@ -89,7 +92,7 @@ class Run:
             self._registrar.store, name, scope=scope, asked=asked, started=started, until=until
         )
         self._progress: UUID | None = None
-        self._told_s = 0.0
+        self._last_report_s = 0.0
         self._observe = settings.observe
         self._context = ExitStack()
 
@@ -114,12 +117,14 @@ class Run:
     def take(
         self, pairs: Sequence[ScenePair], *, only: Callable[[ScenePair], bool] | None = None
     ) -> Iterator[Outcome]:
-        """Outcomes of more pairs, those done before first; of the others only those that `only` accepts.
+        """Yield outcomes of more pairs: first of those done before, then of the rest that `only` accepts.
 
         Raises
         ------
-        StoreError : the root of the products cannot be read
-        SettingsError, WeightsError : there is no cluster to work on, or no network on it
+        StoreError
+            The root of the products cannot be read.
+        SettingsError, WeightsError
+            There is no cluster, or its workers hold no network.
         """
         done = self.look_up(pairs)
         to_do = [pair for pair in pairs if pair.key not in done and (only is None or only(pair))]
@@ -127,7 +132,7 @@ class Run:
         for outcome in done.values():
             self.tally.add(outcome)
             yield outcome
-        self._tell(now=True)
+        self._report(now=True)
         committed: list[Outcome] = []
         try:
             for outcome in self._registrar.register(to_do):
@@ -138,13 +143,13 @@ class Run:
                 run_listener().finished(
                     outcome.pair_key, before + ", ".join([outcome.verdict, *outcome.reasons])
                 )
-                self._tell()
+                self._report()
                 yield outcome
         finally:
             self._index(committed)
 
     def look_up(self, pairs: Sequence[ScenePair]) -> dict[str, Outcome]:
-        """Outcomes by key of the pairs that are done, for these settings and weights."""
+        """Outcomes of the pairs that are done for these settings and weights, by pair key."""
         batch = self._registrar.batch
         found: dict[str, Outcome] = look_up_task(
             self._registrar.store, pairs, batch.settings, weights_sha256=batch.weights_sha256
@@ -163,11 +168,11 @@ class Run:
         except StoreError as error:
             LOG.warning("the index was not updated; `crosstie index` does it: %s", error)
 
-    def _tell(self, *, now: bool = False) -> None:
+    def _report(self, *, now: bool = False) -> None:
         run_listener().run(self.tally)
-        if self._progress is not None and (now or time.monotonic() - self._told_s >= PROGRESS_EVERY_S):
+        if self._progress is not None and (now or time.monotonic() - self._last_report_s >= PROGRESS_EVERY_S):
             update_progress_artifact(self._progress, self.tally.done_pct, description=self.tally.line())
-            self._told_s = time.monotonic()
+            self._last_report_s = time.monotonic()
 
     def _end(self) -> None:
         tally, key = self.tally, table_key(self._name)
@@ -178,7 +183,7 @@ class Run:
             [outcome.row() for outcome in sorted(rows, key=lambda outcome: outcome.pair_key)],
             key=key,
             description=f"{len(rows)} of {tally.over} pairs"
-            + ("" if len(rows) == tally.over else "; what failed or is unreliable goes first"),
+            + ("" if len(rows) == tally.over else "; failed and unreliable pairs go first"),
         )
         took = timedelta(seconds=time.monotonic() - tally.begun_s)
         page = markdown(f"crosstie {self._name}", self._asked, tally, took=took, next_step=NEXT_STEP)
@@ -197,13 +202,13 @@ def progress_key(flow: str) -> str:
 
 
 def _flow_run_id() -> str:
-    """Of the flow that this is called in; empty outside one."""
+    """Id of the flow run around this call; empty outside a flow."""
     context = FlowRunContext.get()
     return "" if context is None or context.flow_run is None else str(context.flow_run.id)
 
 
 NEXT_STEP = (
-    "The next run tries these again, and `crosstie backfill --only-failed` these alone; `crosstie status` "
+    "The next run tries these again; `crosstie backfill --only-failed` tries only these. `crosstie status` "
     "lists every pair with its message."
 )
 

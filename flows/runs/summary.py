@@ -11,13 +11,13 @@ from crosstie.io.storage.redaction import redacted
 from crosstie.types import VerdictCode
 
 MOST_LINKS = 40
-"""Lines of a list that are still read."""
+"""Maximum number of lines in a list: nobody reads more."""
 
 MEANING = {
     VerdictCode.CORRECTED: "did not lie on the reference; a correction moves it there",
     VerdictCode.ALREADY_ALIGNED: "lies on the reference already",
     VerdictCode.UNRELIABLE: "no correction that can be trusted; nothing is applied",
-    FAILED: "broke off; has no products",
+    FAILED: "could not be registered; has no products",
     IN_PROGRESS: "another run works on it",
 }
 
@@ -25,13 +25,16 @@ MEANING = {
 def markdown(
     title: str, asked: Mapping[str, object], tally: Tally, *, took: timedelta, next_step: str
 ) -> str:
-    """Counts, what failed and why, and links to reports; no longer for a long run than for a short one.
+    """Write the page: counts, what failed and why, and links to reports. Its length is limited.
 
     Parameters
     ----------
-    asked : what the run was asked, in the words of its user
-    took : wall time of the run
-    next_step : what to do about what failed
+    asked : Mapping[str, object]
+        Parameters of the run, in the words of its user.
+    took : timedelta
+        Wall time of the run.
+    next_step : str
+        What to do about what failed.
     """
     parts = [f"# {title}", _headline(tally, took), _markdown_table(("asked", "value"), _asked(asked))]
     if tally.over:

@@ -1,4 +1,4 @@
-"""How far a run is, and what has become of its pairs: bounded, however many there are."""
+"""Counts and progress of a run, in bounded memory however many pairs there are."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ from crosstie.flows.runs.outcome import FAILED, IN_PROGRESS, Outcome
 from crosstie.types import VerdictCode
 
 MOST_ROWS = 500
-"""Outcomes of each sort that are kept for tables: more are counted only."""
+"""Maximum number of outcomes of each sort that are kept for tables; all are counted."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of a run while it goes on.
+    """Counts of a run, updated while it goes on.
 
-    A run over periods knows only the pairs of those it has planned; of the periods to come it takes the mean.
+    A run over periods knows the pairs of the periods it has planned, and assumes their mean for the rest.
     """
 
     periods: int = 1
-    """Parts that the run is planned in."""
+    """Periods that the run is planned in."""
     planned_periods: int = 0
     planned: int = 0
     """Pairs of the planned periods."""
     to_do: int = 0
-    """Of them, those that were not done before."""
+    """Pairs of the planned periods that were not done before."""
     verdicts: Counter[str] = field(default_factory=Counter)
     """Pairs by verdict, `failed` and `in progress elsewhere` included."""
     codes: Counter[str] = field(default_factory=Counter)
     """Failed pairs by code."""
     already_done: int = 0
     tried: int = 0
-    """Pairs that this run worked on, whatever became of them."""
+    """Pairs that this run worked on, whatever their outcome."""
     work_s: float = 0.0
-    """Seconds of the pairs that this run registered, one after the other."""
+    """Sum of the seconds that each pair registered by this run took."""
     unwell: list[Outcome] = field(default_factory=list)
-    """The first that failed, are unreliable or in progress elsewhere."""
+    """The first outcomes that failed, are unreliable or in progress elsewhere."""
     well: list[Outcome] = field(default_factory=list)
-    """The first of the others."""
+    """The first of the other outcomes."""
     begun_s: float = field(default_factory=time.monotonic)
-    """On the clock of `time.monotonic`."""
+    """When the run began, on the clock of `time.monotonic`."""
 
     def plan(self, pairs: int, *, to_do: int) -> None:
-        """One more period is planned."""
+        """Count a period that has been planned."""
         self.planned_periods += 1
         self.planned += pairs
         self.to_do += to_do
 
     def add(self, outcome: Outcome) -> None:
-        """One more pair is over."""
+        """Count a pair that has ended."""
         self.verdicts[outcome.verdict] += 1
         if outcome.verdict == FAILED:
             self.codes.update(outcome.reasons)
@@ -67,29 +67,29 @@ class Tally:
 
     @property
     def over(self) -> int:
-        """Pairs that are over."""
+        """Pairs that have ended."""
         return self.verdicts.total()
 
     @property
     def expected(self) -> float:
-        """Pairs of the whole run, those of periods to come estimated."""
+        """Pairs of the whole run; those of later periods are estimated."""
         return self.planned + self._mean(self.planned) * self._periods_to_come
 
     @property
     def to_come(self) -> float:
-        """Pairs still to be worked on, those of periods to come estimated."""
+        """Pairs still to be worked on; those of later periods are estimated."""
         return max(0, self.to_do - self.tried) + self._mean(self.to_do) * self._periods_to_come
 
     @property
     def done_pct(self) -> float:
-        """Per cent of the run, 0..100."""
+        """Share of the run that is done, per cent, 0..100."""
         if not self.planned_periods:
             return 0.0
         return 100.0 if not self.expected else min(100.0, 100 * self.over / self.expected)
 
     @property
     def left(self) -> timedelta | None:
-        """Time to the end at the pace up to now; None before the first pair is over."""
+        """Time to the end at the pace so far; None before the first pair has ended."""
         if not self.tried:
             return None if self.to_come else timedelta(0)
         pace_s = (time.monotonic() - self.begun_s) / self.tried
@@ -97,12 +97,12 @@ class Tally:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all was done that could be: what failed will fail again until somebody mends the input."""
+        """Whether a later run could do no more: failures will repeat until somebody fixes the input."""
         return not self.verdicts[IN_PROGRESS] and not PASSING & self.codes.keys()
 
     @property
     def is_well(self) -> bool:
-        """No pair is unreliable or failed."""
+        """Whether no pair is unreliable or failed."""
         return not self.verdicts[FAILED] and not self.verdicts[VerdictCode.UNRELIABLE]
 
     def line(self) -> str:
