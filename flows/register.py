@@ -14,7 +14,7 @@ from crosstie.flows.registration.load_matcher import load_matcher
 from crosstie.flows.registration.pipeline import InProcess, Progress, register_plan
 from crosstie.flows.registration.plan import plan_pair
 from crosstie.flows.registration.publish import PairNames, assemble, publish
-from crosstie.io.products.write import to_geodataframe
+from crosstie.io.products.tie_points import to_geodataframe
 from crosstie.io.raster import open_pair
 from crosstie.io.storage.href import local_path, public_href
 from crosstie.io.storage.store import open_store
@@ -122,7 +122,9 @@ def register(
         weights_sha256=matcher.weights_sha256,
         seconds=time.monotonic() - begin,
     )
-    return RegisterResult(registration, None if store is None else publish(store, registration, plan, names))
+    return RegisterResult(
+        registration, None if store is None else publish(store, registration, plan, names, settings)
+    )
 
 
 def file_id(hrefs: Sequence[str]) -> str:

@@ -149,7 +149,7 @@ def plain_calls(pairs: list[Any], out: Path, settings: Any) -> None:
         registration = assemble(
             names, plan, measured, settings, weights_sha256=matcher.weights_sha256, seconds=0.0
         )
-        publish(store, registration, plan, names)
+        publish(store, registration, plan, names, settings)
 
 
 if __name__ == "__main__":

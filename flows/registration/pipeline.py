@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from crosstie.estimation import estimate
+from crosstie.estimation.field.fit import fit_field
 from crosstie.flows.registration.measure import (
     THIRDS,
     MatchJob,
@@ -24,7 +25,7 @@ from crosstie.flows.registration.measure import (
 from crosstie.flows.registration.plan import TilePlan
 from crosstie.grid import Chunk, chunks
 from crosstie.matcher.coarse import ENOUGH_VOTES, CoarseOffset, vote_on_offset
-from crosstie.types import Estimate, Reason, TiePoints, Tile, Verdict, VerdictCode
+from crosstie.types import Estimate, FieldFit, Reason, TiePoints, Tile, Verdict, VerdictCode
 
 if TYPE_CHECKING:
     from crosstie.config import Settings
@@ -72,6 +73,8 @@ class PairMeasurement:
     coarse: CoarseOffset | None
     """None where the coarse step was skipped."""
     seconds: float
+    field: FieldFit | None = None
+    """The displacement field, or why there is none; None where it is not asked for."""
 
 
 def register_plan(
@@ -117,7 +120,18 @@ def register_plan(
         stride_px=plan.stride_px,
         settings=replace(settings.estimation, search_radius_px=float(plan.search_px)),
     )
-    return PairMeasurement(points, _explained(found, plan, coarse), coarse, time.monotonic() - begin)
+    field = None
+    if settings.products.displacement == "auto":
+        field = fit_field(
+            points,
+            found,
+            plan.grid,
+            tile_px=plan.tile_px,
+            stride_px=plan.stride_px,
+            settings=settings.field,
+        )
+    seconds = time.monotonic() - begin
+    return PairMeasurement(points, _explained(found, plan, coarse), coarse, seconds, field)
 
 
 def find_coarse_offset(

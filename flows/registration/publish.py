@@ -11,9 +11,11 @@ import numpy as np
 
 from crosstie.flows.registration.measure import ALIGN_PX
 from crosstie.grid import window
+from crosstie.io.products.keys import run_key
 from crosstie.io.products.overview import Thumbnails
-from crosstie.io.products.write import run_key, write_products
+from crosstie.io.products.write import AlignedRequest, write_products
 from crosstie.io.raster import read_plane
+from crosstie.io.raster.warp import Kernel
 from crosstie.types import Provenance, Registration, pair_key
 
 if TYPE_CHECKING:
@@ -84,6 +86,7 @@ def assemble(
         planned=len(plan.tiles),
         points=measured.points,
         estimate=measured.estimate,
+        field=measured.field,
         provenance=Provenance(
             versions=tuple((name, importlib.metadata.version(name)) for name in RECORDED_PACKAGES),
             weights_sha256=weights_sha256,
@@ -99,6 +102,7 @@ def publish(
     registration: Registration,
     plan: TilePlan,
     names: PairNames,
+    settings: Settings,
     *,
     read: ReadPlane = read_plane,
 ) -> str:
@@ -124,7 +128,14 @@ def publish(
         acquired_utc=names.secondary_acquired_utc,
         storage=plan.secondary.storage,
         drivers=plan.secondary.drivers,
+        aligned=_aligned(plan, settings),
     )
+
+
+def _aligned(plan: TilePlan, settings: Settings) -> AlignedRequest | None:
+    if settings.products.aligned == "none":
+        return None
+    return AlignedRequest(plan.reference.geobox, Kernel(settings.products.resampling))
 
 
 def _thumbnails(plan: TilePlan) -> Thumbnails | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from crosstie.flows.registration.publish import run_key_of
 from crosstie.flows.runs.outcome import Outcome
 from crosstie.io.archive.failures import Failure, read_failure
-from crosstie.io.products.write import read_correction
+from crosstie.io.products.correction import read_correction
 from crosstie.io.storage.root_layout import ProductKey
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from crosstie.flows.runs.outcome import Outcome
 from crosstie.flows.runs.progress import run_listener
 from crosstie.io.archive.claims import Claim, ClaimLostError, Held, take
 from crosstie.io.archive.failures import forget_failure
-from crosstie.io.products.write import correction_dict, read_correction
+from crosstie.io.products.correction import correction_dict, read_correction
 from crosstie.io.raster import open_pair
 from crosstie.io.storage.redaction import redacted
 from crosstie.io.storage.root_layout import ProductKey
@@ -158,7 +158,7 @@ def _registered(pair: ScenePair, batch: PairBatch, store: Store) -> Outcome:
     )
     deadline.check()
     with step("publish"):
-        url = publish(store, registration, plan, names, read=engine.read)
+        url = publish(store, registration, plan, names, settings, read=engine.read)
     forget_failure(store, pair.key, registration.run_key)
     return Outcome.of(pair.key, correction_dict(registration), products=url, already_done=False)
 

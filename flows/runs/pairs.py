@@ -29,7 +29,7 @@ from crosstie.flows.runs.outcome import IN_PROGRESS, Outcome
 from crosstie.flows.runs.pair import PairBatch, PairFailedError, register_pair
 from crosstie.io.archive.claims import Held, standing_claim
 from crosstie.io.archive.failures import Failure, read_failure, record_failure
-from crosstie.io.products.write import is_committed
+from crosstie.io.products.keys import is_committed
 from crosstie.io.storage.redaction import redacted
 
 if TYPE_CHECKING:

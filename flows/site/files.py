@@ -13,7 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from crosstie.io.products.write import is_committed, product_prefix
+from crosstie.io.products.keys import is_committed
+from crosstie.io.storage.root_layout import ProductKey
 from crosstie.io.storage.store import Reading, Store
 
 PAIR_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -63,7 +64,7 @@ def product(store: Store, request: Request) -> Response:
     if name not in KINDS:
         raise HTTPException(404, "a run has no file of this name")
     pair_key, run_key = run_of(store, request)
-    reading = store.open(f"{product_prefix(pair_key, run_key)}/{name}")
+    reading = store.open(ProductKey(pair_key, run_key).file(name))
     if reading is None:
         raise HTTPException(404, f"this run has no {name}")
     return _file_response(request, reading, name, saved_as=f"{pair_key}.{name}")
@@ -95,7 +96,7 @@ def thumbnails(store: Store) -> Thumbnail:
     @lru_cache(KEPT_THUMBNAILS)
     def made(pair_key: str, run_key: str) -> bytes:
         with at_once:
-            reading = store.open(f"{product_prefix(pair_key, run_key)}/overview.png")
+            reading = store.open(ProductKey(pair_key, run_key).file("overview.png"))
             if reading is None or reading.size_bytes > MOST_PICTURE_BYTES:
                 raise HTTPException(404, "this run has no overview.png")
             return shrunk(b"".join(reading.pieces))

@@ -29,7 +29,8 @@ from crosstie.io.archive.index_parts import (
 from crosstie.io.archive.index_rows import IncompleteProductError, index_row
 from crosstie.io.archive.index_table import Index, merged, table_of, without
 from crosstie.io.archive.listing import list_archive
-from crosstie.io.products.write import SCHEMA, is_committed
+from crosstie.io.products.correction import SCHEMA
+from crosstie.io.products.keys import is_committed
 from crosstie.io.storage.root_layout import INDEX, ProductKey
 
 if TYPE_CHECKING:

@@ -60,6 +60,9 @@ SHRINK_FROM = 1.5
 THREADS = max(1, min(4, len(os.sched_getaffinity(0))))
 """That warp and compress; more would cost memory and gain little beside reading."""
 
+ALIGNED = "aligned.tif"
+"""Name of the file."""
+
 SCHEMA = "crosstie/aligned/1"
 
 _FAR_PX = -1e6

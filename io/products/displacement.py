@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,11 +18,10 @@ from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options
 from crosstie.types import DisplacementField
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rasterio.io import DatasetReader
 
-    from crosstie.io.storage.store import Store, StoredFile
+DISPLACEMENT = "displacement.tif"
+"""Name of the file."""
 
 BANDS = ("dx_m", "dy_m", "sigma_m")
 
@@ -32,12 +33,17 @@ MAX_NODES = 4_000_000
 """More than any scene has at a stride of 16 px; a file that claims more is refused before it is read."""
 
 
-def write_displacement(store: Store, key: str, field: DisplacementField) -> StoredFile:
-    """Write a field as a COG of three float32 bands, whole or not at all.
+def displacement_cog(field: DisplacementField) -> bytes:
+    """Render a field as a COG of three float32 bands; the same field gives the same bytes.
 
-    Raises
-    ------
-    StoreError : the root cannot be written
+    Parameters
+    ----------
+    field : DisplacementField
+
+    Returns
+    -------
+    bytes
+        `displacement.tif`: some kilobytes, for there is one node a stride.
     """
     rows, cols = field.grid.shape
     profile: dict[str, Any] = {
@@ -47,14 +53,14 @@ def write_displacement(store: Store, key: str, field: DisplacementField) -> Stor
         "dtype": "float32",
         "nodata": np.nan,
     }
-    with store.scratch(key) as folder:
-        path = folder / "displacement.tif"
+    with TemporaryDirectory(prefix="crosstie-") as folder:
+        path = Path(folder) / DISPLACEMENT
         with cog_writer(path, crs=str(field.grid.crs), transform=field.grid.affine, **profile) as raster:
             raster.write(np.stack([field.dx_m, field.dy_m, field.sigma_m]).astype(np.float32))
             raster.descriptions = BANDS
             raster.units = ("metre",) * 3
             raster.update_tags(CROSSTIE_SCHEMA=SCHEMA, CROSSTIE_SIGN=SIGN)
-        return store.put_file(key, path)
+        return path.read_bytes()
 
 
 def read_displacement(href: str | Path, *, storage: S3Options = FROM_ENVIRONMENT) -> DisplacementField:

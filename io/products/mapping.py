@@ -15,7 +15,7 @@ from crosstie.io.raster.resample import apply
 from crosstie.types import IDENTITY_AFFINE
 
 if TYPE_CHECKING:
-    from crosstie.types import DisplacementField, FloatArray
+    from crosstie.types import DisplacementField, FloatArray, Registration
 
 FADE_NODES = 4
 """Beyond its known nodes, what a field has over the affine fades to nothing over so many strides."""
@@ -69,6 +69,19 @@ class Mapping:
             for plane in self._excess
         )
         return to_x + dx, to_y + dy
+
+
+def mapping_of(registration: Registration) -> Mapping:
+    """Map the reference to the secondary as far as the verdict allows: field, else affine, else as it is.
+
+    Raises
+    ------
+    ValueError : the pair has no common grid
+    """
+    if registration.grid is None:
+        raise ValueError(f"{registration.pair_key}: there is no common grid, so there is nothing to map")
+    field = None if registration.field is None else registration.field.field
+    return Mapping(str(registration.grid.crs), registration.estimate.correction.affine, field)
 
 
 def _excess(field: DisplacementField, back: Affine) -> tuple[FloatArray, FloatArray]:

@@ -12,13 +12,16 @@ from shapely.affinity import translate
 from shapely.geometry import MultiPoint, Polygon, box, mapping
 from shapely.ops import unary_union
 
-from crosstie.io.raster.georeference import outline
+from crosstie.io.products.aligned import ALIGNED
+from crosstie.io.products.correction import correction_dict
+from crosstie.io.products.displacement import DISPLACEMENT
+from crosstie.io.raster.georeference import Georeference, outline
 from crosstie.io.storage.href import product_href
 
 if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
     from shapely.geometry.base import BaseGeometry
 
-    from crosstie.io.raster.georeference import Georeference
     from crosstie.types import FloatArray, Registration
 
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
@@ -42,7 +45,11 @@ ASSETS = {
 
 
 def stac_item(
-    registration: Registration, *, place: Georeference, acquired_utc: datetime | None
+    registration: Registration,
+    *,
+    place: Georeference,
+    acquired_utc: datetime | None,
+    aligned_grid: GeoBox | None = None,
 ) -> dict[str, Any]:
     """Describe the corrected secondary.
 
@@ -51,6 +58,8 @@ def stac_item(
     place : of the secondary, corrected (`georeference.corrected`)
     acquired_utc : of the secondary; None where unknown: the item then spans from the launch of Sentinel-1A
         to the processing, since STAC asks for a time
+
+    aligned_grid : of `aligned.tif`; None where it is not written
 
     Returns
     -------
@@ -72,6 +81,7 @@ def stac_item(
             "crosstie:reasons": [str(reason) for reason in verdict.reasons],
             "crosstie:reference": registration.reference_id,
             "crosstie:secondary": registration.secondary_id,
+            **_figures(registration),
             **_projection(place),
         },
         stac_extensions=[PROJECTION],
@@ -84,7 +94,47 @@ def stac_item(
             item.add_link(pystac.Link("derived_from", product_href(href), title=scene_id))
     for key, (href, media_type, title, roles) in ASSETS.items():
         item.add_asset(key, pystac.Asset(href, media_type=media_type, title=title, roles=roles))
+    for key, (asset, grid) in _rasters(registration, aligned_grid).items():
+        asset.extra_fields |= _grid_fields(grid)
+        item.add_asset(key, asset)
     return item.to_dict(include_self_link=False, transform_hrefs=False)
+
+
+def _figures(registration: Registration) -> dict[str, Any]:
+    """What an API can filter by: model, offset, errors, counts; null where there is no number."""
+    correction = correction_dict(registration)
+    return {
+        "crosstie:model": correction["model"],
+        "crosstie:offset_x_m": correction["offset_m"]["median_x"],
+        "crosstie:offset_y_m": correction["offset_m"]["median_y"],
+        "crosstie:rmse_before_m": correction["error_before_m"]["rmse"],
+        "crosstie:rmse_after_m": correction["error_after_m"]["rmse"],
+        "crosstie:tie_points_matched": correction["tie_points"]["matched"],
+        "crosstie:tie_points_used": correction["tie_points"]["used"],
+        "crosstie:field_offered": bool(correction["field"] and correction["field"]["offered"]),
+        "crosstie:field_rmse_after_m": correction["field"] and correction["field"]["error_after_m"]["rmse"],
+    }
+
+
+def _rasters(
+    registration: Registration, aligned_grid: GeoBox | None
+) -> dict[str, tuple[pystac.Asset, GeoBox]]:
+    """Assets that have a grid of their own."""
+    found = {}
+    field = None if registration.field is None else registration.field.field
+    if field is not None:
+        title = "Displacement field: dx_m, dy_m, sigma_m"
+        asset = pystac.Asset(DISPLACEMENT, title, media_type=pystac.MediaType.COG, roles=["metadata"])
+        found["displacement"] = (asset, field.grid)
+    if aligned_grid is not None:
+        title = "Secondary, resampled once onto the grid of the reference"
+        asset = pystac.Asset(ALIGNED, title, media_type=pystac.MediaType.COG, roles=["data"])
+        found["aligned"] = (asset, aligned_grid)
+    return found
+
+
+def _grid_fields(grid: GeoBox) -> dict[str, Any]:
+    return _projection(Georeference(grid.shape.yx, str(grid.crs), grid.affine))
 
 
 def _projection(place: Georeference) -> dict[str, Any]:

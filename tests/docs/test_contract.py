@@ -7,14 +7,17 @@ from collections.abc import Callable, Iterator
 
 from docs_blocks import ROOT
 
+from crosstie.io.products.aligned import ALIGNED
+from crosstie.io.products.correction import correction_dict
+from crosstie.io.products.displacement import DISPLACEMENT
 from crosstie.io.products.stac_item import ASSETS
-from crosstie.io.products.write import correction_dict, to_geodataframe
+from crosstie.io.products.tie_points import to_geodataframe
 from crosstie.io.storage.root_layout import COMMIT
 from crosstie.types import Registration
 
 PAGE = (ROOT / "docs" / "reference" / "products.md").read_text(encoding="utf-8")
 
-WHOLE = {"pair.reference", "pair.secondary", "fitted", "provenance.versions"}
+WHOLE = {"pair.reference", "pair.secondary", "fitted", "field", "provenance.versions"}
 """Fields that the page describes together with what they hold."""
 
 
@@ -49,4 +52,9 @@ def test_every_column_of_the_tie_points_is_named(make_registration: Callable[...
 
 
 def test_every_file_is_named() -> None:
-    assert names(section("Files of a run")) == {name for name, *_ in ASSETS.values()} | {"item.json", COMMIT}
+    assert names(section("Files of a run")) == {name for name, *_ in ASSETS.values()} | {
+        "item.json",
+        COMMIT,
+        DISPLACEMENT,
+        ALIGNED,
+    }

@@ -54,7 +54,7 @@ def register_command(
     from crosstie.config import load_settings
     from crosstie.flows.register import register
     from crosstie.flows.runs.progress import report_run_to, run_listener
-    from crosstie.io.products.write import correction_dict
+    from crosstie.io.products.correction import correction_dict
     from crosstie.types import Kind
 
     settings = load_settings(config, options={"weights": weights})

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from crosstie.estimation.field.settings import FieldSettings
 from crosstie.estimation.settings import EstimationSettings
 from crosstie.io.catalog.search import SceneQuery
 from crosstie.io.pairing.pair_scenes import PairingRules
@@ -293,6 +294,22 @@ class ObserveSettings(Group):
     )
 
 
+class ProductSettings(Group):
+    displacement: Literal["auto", "never"] = Field(
+        default="auto",
+        description="auto: a displacement field (displacement.tif) is written where held-out tiles show that "
+        "it is better than the affine. never: no field is computed.",
+    )
+    aligned: Literal["none", "reference-grid"] = Field(
+        default="none",
+        description="reference-grid: the secondary is resampled once onto the reference's grid (aligned.tif, "
+        "a COG), by the field where there is one, else by the affine. none: no pixel is written.",
+    )
+    resampling: Literal["cubic", "lanczos", "bilinear", "nearest"] = Field(
+        default="cubic", description="Kernel of aligned.tif."
+    )
+
+
 class Settings(Group):
     """All settings. Later sources win: defaults, the YAML file, the environment, options of the command.
 
@@ -310,6 +327,12 @@ class Settings(Group):
     pairing: PairingRules = Field(default=PairingRules(), description="Which scenes make a pair.")
     estimation: EstimationSettings = Field(
         default=EstimationSettings(), description="From tie points to a verdict."
+    )
+    field: FieldSettings = Field(
+        default=FieldSettings(), description="From tie points to a displacement field."
+    )
+    products: ProductSettings = Field(
+        default=ProductSettings(), description="What is written for a pair beside the correction."
     )
     storage: S3Options = Field(
         default=S3Options(),
@@ -336,5 +359,11 @@ class Settings(Group):
     def hash(self) -> str:
         """Hash of the settings that change results, 16 hex digits; where the work is done changes none."""
         relevant = self.model_dump(mode="json", include={"grid", "tiles", "estimation"})
+        # Groups of later versions count where they are changed: what was done before them stays done.
+        changed = {name for name in ("field", "products") if getattr(self, name) != _DEFAULTS[name]}
+        relevant |= self.model_dump(mode="json", include=changed)
         text = json.dumps(relevant, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+_DEFAULTS = {"field": FieldSettings(), "products": ProductSettings()}

@@ -10,7 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from crosstie.types.codes import LUMINANCE, Kind, Model, Reason, VerdictCode
-from crosstie.types.correction import IDENTITY_AFFINE, AffineCorrection, Error, Estimate, Verdict
+from crosstie.types.correction import (
+    IDENTITY_AFFINE,
+    UNKNOWN_ERROR,
+    AffineCorrection,
+    Error,
+    Estimate,
+    Verdict,
+)
 from crosstie.types.displacement import DisplacementField, FieldFit, FieldReason, FieldReport
 from crosstie.types.registration import Provenance, Registration
 from crosstie.types.scenes import ScenePair, SceneRef, pair_key
@@ -28,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "IDENTITY_AFFINE",
     "LUMINANCE",
+    "UNKNOWN_ERROR",
     "AffineCorrection",
     "DisplacementField",
     "Error",

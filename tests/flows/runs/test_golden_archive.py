@@ -22,7 +22,8 @@ from crosstie.flows.status import take_status
 from crosstie.io.archive.index import read_index, update_index
 from crosstie.io.archive.listing import list_archive
 from crosstie.io.archive.run_log import last_success, newest_logs
-from crosstie.io.products.write import is_committed, read_correction
+from crosstie.io.products.correction import read_correction
+from crosstie.io.products.keys import is_committed
 from crosstie.io.simulation.pairs import write_simulated_catalog
 from crosstie.io.storage.root_layout import COMMIT, ProductKey
 from crosstie.io.storage.store import Store, open_store

@@ -22,20 +22,15 @@ from rasterio.control import GroundControlPoint
 from shapely.geometry import Point, shape
 
 from crosstie.errors import StoreError, UnreadableRasterError
+from crosstie.io.archive.listing import list_archive
+from crosstie.io.products.correction import correction_dict, read_correction
+from crosstie.io.products.keys import is_committed, run_key
 from crosstie.io.products.overview import Thumbnails
 from crosstie.io.products.stac_item import stac_item
+from crosstie.io.products.tie_points import to_geodataframe
 from crosstie.io.products.vrt import place_of
-from crosstie.io.products.write import (
-    committed,
-    correction_dict,
-    is_committed,
-    product_prefix,
-    read_correction,
-    render,
-    run_key,
-    to_geodataframe,
-    write_products,
-)
+from crosstie.io.products.write import render, write_products
+from crosstie.io.storage.root_layout import ProductKey
 from crosstie.io.storage.store import Store, open_store
 from crosstie.types import Reason, Registration, VerdictCode
 
@@ -101,7 +96,7 @@ def test_what_is_written_is_committed_last_and_lists_what_it_wrote(
         assert entry == {"size": len(body), "sha256": hashlib.sha256(body).hexdigest()}
     assert (folder / "_COMMIT").stat().st_mtime_ns >= max(p.stat().st_mtime_ns for p in folder.iterdir())
     assert read_correction(store, pair, run) == correction_dict(registration)
-    assert list(committed(store)) == [(pair, run, correction_dict(registration))]
+    assert list_archive(store).committed == {ProductKey(pair, run)}
 
 
 def test_committed_products_stay_as_they_are(
@@ -109,7 +104,7 @@ def test_committed_products_stay_as_they_are(
 ):
     registration = make_registration(secondary_hrefs=(secondary,))
     write_products(store, registration, thumbnails=None)
-    prefix = product_prefix(registration.pair_key, registration.run_key)
+    prefix = ProductKey(registration.pair_key, registration.run_key).prefix
     before = {key: store.get(key) for key in store.list(prefix)}
     slower = make_registration(secondary_hrefs=(secondary,), affine=(1, 0, 5, 0, 1, 5))
     write_products(store, slower, thumbnails=None)
@@ -128,7 +123,7 @@ def test_workers_that_race_leave_one_whole_set(
 
     with ThreadPoolExecutor(4) as pool:
         assert len(set(pool.map(work, range(4)))) == 1
-    prefix = product_prefix(registration.pair_key, registration.run_key)
+    prefix = ProductKey(registration.pair_key, registration.run_key).prefix
     assert {key.removeprefix(f"{prefix}/") for key in store.list()} == FILES
     listing = json.loads(store.get(f"{prefix}/_COMMIT") or b"")["files"]
     for name, entry in listing.items():
@@ -139,13 +134,13 @@ def test_without_a_commit_nothing_exists_for_a_reader(
     make_registration: MakeRegistration, secondary: str, store: Store
 ):
     registration = make_registration(secondary_hrefs=(secondary,))
-    prefix = product_prefix(registration.pair_key, registration.run_key)
+    prefix = ProductKey(registration.pair_key, registration.run_key).prefix
     for name, body in render(registration, thumbnails=None).items():
         store.put(f"{prefix}/{name}", body)  # a worker that died before its commit
     assert read_correction(store, registration.pair_key, registration.run_key) is None
-    assert list(committed(store)) == []
+    assert list_archive(store).committed == set()
     write_products(store, registration, thumbnails=None)
-    assert len(list(committed(store))) == 1
+    assert len(list_archive(store).committed) == 1
 
 
 def test_a_failure_while_rendering_leaves_nothing(
@@ -237,7 +232,7 @@ def test_no_overlap_still_gives_products(make_registration: MakeRegistration, se
         secondary_hrefs=(secondary,),
     )  # fmt: skip
     write_products(store, registration, thumbnails=None)
-    prefix = product_prefix(registration.pair_key, registration.run_key)
+    prefix = ProductKey(registration.pair_key, registration.run_key).prefix
     said = read_correction(store, registration.pair_key, registration.run_key)
     assert said is not None
     assert said["crs"] is None

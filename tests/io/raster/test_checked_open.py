@@ -37,7 +37,7 @@ from crosstie.config import load_settings
 from crosstie.errors import UnreadableRasterError
 from crosstie.flows.registration.pipeline import InProcess, register_plan
 from crosstie.flows.registration.plan import plan_pair
-from crosstie.flows.registration.publish import Names, assemble, publish
+from crosstie.flows.registration.publish import PairNames, assemble, publish
 from crosstie.io.products.vrt import corrected_vrt, place_of
 from crosstie.io.raster import RasterSource, open_pair, open_source, read_plane
 from crosstie.io.raster import gdal as access
@@ -78,9 +78,9 @@ def walk(reference: Path, secondary: Path, out: Path) -> dict[str, bytes]:
     )
     plan = plan_pair(*sources, settings)
     measured = register_plan(plan, InProcess(Steady()), settings)
-    names = Names("s2", "s1", sources[0].hrefs, sources[1].hrefs)
+    names = PairNames("s2", "s1", sources[0].hrefs, sources[1].hrefs)
     registration = assemble(names, plan, measured, settings, weights_sha256="0" * 64, seconds=1)
-    publish(open_store(str(out)), registration, plan, names)
+    publish(open_store(str(out)), registration, plan, names, settings)
     return {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
@@ -272,7 +272,7 @@ def test_publishing_opens_as_reading_did(tmp_path: Path, honest: Path, monkeypat
     path = write(tmp_path / "s1.tif")
     published = publish
 
-    def late(store, registration, plan, names):
+    def late(store, registration, plan, names, settings):
         text = vrt_of(str(target), SHAPE).replace(
             "<VRTRasterBand",
             "<SRS>EPSG:32614</SRS><GeoTransform>600000,10,0,3300000,0,-10</GeoTransform><VRTRasterBand",

@@ -82,7 +82,7 @@ def register(scene: str, storage: S3Options, out: Path) -> TilePlan:
     measured = register_plan(plan, InProcess(Steady()), settings)
     names = PairNames("s2", "s1", sources[0].hrefs, sources[1].hrefs)
     registration = assemble(names, plan, measured, settings, weights_sha256="0" * 64, seconds=1)
-    publish(open_store(str(out)), registration, plan, names)
+    publish(open_store(str(out)), registration, plan, names, settings)
     return plan
 
 
@@ -155,7 +155,7 @@ def test_plan_and_report_are_read_by_whom_they_are_told(
         measured = register_plan(local, InProcess(Steady()), settings)
         names = PairNames("s2", "s1", sources[0].hrefs, sources[1].hrefs)
         registration = assemble(names, plan, measured, settings, weights_sha256="0" * 64, seconds=1)
-        publish(open_store(str(tmp_path)), registration, plan, names, read=elsewhere)
+        publish(open_store(str(tmp_path)), registration, plan, names, settings, read=elsewhere)
         assert asked == [Kind.OPTICAL, Kind.SAR] * 2
         assert Tally.of(proxy) == headers
 

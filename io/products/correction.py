@@ -1,0 +1,138 @@
+"""`correction.json`: all that is known about a pair, for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+from crosstie.errors import StoreError
+from crosstie.io.products.keys import is_committed
+from crosstie.io.storage.href import product_href
+from crosstie.io.storage.root_layout import ProductKey
+from crosstie.types import UNKNOWN_ERROR, Error
+
+if TYPE_CHECKING:
+    from crosstie.io.storage.store import Store
+    from crosstie.types import AffineCorrection, Registration
+
+SCHEMA = "crosstie/correction/1"
+
+
+def correction_dict(registration: Registration) -> dict[str, Any]:
+    """Say everything about a correction in the words of the schema `crosstie/correction/1`.
+
+    Beyond the contract: `explanation` (the reasons as sentences), `fitted` (the fullest model that the points
+    determine, applied or not) and `hrefs` (where a scene has several files). Numbers that are not finite
+    become null.
+    """
+    estimate, provenance = registration.estimate, registration.provenance
+    return {
+        "schema": SCHEMA,
+        "pair": {
+            "reference": _scene(registration.reference_id, registration.reference_hrefs),
+            "secondary": _scene(registration.secondary_id, registration.secondary_hrefs),
+        },
+        "crs": crs_of(registration),
+        "verdict": str(estimate.verdict.code),
+        "reasons": [str(reason) for reason in estimate.verdict.reasons],
+        "explanation": [reason.sentence for reason in estimate.verdict.reasons],
+        **_model(estimate.correction),
+        "covariance": [[_finite(v) for v in row] for row in estimate.correction.covariance],
+        "fitted": _model(estimate.fitted),
+        "tie_points": {
+            "planned": registration.planned,
+            "matched": len(registration.points),
+            "used": int(estimate.used.sum()),
+        },
+        "offset_m": {
+            "median_x": _finite(estimate.median_offset_m[0]),
+            "median_y": _finite(estimate.median_offset_m[1]),
+        },
+        "error_before_m": _error(estimate.error_before),
+        "error_after_m": _error(estimate.error_after),
+        "field": _field(registration),
+        "provenance": {
+            "versions": dict(provenance.versions),
+            "weights_sha256": provenance.weights_sha256,
+            "settings_hash": provenance.settings_hash,
+            "created_utc": provenance.created_utc.isoformat(),
+            "seconds": _finite(provenance.seconds),
+        },
+    }
+
+
+def read_correction(store: Store, pair_key: str, run_key: str) -> dict[str, Any] | None:
+    """Read `correction.json` of a committed run; None where there is no such run, or not yet.
+
+    Raises
+    ------
+    StoreError : committed, yet the file is missing or of another schema
+    """
+    if not is_committed(store, pair_key, run_key):
+        return None
+    return _read_committed(store, ProductKey(pair_key, run_key).file("correction.json"))
+
+
+def _read_committed(store: Store, key: str) -> dict[str, Any]:
+    body = store.get(key)
+    try:
+        correction = json.loads(body or b"")
+    except ValueError:
+        correction = None
+    if not isinstance(correction, dict) or correction.get("schema") != SCHEMA:
+        raise StoreError(
+            f"{store.url_of(key)} is committed but missing, broken or not of schema {SCHEMA}; "
+            "delete its folder and run the pair again"
+        )
+    return correction
+
+
+def crs_of(registration: Registration) -> str | None:
+    """EPSG code or WKT of the common grid; None where there is none."""
+    if registration.grid is None or registration.grid.crs is None:
+        return None
+    crs = registration.grid.crs
+    return f"EPSG:{crs.epsg}" if crs.epsg else str(crs.to_wkt())
+
+
+def _scene(scene_id: str, hrefs: tuple[str, ...]) -> dict[str, Any]:
+    shown = [product_href(href) for href in hrefs]
+    return {"id": scene_id, "href": shown[0]} | ({"hrefs": shown} if len(shown) > 1 else {})
+
+
+def _model(correction: AffineCorrection) -> dict[str, Any]:
+    return {"model": str(correction.model), "affine": [_finite(v) for v in correction.affine]}
+
+
+def _field(registration: Registration) -> dict[str, Any] | None:
+    """Say what became of the displacement field; None where none was asked for."""
+    if registration.field is None:
+        return None
+    report = registration.field.report
+    return {
+        "offered": report.offered,
+        "reason": str(report.reason),
+        "explanation": report.reason.sentence,
+        "coverage": _finite(report.coverage),
+        "tie_points_used": report.used,
+        "error_affine_m": _error(report.error_affine),
+        "error_held_out_m": _error(report.error_held_out),
+        "error_after_m": _error(report.error_after),
+        "error_after_px": _error(_in_px(report.error_after, registration)),
+    }
+
+
+def _in_px(error: Error, registration: Registration) -> Error:
+    if registration.grid is None:
+        return UNKNOWN_ERROR
+    pixel_m = math.sqrt(abs(registration.grid.affine.determinant))
+    return Error(error.rmse_m / pixel_m, error.ce90_m / pixel_m)
+
+
+def _error(error: Error) -> dict[str, float | None]:
+    return {"rmse": _finite(error.rmse_m), "ce90": _finite(error.ce90_m)}
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,23 @@
+"""How the products of a run are named, and whether they are there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+from crosstie.io.storage.root_layout import ProductKey
+
+if TYPE_CHECKING:
+    from crosstie.io.storage.store import Store
+
+
+def run_key(*, pair_key: str, weights_sha256: str, settings_hash: str, algorithm_version: str) -> str:
+    """Name a run by all that its result depends on: 16 hex digits of a sha256."""
+    text = json.dumps([pair_key, weights_sha256, settings_hash, algorithm_version])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def is_committed(store: Store, pair_key: str, run_key: str) -> bool:
+    """Whether this run is done and its products are whole."""
+    return store.exists(ProductKey(pair_key, run_key).commit)
