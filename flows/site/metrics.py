@@ -54,6 +54,7 @@ class ArchiveCollector(Collector):
 
 
 def _archive_metrics(snapshot: Snapshot) -> Iterator[Metric]:
+    # One piece: a table of metrics, one entry after the other.
     status = snapshot.status
     yield _gauge(
         "crosstie_archive_pairs",

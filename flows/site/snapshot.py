@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from crosstie.io.archive.run_log import RunLog
     from crosstie.io.storage.store import Store
 
-SHOWN = (
+PAGE_COLUMNS = (
     *STATUS_COLUMNS, "reference_id", "secondary_id", "datetime", "model", "offset_x_m", "offset_y_m",
     "rmse_before_m", "rmse_after_m", "tie_points_used", "seconds",
 )  # fmt: skip
@@ -48,7 +48,7 @@ class Snapshot:
 
     status: Status
     table: pa.Table
-    """Committed runs with the columns `SHOWN`, newest first."""
+    """Committed runs with the columns `PAGE_COLUMNS`, newest first."""
     pairs: Mapping[tuple[str, ...], float]
     """(verdict, first reason or '') of a pair's latest run -> number of pairs."""
     unreadable: int
@@ -82,7 +82,9 @@ def take_snapshot(store: Store, before: Snapshot | None = None) -> Snapshot:
     """
     taken_utc, begin = datetime.now(UTC), time.monotonic()
     stock = list_archive(store)
-    table = survey(store, stock.committed, columns=SHOWN, before=None if before is None else before.table)
+    table = survey(
+        store, stock.committed, columns=PAGE_COLUMNS, before=None if before is None else before.table
+    )
     status = status_of(store, stock, table)
     order = pc.sort_indices(table, [("created", "descending"), ("pair_key", "ascending")])
     return Snapshot(

@@ -48,7 +48,7 @@ def took(log: RunLog) -> str:
     return str(timedelta(seconds=round(length.total_seconds())))
 
 
-def error(value: float | None) -> str:
+def rms_error(value: float | None) -> str:
     """`12.3 m`, or a dash."""
     return metres(math.nan if value is None else value)
 
@@ -73,6 +73,6 @@ def sentence(code: str) -> str:
 
 
 FILTERS: dict[str, Callable[..., str]] = {
-    "moment": moment, "ago": ago, "error": error, "offset": offset, "verdict": verdict, "sentence": sentence,
-    "took": took, "count": lambda value: f"{value:,}",
+    "moment": moment, "ago": ago, "error": rms_error, "offset": offset, "verdict": verdict,
+    "sentence": sentence, "took": took, "count": lambda value: f"{value:,}",
 }  # fmt: skip

@@ -27,7 +27,7 @@ STOP_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class LastReading:
     """The last reading of the archive."""
 
     snapshot: Snapshot | None = None
@@ -44,12 +44,12 @@ class Watch:
     def __init__(self, store: Store, *, every_s: float) -> None:
         self.store = store
         self._every_s = every_s
-        self._seen = Seen()
+        self._seen = LastReading()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     @property
-    def seen(self) -> Seen:
+    def seen(self) -> LastReading:
         return self._seen
 
     @property
@@ -65,11 +65,11 @@ class Watch:
         except StoreError as problem:
             if before.problem is None:
                 LOG.warning("the archive cannot be read, the last reading is kept: %s", problem)
-            self._seen = Seen(before.snapshot, str(problem), before.failures + 1)
+            self._seen = LastReading(before.snapshot, str(problem), before.failures + 1)
             return self._every_s
         if before.problem is not None or before.snapshot is None:
             LOG.info("%d committed runs, read in %.1f s", snapshot.table.num_rows, snapshot.took_s)
-        self._seen = Seen(snapshot, None, before.failures)
+        self._seen = LastReading(snapshot, None, before.failures)
         return max(self._every_s, REST * snapshot.took_s)
 
     def __enter__(self) -> Self:

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from site_archive import EVIL, NEW, NIGHT, S1, S2, Site
 
 from crosstie.flows.site.app import make_app
-from crosstie.flows.site.snapshot import SHOWN, take_snapshot
+from crosstie.flows.site.snapshot import PAGE_COLUMNS, take_snapshot
 from crosstie.flows.site.watch import REST, Watch
 from crosstie.io.archive.index import survey, update_index
 from crosstie.io.archive.listing import list_archive
@@ -203,8 +203,8 @@ def test_a_survey_of_some_columns_says_what_one_of_all_says(store: Store, indexe
         update_index(store)
         copy_run(store, RUN, "S1A_NOT_INDEXED")
     committed = list_archive(store).committed
-    some = survey(store, committed, columns=SHOWN)
-    assert set(some.column_names) == set(SHOWN)
+    some = survey(store, committed, columns=PAGE_COLUMNS)
+    assert set(some.column_names) == set(PAGE_COLUMNS)
     moved = [name for name in some.column_names if name != "updated"]  # when the row was made
     assert some.select(moved).equals(survey(store, committed).select(moved))
 
@@ -212,16 +212,16 @@ def test_a_survey_of_some_columns_says_what_one_of_all_says(store: Store, indexe
 def test_what_an_earlier_survey_has_is_not_read_again(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     update_index(store)
     late = copy_run(store, RUN, "S1A_LATE")
-    before = survey(store, list_archive(store).committed, columns=SHOWN)
+    before = survey(store, list_archive(store).committed, columns=PAGE_COLUMNS)
     for name in ("item.json", "correction.json"):
         store.put("/".join([*late, name]), b"opened, it would be told")
     copy_run(store, RUN, "S1A_LATEST")
-    now = survey(store, list_archive(store).committed, columns=SHOWN, before=before)
+    now = survey(store, list_archive(store).committed, columns=PAGE_COLUMNS, before=before)
     assert set(now["secondary_id"].to_pylist()) - set(before["secondary_id"].to_pylist()) == {"S1A_LATEST"}
     assert now.num_rows == before.num_rows + 1
     assert "S1A_LATE" not in caplog.text  # as a run that is broken would be
     store.delete("/".join([*late, "_COMMIT"]))
-    gone = survey(store, list_archive(store).committed, columns=SHOWN, before=now)
+    gone = survey(store, list_archive(store).committed, columns=PAGE_COLUMNS, before=now)
     assert "S1A_LATE" not in gone["secondary_id"].to_pylist()
 
 
