@@ -64,12 +64,14 @@ def _parts(head: bytes, samples: int) -> int:
         marker, length = struct.unpack_from(">HH", head, at)
         if marker == 0xFF52 and at + 14 <= len(head):  # COD
             levels, *log2 = struct.unpack_from(">3B", head, at + 9)
-            blocks: float = samples / 2 ** (sum(log2) + 4)
+            blocks: float = samples / 2.0 ** (sum(log2) + 4)
             sizes = head[at + 14 : at + 15 + levels] if head[at + 4] & 1 else b"\xff" * (levels + 1)
-            precincts: float = sum(
-                samples / 4 ** (levels - n) / 2 ** ((size & 15) + (size >> 4)) for n, size in enumerate(sizes)
+            precincts = sum(
+                samples / 4.0 ** (levels - n) / 2.0 ** ((size & 15) + (size >> 4))
+                for n, size in enumerate(sizes)
             )
-            return math.ceil(max(blocks * 4 / 3, precincts))
+            most: float = max(blocks * 4 / 3, precincts)
+            return math.ceil(most)
         if marker < 0xFF00 or marker == 0xFF90 or length < 2:
             break
         at += 2 + length
