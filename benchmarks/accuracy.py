@@ -5,6 +5,7 @@
 The folder holds `s2_tci.tif`, `s1_vh.tif` (misregistered as delivered), `s1_vh_refined.tif` (resampled
 through the truth field) and `truth_offsets.tif`. What is measured:
 
+field      what `benchmarks/field.py` prints: the displacement field against the truth field
 scene      the tie points of `crosstie register` against the truth field, which itself carries 0.7 to 0.9 px
            of noise, and how much of the error its affine removes, next to the best affine of that field
 affines    known affines applied to the refined image: do they come back?
@@ -47,11 +48,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="the scene")
-    parser.add_argument("--only", choices=("scene", "affines", "closure", "swap"))
+    parser.add_argument("--only", choices=("scene", "field", "affines", "closure", "swap"))
     parser.add_argument("--json", type=Path, help="also write the figures there")
     arguments = parser.parse_args()
     matcher = load_matcher(crosstie.Settings())
-    parts = {"scene": scene, "affines": affines, "closure": closure, "swap": swap}
+    parts = {"scene": scene, "field": field, "affines": affines, "closure": closure, "swap": swap}
     figures: dict[str, object] = {}
     for name, part in parts.items():
         if arguments.only in (None, name):
@@ -101,6 +102,14 @@ def scene(folder: Path, matcher: Matcher) -> dict[str, object]:
         "share_of_removable_rmse": float((before - after) / (before - floor)),
         "seconds": round(result.registration.provenance.seconds, 1),
     }
+
+
+def field(folder: Path, matcher: Matcher) -> dict[str, object]:
+    """The displacement field of the scene as delivered, against the truth field."""
+    from field import figures  # it imports this file
+
+    found = crosstie.register(folder / "s2_tci.tif", folder / "s1_vh.tif", matcher=matcher)
+    return {"field": figures(folder, "s1_vh.tif", found.registration)}
 
 
 def affines(folder: Path, matcher: Matcher) -> dict[str, object]:

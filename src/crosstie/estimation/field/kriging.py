@@ -31,8 +31,8 @@ FARTHER = np.unique(np.geomspace(NEAREST + 2, 200, 12).astype(np.int64))
 OWN_NOISE = 0.05
 """Share of a tile's noise that not even a tile at the same place has; keeps the matrices regular."""
 
-CHUNK = 2000
-"""Places that are solved at once: about 100 MiB."""
+CHUNK = 256
+"""Places that are solved at once: their arrays of 2 MiB stay in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +124,15 @@ class Layout:
         """Lay out places (M, 2), px, and their neighbours (M, k)."""
         # A neighbour that is missing lies infinitely far away.
         place = np.vstack([samples.centre_px, [[1e9, 1e9]]])[neighbour]
-        apart = np.abs(place[:, :, None] - place[:, None, :])
-        overlap = np.maximum(1 - apart / tile_px, 0).prod(axis=3)
+        x, y = place[..., 0], place[..., 1]
+        # Each axis by itself: half the time of one array with both.
+        dx, dy = np.abs(x[:, :, None] - x[:, None, :]), np.abs(y[:, :, None] - y[:, None, :])
+        overlap = np.maximum(1 - dx / tile_px, 0) * np.maximum(1 - dy / tile_px, 0)
         to = place - at_px[:, None]
         return cls(
             index=neighbour,
             missing=neighbour == len(samples),
-            apart_px=np.hypot(apart[..., 0], apart[..., 1]),
+            apart_px=np.sqrt(dx * dx + dy * dy),
             common=(1 - OWN_NOISE) * overlap,
             to_px=np.hypot(to[..., 0], to[..., 1]),
         )

@@ -167,7 +167,7 @@ def gain(samples: Samples, held: HeldOut, *, tile_px: int, sigmas: float) -> Gai
     """Compare field and affine over all samples, trusted or not: trust was measured on the field."""
     limit = sigmas * float(np.sqrt(held.amplitude_px2 * np.median(held.variance)))
     before, after = truncated(samples.offset_px, limit), truncated(held.left_px, limit)
-    block = cell_index(samples.centre_px.astype(np.int64), edge_px=4 * tile_px)
+    block = cell_index(samples.centre_px.astype(np.int64), edge_px=2 * tile_px)
     return Gain(float(before.mean()), float(after.mean()), block_standard_error(before - after, block))
 
 
