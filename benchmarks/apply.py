@@ -62,7 +62,7 @@ def field(size: int) -> DisplacementField:
 
 def measure(size: int, resampling: str, dtype: str, *, holes: bool) -> dict[str, float | int | str]:
     """Run once in this process; memory is the peak of the whole process, Python and libraries included."""
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "source.tif"
         subprocess.run(  # in another process, so that its memory is not counted
             [sys.executable, __file__, "--make", str(source), "--sizes", str(size), "--dtype", dtype]

@@ -42,8 +42,9 @@ if TYPE_CHECKING:
     from crosstie.io.storage.store import Store, StoredFile
     from crosstie.types import FloatArray
 
-BLOCK_PX = 2048
-"""Rows and columns, at most, of what is warped at a time."""
+BLOCK_PX = 1024
+"""Rows and columns, at most, of what is warped at a time: 2048 saves a tenth of the CPU, and takes half as
+much memory again."""
 
 BLOCK_BYTES = 16 * 2**20
 """Of one block of one band, as read: bounds the memory whatever the raster."""

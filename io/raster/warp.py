@@ -98,7 +98,7 @@ def warp(
         pixels, the first of all included and the last covered; finite. In between they are bilinear
     shape : (rows, cols) of the result
     shrink : pixels of the source along (cols, rows) that one pixel of the result spans; above 1 the kernel
-        is widened by it, so that nothing is skipped
+        is widened by it, so that nothing is skipped, and Lanczos gives way to the cubic
 
     Returns
     -------
@@ -106,6 +106,8 @@ def warp(
     are valid.
     """
     ask = _Ask(at, step_px, shape, shrink)
+    if kernel is Kernel.LANCZOS and max(shrink) > 1:
+        kernel = Kernel.CUBIC  # GDAL's widened Lanczos gives a pixel right at the position a wrong weight
     if valid is None:
         return _warp(pixels, None, ask, kernel)
     # GDAL turns to bilinear beside invalid pixels where the kernel is a plain cubic. Elsewhere we do: what is

@@ -131,6 +131,14 @@ def test_on_its_own_grid_every_kernel_copies_bit_by_bit(tmp_path: Path, dtype: s
     np.testing.assert_array_equal(read(align(source, grid((150, 170)), resampling=kernel))[0], pixels)
 
 
+def test_rounding_of_large_coordinates_does_not_blur_a_copy(tmp_path: Path):
+    texas = Affine(9.9996687376497, 0, -10979693.990250587, 0, -9.999991587393652, 3423985.519839663)
+    pixels = (np.random.default_rng(3).normal(size=(150, 170)) * 1e4).astype(np.float64)
+    source = write(tmp_path / "s1.tif", pixels, crs="EPSG:3395", transform=texas)
+    got = read(align(source, grid((150, 170), texas, "EPSG:3395"), Mapping("EPSG:3395")))[0]
+    np.testing.assert_array_equal(got, pixels)
+
+
 @pytest.mark.parametrize("kernel", list(Kernel))
 def test_a_correction_by_whole_pixels_copies_too(tmp_path: Path, kernel: str):
     pixels = np.random.default_rng(4).normal(size=(120, 130)).astype(np.float32)
@@ -290,13 +298,15 @@ def test_another_crs_and_resolution(tmp_path: Path):
     np.testing.assert_allclose(got[inside], waves(*at)[inside], rtol=0, atol=0.06)
 
 
-def test_a_coarser_grid_averages_and_does_not_alias(tmp_path: Path):
+@pytest.mark.parametrize("across", [True, False])
+def test_a_coarser_grid_averages_and_does_not_alias(tmp_path: Path, across: bool):
     row, col = np.mgrid[0:400, 0:400]
-    board = (100 + 50 * ((row + col) % 2 * 2 - 1) + col).astype(np.float32)
-    coarse = grid((100, 100), GROUND @ Affine.scale(4))
+    stripes = (100 + 50 * ((row if across else col) % 2 * 2 - 1) + col).astype(np.float32)
+    # Its pixels are centred on those of the source: left to itself, a kernel would see one stripe only.
+    coarse = grid((99, 99), GROUND @ Affine.translation(0.5, 0.5) @ Affine.scale(4))
     for kernel in ("cubic", "lanczos", "bilinear"):
-        got = read(align(write(tmp_path / "s1.tif", board), coarse, resampling=kernel))[0]
-        wanted = np.broadcast_to(100 + np.arange(100) * 4 + 1.5, (100, 100))
+        got = read(align(write(tmp_path / "s1.tif", stripes), coarse, resampling=kernel))[0]
+        wanted = np.broadcast_to(100 + np.arange(99) * 4 + 2.0, (99, 99))
         np.testing.assert_allclose(got[5:-5, 5:-5], wanted[5:-5, 5:-5], rtol=0, atol=1.0)  # of +- 50
 
 
