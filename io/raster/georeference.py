@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,9 @@ from pyproj import CRS, Transformer
 from rasterio.control import GroundControlPoint
 
 from crosstie.errors import NoGeoreferenceError
+from crosstie.io.raster.control_points import GroundMap, Point, ground_map
 from crosstie.io.raster.gdal import shown_name
+from crosstie.io.raster.longitude import middle_of, near
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
     from crosstie.types import FloatArray
+
+LOG = logging.getLogger(__name__)
 
 MAX_ERROR_PX = 0.05
 """A correction that no affine of the raster's own CRS holds within this is written as control points."""
@@ -40,6 +45,8 @@ class Georeference:
     gcps: tuple[GroundControlPoint, ...] = ()
     worst_error_px: float = 0.0
     """Largest distance between the exact correction and `transform`, px; 0 where that is exact."""
+    control: GroundMap | None = None
+    """The map through `gcps`: how well they agree, and which are left out."""
 
 
 def georeference_of(raster: DatasetReader) -> Georeference:
@@ -47,7 +54,7 @@ def georeference_of(raster: DatasetReader) -> Georeference:
 
     Raises
     ------
-    NoGeoreferenceError : neither CRS and transform nor control points
+    NoGeoreferenceError : neither CRS and transform nor control points that fix a place
     """
     if raster.crs is not None and not raster.transform.is_identity:
         return Georeference(
@@ -55,11 +62,28 @@ def georeference_of(raster: DatasetReader) -> Georeference:
         )
     gcps, crs = raster.gcps
     if gcps and crs is not None:
-        return Georeference(shape=raster.shape, crs=crs.to_wkt(), transform=None, gcps=tuple(gcps))
+        try:
+            control = ground_map(points_of(gcps), crs.to_wkt())
+        except NoGeoreferenceError as error:
+            raise NoGeoreferenceError(f"{shown_name(raster.name)}: {error}") from None
+        LOG.log(
+            logging.WARNING if control.left_out else logging.INFO,
+            "%s: %s",
+            shown_name(raster.name),
+            control.sentence(),
+        )
+        return Georeference(
+            shape=raster.shape, crs=crs.to_wkt(), transform=None, gcps=tuple(gcps), control=control
+        )
     raise NoGeoreferenceError(
         f"{shown_name(raster.name)}: neither a CRS with a transform nor ground control points;"
         " georeference it first"
     )
+
+
+def points_of(gcps: Sequence[GroundControlPoint]) -> tuple[Point, ...]:
+    """Control points as plain numbers: (row, col, x, y, height)."""
+    return tuple((float(g.row), float(g.col), float(g.x), float(g.y), float(g.z or 0.0)) for g in gcps)
 
 
 def corrected(
@@ -70,7 +94,8 @@ def corrected(
     In the grid's CRS the new transform is `affine` o old transform, exactly. In another CRS the correction
     is carried over (there, corrected, and back) at 21 x 21 pixels and an affine fitted to them; where that
     misses by more than `max_error_px`, the pixels become control points in the grid's CRS instead. Control
-    points are moved one by one and keep their heights.
+    points are moved one by one and keep their heights; those that are plainly wrong are left out, and
+    longitudes run on past 180 degrees, so that who draws a surface through the points meets no jump.
 
     Parameters
     ----------
@@ -81,10 +106,11 @@ def corrected(
         return place
     same = CRS.from_user_input(place.crs) == CRS.from_user_input(grid_crs)
     if place.transform is None:
-        moved = _moved(_xy_of(place.gcps), move, "" if same else place.crs, grid_crs)
+        kept = _followed(place)
+        moved = _moved(_continuous(_xy_of(kept), place.crs), move, "" if same else place.crs, grid_crs)
         gcps = tuple(
             GroundControlPoint(row=g.row, col=g.col, x=float(x), y=float(y), z=g.z, id=g.id, info=g.info)
-            for g, (x, y) in zip(place.gcps, moved, strict=True)
+            for g, (x, y) in zip(kept, moved, strict=True)
             if np.isfinite([x, y]).all()
         )
         return replace(place, gcps=gcps)
@@ -102,6 +128,8 @@ def _fitted(
     seen = np.isfinite(on_grid).all(axis=1)
     px, target_grid = px[seen], _apply(move, on_grid[seen])
     target = _transform(there, target_grid, "INVERSE")
+    if CRS.from_user_input(place.crs).is_geographic:
+        target[:, 0] = near(target[:, 0], _apply(old, px)[:, 0])
     # Fitted to displacements in pixels: small numbers, so that nothing is lost to large coordinates.
     shift_px = _apply(~old, target) - px
     half = np.array([place.shape[1], place.shape[0]]) / 2
@@ -123,7 +151,7 @@ def _fitted(
 def outline(place: Georeference) -> FloatArray:
     """Ring around the raster, (N, 2) in `place.crs`; the control points, unordered, where it has those."""
     if place.transform is None:
-        return _xy_of(place.gcps)
+        return _continuous(_xy_of(_followed(place)), place.crs)
     rows, cols = place.shape
     steps = np.linspace(0, 1, NODES)
     top = np.column_stack([steps * cols, np.zeros(NODES)])
@@ -138,7 +166,22 @@ def _moved(xy: FloatArray, move: Affine, crs: str, grid_crs: str) -> FloatArray:
         return _apply(move, xy)
     there = Transformer.from_crs(crs, grid_crs, always_xy=True)
     on_grid = _transform(there, xy)
-    return _transform(there, _apply(move, on_grid), "INVERSE")
+    moved = _transform(there, _apply(move, on_grid), "INVERSE")
+    if CRS.from_user_input(crs).is_geographic:
+        moved[:, 0] = near(moved[:, 0], xy[:, 0])
+    return moved
+
+
+def _followed(place: Georeference) -> tuple[GroundControlPoint, ...]:
+    wrong = set(place.control.left_out) if place.control else set()
+    return tuple(g for n, g in enumerate(place.gcps, start=1) if n not in wrong)
+
+
+def _continuous(xy: FloatArray, crs: str) -> FloatArray:
+    """Turn the longitudes of points that lie together so that none jumps at the antimeridian."""
+    if not CRS.from_user_input(crs).is_geographic:
+        return xy
+    return np.column_stack([near(xy[:, 0], middle_of(xy[:, 0])), xy[:, 1]])
 
 
 def _transform(there: Transformer, xy: FloatArray, direction: str = "FORWARD") -> FloatArray:

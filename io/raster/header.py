@@ -14,10 +14,10 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
-from crosstie.errors import BadInputError, NoGeoreferenceError, UnreadableRasterError
+from crosstie.errors import BadInputError, UnreadableRasterError
 from crosstie.io.raster import sensor as kinds
 from crosstie.io.raster.gdal import IMAGE_DRIVERS, OWN_DRIVERS, check_href, opened, reading
-from crosstie.io.raster.georeference import Georeference, georeference_of
+from crosstie.io.raster.georeference import georeference_of, points_of
 from crosstie.io.raster.source import RasterSource
 from crosstie.io.storage.href import public_href
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from affine import Affine
     from rasterio.io import DatasetReader
 
+    from crosstie.io.raster.control_points import Point
     from crosstie.types import FloatArray
 
 SAMPLE_PX = 256
@@ -48,7 +49,7 @@ class _Header:
     shape: tuple[int, int]
     crs: str
     transform: tuple[float, float, float, float, float, float] | None
-    gcps: tuple[tuple[float, float, float, float], ...] | None
+    gcps: tuple[Point, ...] | None
     nodata: float | None
     drivers: tuple[str, ...]
 
@@ -87,7 +88,7 @@ def open_source(
     Raises
     ------
     UnreadableRasterError : missing, no raster, cut short, or an address that is not allowed
-    NoGeoreferenceError : neither CRS and transform nor at least three GCPs
+    NoGeoreferenceError : neither CRS and transform nor GCPs that fix a place
     BadInputError : the kind cannot be told, or several files do not fit together
     """
     files, found = _read_headers(hrefs, kind=kind, from_catalog=from_catalog, storage=storage)
@@ -161,7 +162,7 @@ def _read_one(href: str, drivers: tuple[str, ...], storage: S3Options) -> _Heade
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # becomes an error of ours
         with opened(href, drivers=drivers, storage=storage) as raster:
             place = georeference_of(raster)
-            _refuse_unusable(href, raster, place)
+            _refuse_unusable(href, raster)
             _refuse_truncated(href, raster)
             bands = tuple(
                 n for n, colour in enumerate(raster.colorinterp, start=1) if colour is not ColorInterp.alpha
@@ -179,7 +180,7 @@ def _read_one(href: str, drivers: tuple[str, ...], storage: S3Options) -> _Heade
                 shape=place.shape,
                 crs=_crs_text(place.crs),
                 transform=None if place.transform is None else _six(place.transform),
-                gcps=tuple((float(g.row), float(g.col), float(g.x), float(g.y)) for g in place.gcps) or None,
+                gcps=points_of(place.gcps) or None,
                 nodata=None if raster.nodata is None else float(raster.nodata),
                 drivers=drivers,
             )
@@ -232,12 +233,7 @@ def _refuse_unlike(files: list[_Header]) -> None:
             )
 
 
-def _refuse_unusable(href: str, raster: DatasetReader, place: Georeference) -> None:
-    if place.transform is None and len(place.gcps) < 3:
-        raise NoGeoreferenceError(
-            f"{public_href(href)}: {len(place.gcps)} ground control points do not fix its place;"
-            " at least three do"
-        )
+def _refuse_unusable(href: str, raster: DatasetReader) -> None:
     if any(dtype.startswith("complex") for dtype in raster.dtypes):
         raise UnreadableRasterError(
             f"{public_href(href)}: holds complex values (SLC); give detected amplitude or backscatter"

@@ -15,12 +15,12 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import wrap_xr
 from pyproj import Transformer
 from rasterio.enums import MaskFlags, Resampling
-from rasterio.transform import GCPTransformer
 from rasterio.windows import Window
 
 from crosstie.errors import BadInputError, UnreadableRasterError
 from crosstie.grid import window
 from crosstie.io.raster.gdal import opened, reading, shown_name
+from crosstie.io.raster.longitude import near
 from crosstie.io.raster.plane import optical_plane, sar_plane
 from crosstie.io.raster.resample import Locate, apply, positions, sample
 from crosstie.io.raster.source import RasterSource
@@ -102,24 +102,27 @@ def _locator(source: RasterSource, geobox: GeoBox) -> Locate:
     own, other = CRS(source.crs), geobox.crs
     if other is None:
         raise BadInputError(f"the grid {geobox.shape} has no CRS; give it one")
+    control = source.control
+    if control is not None:
+        to_lon_lat = Transformer.from_crs(other.proj, "EPSG:4326", always_xy=True)
+
+        def through_points(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
+            row, col = control.locate(*to_lon_lat.transform(x, y))
+            return col, row
+
+        return through_points
     project = None if own == other else Transformer.from_crs(other.proj, own.proj, always_xy=True)
     inverse = ~source.affine
-    by_gcps = None if source.transform is not None else GCPTransformer(source.control_points())
+    middle = (source.affine @ (source.shape[1] / 2, source.shape[0] / 2))[0]
 
     def locate(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
         if project is not None:
             x, y = project.transform(x, y)
-        if by_gcps is None:
-            return apply(inverse, x, y)
-        rows, cols = by_gcps.rowcol(x, y, op=_as_is)
-        return np.asarray(cols, np.float64), np.asarray(rows, np.float64)
+        if own.geographic:
+            x = near(x, middle)  # the raster's own longitudes may run on past 180 degrees
+        return apply(inverse, x, y)
 
     return locate
-
-
-def _as_is(value: Any) -> Any:
-    """Keep the fraction: by default rasterio rounds positions down to indices."""
-    return value
 
 
 def _whole_shift(source: RasterSource, geobox: GeoBox) -> tuple[int, int] | None:

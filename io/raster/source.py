@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from affine import Affine
 from odc.geo import CRS, Geometry
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import polygon
-from rasterio.control import GroundControlPoint
-from rasterio.transform import GCPTransformer, from_gcps
+from pyproj import Transformer
 
+from crosstie.io.raster.control_points import GroundMap, Point, ground_map
 from crosstie.io.raster.gdal import IMAGE_DRIVERS
+from crosstie.io.raster.longitude import middle_of, near
 from crosstie.io.raster.resample import apply
 from crosstie.io.raster.sensor import BYTE_SCALE
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options
 from crosstie.types import Kind
+
+if TYPE_CHECKING:
+    from crosstie.types import FloatArray
 
 OUTLINE_POINTS = 17
 """Points per side of a footprint, so that its edges bend with a change of CRS."""
@@ -41,8 +46,8 @@ class RasterSource:
     """EPSG code or WKT, of the transform or of the GCPs."""
     transform: tuple[float, float, float, float, float, float] | None
     """(a, b, c, d, e, f), pixel (x, y) -> map (x, y); None where GCPs hold the place."""
-    gcps: tuple[tuple[float, float, float, float], ...] | None = None
-    """(row, col, x, y) of each ground control point; None where there is a transform."""
+    gcps: tuple[Point, ...] | None = None
+    """(row, col, x, y, height) of each ground control point; None where there is a transform."""
     nodata: float | None = None
     drivers: tuple[str, ...] = IMAGE_DRIVERS
     """GDAL drivers that may open the files."""
@@ -56,8 +61,15 @@ class RasterSource:
 
     @property
     def affine(self) -> Affine:
-        """Pixel (x, y) -> map (x, y); for GCPs their best affine."""
-        return Affine(*self.transform) if self.transform is not None else from_gcps(self.control_points())
+        """Pixel (x, y) -> map (x, y); for GCPs the affine that is nearest to their map."""
+        if self.transform is not None:
+            return Affine(*self.transform)
+        rows, cols = self.shape
+        row, col = (grid.ravel() for grid in np.meshgrid(np.linspace(0, rows, 9), np.linspace(0, cols, 9)))
+        design = np.column_stack([col - cols / 2, row - rows / 2, np.ones(len(row))])
+        xy = np.column_stack(self._followed(row, col))
+        (ax, ay), (bx, by), (cx, cy) = np.linalg.lstsq(design, xy, rcond=None)[0]
+        return Affine(ax, bx, cx, ay, by, cy) @ Affine.translation(-cols / 2, -rows / 2)
 
     @property
     def geobox(self) -> GeoBox:
@@ -66,7 +78,10 @@ class RasterSource:
 
     @property
     def footprint(self) -> Geometry:
-        """Outline on the ground, in the raster's own CRS; through the GCPs' polynomial where it has those."""
+        """Outline on the ground, in the raster's own CRS; through its GCPs where it has those.
+
+        Longitudes run on past 180 degrees where the outline crosses the antimeridian.
+        """
         rows, cols = self.shape
         t = np.linspace(0, 1, OUTLINE_POINTS)[:-1]
         col = np.concatenate([t * 0, t, t * 0 + 1, 1 - t]) * cols
@@ -74,11 +89,19 @@ class RasterSource:
         if self.transform is not None:
             x, y = apply(self.affine, col, row)
         else:
-            with GCPTransformer(self.control_points()) as transformer:
-                # rasterio adds half a pixel to make centres of indices; ours are positions already.
-                x, y = transformer.xy(row, col, offset="ul")
+            x, y = self._followed(row, col)
         ring = [(float(px), float(py)) for px, py in zip(x, y, strict=True)]
         return polygon([*ring, ring[0]], CRS(self.crs))
 
-    def control_points(self) -> list[GroundControlPoint]:
-        return [GroundControlPoint(row=r, col=c, x=x, y=y) for r, c, x, y in self.gcps or ()]
+    @property
+    def control(self) -> GroundMap | None:
+        """The map through the GCPs; None where there is a transform."""
+        return None if self.gcps is None else ground_map(self.gcps, self.crs)
+
+    def _followed(self, row: FloatArray, col: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Map coordinates (x, y) of pixels through the GCPs."""
+        lon, lat = ground_map(self.gcps or (), self.crs).ground(row, col)
+        x, y = Transformer.from_crs("EPSG:4326", CRS(self.crs).proj.to_2d(), always_xy=True).transform(
+            lon, lat
+        )
+        return (near(x, middle_of(x)), y) if CRS(self.crs).geographic else (x, y)
