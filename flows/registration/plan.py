@@ -14,6 +14,7 @@ from odc.geo.geobox import GeoBox
 
 from crosstie.grid import common_grid, tiles
 from crosstie.io.raster import read_plane
+from crosstie.io.raster.longitude import near
 from crosstie.matcher.screening import Screening, dominant_reason, screen_tiles
 from crosstie.types import Reason, Tile
 
@@ -62,6 +63,9 @@ class TilePlan:
     """Why most tiles were left out; None where most were kept."""
     overviews: Overviews | None
 
+
+WIDEST_DEG = 120.0
+"""Of longitude: a raster in degrees that is wider has no plane of its own."""
 
 COARSE_MARGIN_PX = 12
 """Margin beyond the largest coarse offset, so that a peak at the end of the range still has flanks."""
@@ -136,8 +140,22 @@ def read_overviews(
 
 
 def _overlap(reference: RasterSource, secondary: RasterSource) -> Geometry | None:
-    overlap = reference.footprint.intersection(secondary.footprint.to_crs(CRS(reference.crs)))
+    crs = _plane(reference)
+    overlap = reference.footprint.to_crs(crs).intersection(secondary.footprint.to_crs(crs))
     return None if overlap.is_empty or overlap.area == 0 else overlap
+
+
+def _plane(reference: RasterSource) -> CRS:
+    """Plane in which footprints meet: the reference's own; where that is in degrees, one at its middle.
+
+    Longitudes begin anew at the antimeridian, and all meet at the poles.
+    """
+    crs = CRS(reference.crs)
+    ring = np.array(reference.footprint.exterior.coords) if crs.geographic else np.zeros((0, 2))
+    if not len(ring) or np.ptp(ring[:, 0]) > WIDEST_DEG:
+        return crs
+    lon, lat = (ring.min(axis=0) + ring.max(axis=0)) / 2
+    return CRS(f"+proj=laea +lon_0={near(lon, 0.0):.6f} +lat_0={lat:.6f} +datum=WGS84 +units=m +type=crs")
 
 
 def _screened(

@@ -94,6 +94,8 @@ def assemble(
             created_utc=datetime.now(UTC),
             seconds=seconds,
         ),
+        reference_control=None if plan.reference.control is None else plan.reference.control.facts,
+        secondary_control=None if plan.secondary.control is None else plan.secondary.control.facts,
     )
 
 

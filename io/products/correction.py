@@ -22,9 +22,9 @@ SCHEMA = "crosstie/correction/1"
 def correction_dict(registration: Registration) -> dict[str, Any]:
     """Say everything about a correction in the words of the schema `crosstie/correction/1`.
 
-    Beyond the contract: `explanation` (the reasons as sentences), `fitted` (the fullest model that the points
-    determine, applied or not) and `hrefs` (where a scene has several files). Numbers that are not finite
-    become null.
+    Beyond the contract: `explanation` (the reasons as sentences), `fitted` (the model with the most parameters that the
+    points determine, applied or not), `hrefs` (where a scene has several files), `field` and `control_points`
+    (where these say where an image lies). Numbers that are not finite become null.
     """
     estimate, provenance = registration.estimate, registration.provenance
     return {
@@ -52,6 +52,7 @@ def correction_dict(registration: Registration) -> dict[str, Any]:
         "error_before_m": _error(estimate.error_before),
         "error_after_m": _error(estimate.error_after),
         "field": _field(registration),
+        **_control_points(registration),
         "provenance": {
             "versions": dict(provenance.versions),
             "weights_sha256": provenance.weights_sha256,
@@ -94,6 +95,22 @@ def crs_of(registration: Registration) -> str | None:
         return None
     crs = registration.grid.crs
     return f"EPSG:{crs.epsg}" if crs.epsg else str(crs.to_wkt())
+
+
+def _control_points(registration: Registration) -> dict[str, Any]:
+    """Say how the control points of the images were followed; nothing where none has any."""
+    of = {"reference": registration.reference_control, "secondary": registration.secondary_control}
+    said = {
+        role: {
+            "followed": facts.count,
+            "left_out": list(facts.left_out),
+            "residual_m": _finite(facts.residual_m),
+            "height_m": list(facts.height_m),
+        }
+        for role, facts in of.items()
+        if facts is not None
+    }
+    return {"control_points": said} if said else {}
 
 
 def _scene(scene_id: str, hrefs: tuple[str, ...]) -> dict[str, Any]:

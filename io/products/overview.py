@@ -16,7 +16,7 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 from PIL import Image
 
 from crosstie.io.plots.overlay import red_cyan_edges, resampled, stretched
-from crosstie.io.products.text import VERDICT_COLOURS, figures, headline, sentences
+from crosstie.io.products.text import VERDICT_COLOURS, figures, headline, verdict_sentences
 from crosstie.types import IDENTITY_AFFINE, VerdictCode
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _draw_headline(part: SubFigure, registration: Registration) -> None:
     )  # fmt: skip
     part.add_artist(band)
     _write(part, 0.033, 0.78, headline(verdict), size=21, color="white", weight="bold")
-    body = "\n".join(textwrap.wrap(" ".join(sentences(registration)), 165)[:2])
+    body = "\n".join(textwrap.wrap(" ".join(verdict_sentences(registration)), 165)[:2])
     _write(part, 0.033, 0.46, body, size=11.5, color="white", linespacing=1.35)
     ids = f"reference  {_short(registration.reference_id)}\nsecondary  {_short(registration.secondary_id)}"
     _write(part, 0.967, 0.8, ids, size=9.5, color="white", ha="right", alpha=0.9, linespacing=1.4)

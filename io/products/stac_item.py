@@ -16,6 +16,7 @@ from crosstie.io.products.aligned import ALIGNED
 from crosstie.io.products.correction import correction_dict
 from crosstie.io.products.displacement import DISPLACEMENT
 from crosstie.io.raster.georeference import Georeference, outline
+from crosstie.io.raster.longitude import middle_of, near
 from crosstie.io.storage.href import product_href
 
 if TYPE_CHECKING:
@@ -159,9 +160,11 @@ def _lon_lat_outline(place: Georeference) -> BaseGeometry | None:
     lon_lat = lon_lat[np.isfinite(lon_lat).all(axis=1)]
     if len(lon_lat) < 3:
         return None
-    if np.ptp(lon_lat[:, 0]) <= 180:
+    lon_lat[:, 0] = near(lon_lat[:, 0], middle_of(lon_lat[:, 0]))
+    if lon_lat[:, 0].min() >= -180 and lon_lat[:, 0].max() <= 180:
         return _ring(lon_lat, place)
-    lon_lat[:, 0] %= 360
+    if lon_lat[:, 0].min() < -180:
+        lon_lat[:, 0] += 360
     whole = _ring(lon_lat, place)
     west = translate(whole.intersection(box(180, -90, 360, 90)), xoff=-360)
     return unary_union([whole.intersection(box(0, -90, 180, 90)), west])

@@ -31,7 +31,17 @@ def headline(verdict: Verdict) -> str:
 
 
 def sentences(registration: Registration) -> list[str]:
-    """Say the verdict and its reasons to a reader who knows neither the codes nor the pair."""
+    """Say the verdict, its reasons and the images' places to a reader who knows neither codes nor pair."""
+    return [*verdict_sentences(registration), *_control_points(registration)]
+
+
+def _control_points(registration: Registration) -> list[str]:
+    of = {"reference": registration.reference_control, "secondary": registration.secondary_control}
+    return [f"Place of the {role}: {facts.sentence}." for role, facts in of.items() if facts is not None]
+
+
+def verdict_sentences(registration: Registration) -> list[str]:
+    """Say the verdict and its reasons alone."""
     estimate = registration.estimate
     if estimate.verdict.code is VerdictCode.CORRECTED:
         before, after = estimate.error_before.rmse_m, estimate.error_after.rmse_m

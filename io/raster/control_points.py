@@ -18,6 +18,7 @@ from pyproj.exceptions import CRSError, ProjError
 from scipy.interpolate import RBFInterpolator
 
 from crosstie.errors import NoGeoreferenceError
+from crosstie.types import ControlPoints, listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,16 +77,8 @@ SEMI_MAJOR_M, FLATTENING = 6_378_137.0, 1 / 298.257223563
 class GroundMap:
     """The map from pixels to the ground through control points, and back."""
 
-    count: int
-    """Points that are followed."""
-    left_out: tuple[int, ...]
-    """Numbers, from 1, of the points that are plainly wrong."""
-    residual_m: float
-    """95 % of the points lie within this of where the others put them, metres; NaN where none is spare."""
-    irregular: bool
-    """The points are no grid of (row, col): a thin-plate spline lies between them, else a bilinear one."""
-    height_m: tuple[float, float]
-    """Lowest and highest point."""
+    facts: ControlPoints
+    """Which points are followed, and how well they agree."""
     centre: FloatArray
     """(2,) row and col that s = t = 0 stand for, px."""
     half: FloatArray
@@ -119,19 +112,6 @@ class GroundMap:
         places = np.column_stack([lon, lat])
         found = np.concatenate([self._invert(part) for part in _parts(places)] or [np.zeros((0, 2))])
         return found[:, 0], found[:, 1]
-
-    def sentence(self) -> str:
-        """Say what was followed, and how well the points agree."""
-        how = "a thin-plate spline between them" if self.irregular else "bilinear between them"
-        said = f"{self.count} ground control points followed ({how})"
-        low, high = self.height_m
-        if high - low > ROUGH_M:
-            said += f", at heights of {low:.0f} to {high:.0f} m"
-        if np.isfinite(self.residual_m):
-            said += f"; 95 % agree with the others within {self.residual_m:.2f} m"
-        if self.left_out:
-            said += f"; left out as plainly wrong: {_numbers(self.left_out)}"
-        return said
 
     def _invert(self, places: FloatArray) -> FloatArray:
         lon, lat = np.radians(places).T
@@ -214,16 +194,16 @@ def ground_map(points: tuple[Point, ...], crs: str) -> GroundMap:
             f"{len(points)} ground control points do not fix its place; at least three do"
         )
     table = np.array(points, np.float64)
-    rc, height = table[:, :2], np.nan_to_num(table[:, 4])
+    rc, height = table[:, :2], np.nan_to_num(table[:, 4], posinf=0.0, neginf=0.0)
     lon, lat = _to_lon_lat(table[:, 2:4], crs)
     xyz = _earth_centred(np.radians(lon), np.radians(lat))
-    known = np.isfinite(np.column_stack([rc, xyz])).all(axis=1)
+    known: NDArray[np.bool_] = np.isfinite(np.column_stack([rc, xyz])).all(axis=1)
     kept = _consistent(rc, xyz, height, known)
     left_out = tuple(int(n) + 1 for n in np.flatnonzero(~kept))
     if len(left_out) > max(1, MOST_BLUNDERS * len(points)):
         raise NoGeoreferenceError(
             f"{len(left_out)} of its {len(points)} ground control points contradict the others"
-            f" ({_numbers(left_out)}); georeference it anew"
+            f" (number {listed(left_out)}); georeference it anew"
         )
     rc, xyz, height = _without_copies(rc[kept], xyz[kept], height[kept])
     _refuse_degenerate(rc, xyz)
@@ -237,7 +217,7 @@ def _followed(rc: FloatArray, xyz: FloatArray, height: FloatArray, left_out: tup
     design = _designs(st, powers)[0]
     rough = _rough(height, len(powers))
     both = np.column_stack([design, design[:, :6] * rough[:, None]]) if rough.any() else design
-    solution: FloatArray = np.linalg.lstsq(both, xyz, rcond=None)[0]
+    solution = np.asarray(np.linalg.lstsq(both, xyz, rcond=None)[0], np.float64)
     coefficients = solution[: len(powers)]
     terrain = solution[len(powers) :] if rough.any() else np.zeros((6, 3))
     residual = xyz - both @ solution
@@ -247,11 +227,13 @@ def _followed(rc: FloatArray, xyz: FloatArray, height: FloatArray, left_out: tup
     nodes = _grid(st)
     at_s, at_t = nodes or (np.linspace(-1, 1, NODES), np.linspace(-1, 1, NODES))
     found = GroundMap(
-        count=len(rc),
-        left_out=left_out,
-        residual_m=float(np.percentile(miss, 95)) if len(miss) else float("nan"),
-        irregular=nodes is None and len(rc) >= FEW,
-        height_m=(float(height.min()), float(height.max())),
+        facts=ControlPoints(
+            count=len(rc),
+            left_out=left_out,
+            residual_m=float(np.percentile(miss, 95)) if len(miss) else float("nan"),
+            irregular=nodes is None and len(rc) >= FEW,
+            height_m=(float(height.min()), float(height.max())),
+        ),
         centre=centre,
         half=half,
         reach=np.array([1 + min(0.5, 2 / (len(axis) - 1)) if nodes else 1.2 for axis in (at_s, at_t)]),
@@ -298,7 +280,7 @@ def _least_absolute(design: FloatArray, xyz: FloatArray) -> tuple[FloatArray, Fl
     weight = np.ones(len(xyz))
     for _ in range(30):
         root = np.sqrt(weight)[:, None]
-        solution: FloatArray = np.linalg.lstsq(design * root, xyz * root, rcond=None)[0]
+        solution = np.asarray(np.linalg.lstsq(design * root, xyz * root, rcond=None)[0], np.float64)
         miss: FloatArray = np.linalg.norm(xyz - design @ solution, axis=1)
         weight = 1 / np.maximum(miss, max(0.01, 1e-3 * float(np.median(miss))))
     return solution, miss
@@ -383,7 +365,7 @@ def _refuse_degenerate(rc: FloatArray, xyz: FloatArray) -> None:
     if len(rc) < FEW:
         return
     st = centred / np.abs(centred).max(axis=0)
-    s, t = st.T
+    s, t = st[:, 0], st[:, 1]
     values = np.linalg.svd(np.column_stack([s * 0 + 1, s, t, s * s, s * t, t * t]), compute_uv=False)
     if values[-1] <= 1e-4 * values[0]:
         raise NoGeoreferenceError(
@@ -410,8 +392,8 @@ def _refuse_folded(found: GroundMap) -> None:
     turn = _dot(np.cross(by_s, by_t), xyz)
     if not ((turn > 0).all() or (turn < 0).all()):
         raise NoGeoreferenceError(
-            f"its {found.count} ground control points contradict one another: the image folds between them;"
-            " georeference it anew"
+            f"its {found.facts.count} ground control points contradict one another: the image folds between"
+            " them; georeference it anew"
         )
 
 
@@ -452,7 +434,7 @@ def _earth_centred(lon: FloatArray, lat: FloatArray) -> FloatArray:
 
 def lon_lat(xyz: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Longitude and latitude, degrees, of earth-centred places (N, 3) in metres."""
-    lon, lat, _ = _GEODETIC.transform(*xyz.T)
+    lon, lat, _ = _GEODETIC.transform(xyz[:, 0], xyz[:, 1], xyz[:, 2])
     return np.asarray(lon), np.asarray(lat)
 
 
@@ -504,8 +486,3 @@ def _dot(a: FloatArray, b: FloatArray) -> FloatArray:
 
 def _parts(values: FloatArray) -> Iterator[FloatArray]:
     return (values[n : n + PART] for n in range(0, len(values), PART))
-
-
-def _numbers(left_out: tuple[int, ...]) -> str:
-    shown = ", ".join(str(n) for n in left_out[:8])
-    return f"number {shown}" + (f" and {len(left_out) - 8} more" if len(left_out) > 8 else "")

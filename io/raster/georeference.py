@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
     from crosstie.types import FloatArray
-
-LOG = logging.getLogger(__name__)
 
 MAX_ERROR_PX = 0.05
 """A correction that no affine of the raster's own CRS holds within this is written as control points."""
@@ -66,12 +63,6 @@ def georeference_of(raster: DatasetReader) -> Georeference:
             control = ground_map(points_of(gcps), crs.to_wkt())
         except NoGeoreferenceError as error:
             raise NoGeoreferenceError(f"{shown_name(raster.name)}: {error}") from None
-        LOG.log(
-            logging.WARNING if control.left_out else logging.INFO,
-            "%s: %s",
-            shown_name(raster.name),
-            control.sentence(),
-        )
         return Georeference(
             shape=raster.shape, crs=crs.to_wkt(), transform=None, gcps=tuple(gcps), control=control
         )
@@ -173,7 +164,7 @@ def _moved(xy: FloatArray, move: Affine, crs: str, grid_crs: str) -> FloatArray:
 
 
 def _followed(place: Georeference) -> tuple[GroundControlPoint, ...]:
-    wrong = set(place.control.left_out) if place.control else set()
+    wrong = set(place.control.facts.left_out) if place.control else set()
     return tuple(g for n, g in enumerate(place.gcps, start=1) if n not in wrong)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
     from crosstie.io.raster.control_points import Point
     from crosstie.types import FloatArray
+
+LOG = logging.getLogger(__name__)
 
 SAMPLE_PX = 256
 """Rows and columns, at most, of the decimated sample that tells dB and reflectance."""
@@ -162,6 +165,10 @@ def _read_one(href: str, drivers: tuple[str, ...], storage: S3Options) -> _Heade
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # becomes an error of ours
         with opened(href, drivers=drivers, storage=storage) as raster:
             place = georeference_of(raster)
+            if place.control is not None:
+                facts = place.control.facts
+                level = logging.WARNING if facts.left_out else logging.INFO
+                LOG.log(level, "%s: %s", public_href(href), facts.sentence)
             _refuse_unusable(href, raster)
             _refuse_truncated(href, raster)
             bands = tuple(

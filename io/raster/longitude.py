@@ -16,7 +16,7 @@ def middle_of(lon: FloatArray) -> float:
     return float(np.degrees(np.angle(turns.sum()))) if turns.size else 0.0
 
 
-def near(lon: FloatArray, middle: float | FloatArray) -> FloatArray:
+def near(lon: float | FloatArray, middle: float | FloatArray) -> FloatArray:
     """Turn longitudes by whole circles to within 180 degrees of `middle`, degrees."""
-    turned: FloatArray = lon - 360.0 * np.round((np.asarray(lon, np.float64) - middle) / 360.0)
+    turned: FloatArray = np.asarray(lon) - 360.0 * np.round((np.asarray(lon, np.float64) - middle) / 360.0)
     return turned

@@ -154,7 +154,9 @@ def _is_near(affine: Affine, resolution_m: float) -> bool:
 
 
 def _utm_epsg(overlap: Geometry) -> int:
-    centre = overlap.to_crs("EPSG:4326").centroid
-    lon, lat = centre.coords[0]
+    # In the overlap's own plane: longitudes of an outline across the antimeridian have no middle.
+    lon, lat = overlap.centroid.to_crs("EPSG:4326").coords[0]
+    if not -80 <= lat <= 84:
+        return 32661 if lat > 0 else 32761  # no zone of UTM: polar stereographic
     zone = int((lon + 180) // 6) % 60 + 1
     return (32600 if lat >= 0 else 32700) + zone

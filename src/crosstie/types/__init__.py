@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from crosstie.types.codes import LUMINANCE, Kind, Model, Reason, VerdictCode
+from crosstie.types.control_points import ControlPoints, listed
 from crosstie.types.correction import (
     IDENTITY_AFFINE,
     UNKNOWN_ERROR,
@@ -37,6 +38,7 @@ __all__ = [
     "LUMINANCE",
     "UNKNOWN_ERROR",
     "AffineCorrection",
+    "ControlPoints",
     "DisplacementField",
     "Error",
     "Estimate",
@@ -54,5 +56,6 @@ __all__ = [
     "Tile",
     "Verdict",
     "VerdictCode",
+    "listed",
     "pair_key",
 ]

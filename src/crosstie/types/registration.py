@@ -7,6 +7,7 @@ from datetime import datetime
 
 from odc.geo.geobox import GeoBox
 
+from crosstie.types.control_points import ControlPoints
 from crosstie.types.correction import Estimate
 from crosstie.types.displacement import FieldFit
 from crosstie.types.tie_points import TiePoints
@@ -43,5 +44,9 @@ class Registration:
     """Tie points of all matched tiles."""
     estimate: Estimate
     provenance: Provenance
+    reference_control: ControlPoints | None = None
+    """Where control points say where the reference lies."""
+    secondary_control: ControlPoints | None = None
+    """Where control points say where the secondary lies."""
     field: FieldFit | None = None
     """The displacement field, or why there is none; None where it was not asked for."""
