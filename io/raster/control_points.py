@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from crosstie.types import FloatArray
+    from crosstie.types import BoolArray, FloatArray
 
 Point = tuple[float, float, float, float, float]
 """(row, col, x, y, height): px from the image's outer corner, map coordinates, metres."""
@@ -197,7 +197,7 @@ def ground_map(points: tuple[Point, ...], crs: str) -> GroundMap:
     rc, height = table[:, :2], np.nan_to_num(table[:, 4], posinf=0.0, neginf=0.0)
     lon, lat = _to_lon_lat(table[:, 2:4], crs)
     xyz = _earth_centred(np.radians(lon), np.radians(lat))
-    known: NDArray[np.bool_] = np.isfinite(np.column_stack([rc, xyz])).all(axis=1)
+    known = np.isfinite(rc).all(axis=1) & np.isfinite(xyz).all(axis=1)
     kept = _consistent(rc, xyz, height, known)
     left_out = tuple(int(n) + 1 for n in np.flatnonzero(~kept))
     if len(left_out) > max(1, MOST_BLUNDERS * len(points)):
@@ -248,9 +248,7 @@ def _followed(rc: FloatArray, xyz: FloatArray, height: FloatArray, left_out: tup
     return found
 
 
-def _consistent(
-    rc: FloatArray, xyz: FloatArray, height: FloatArray, kept: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
+def _consistent(rc: FloatArray, xyz: FloatArray, height: FloatArray, kept: BoolArray) -> BoolArray:
     """Tell points that fit a smooth map from blunders: first roughly, by an affine, then closely."""
     good = kept.copy()
     for cloud in (rc, xyz):
@@ -411,13 +409,16 @@ def _without_copies(
 
 
 def _to_lon_lat(xy: FloatArray, crs: str) -> tuple[FloatArray, FloatArray]:
+    said = "the coordinate system of its ground control points gives no place on the Earth; give them another"
     try:
-        there = Transformer.from_crs(CRS.from_user_input(crs).to_2d(), "EPSG:4326", always_xy=True)
-        return there.transform(xy[:, 0], xy[:, 1])
+        flat = CRS.from_user_input(crs).to_2d()
+        if not (flat.is_geographic or flat.is_projected):
+            raise NoGeoreferenceError(said)
+        there = Transformer.from_crs(flat, "EPSG:4326", always_xy=True)
+        lon, lat = there.transform(xy[:, 0], xy[:, 1])
     except (CRSError, ProjError):
-        raise NoGeoreferenceError(
-            "the coordinate system of its ground control points has no place on the Earth; give them another"
-        ) from None
+        raise NoGeoreferenceError(said) from None
+    return np.asarray(lon), np.asarray(lat)
 
 
 def _earth_centred(lon: FloatArray, lat: FloatArray) -> FloatArray:

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,12 +28,13 @@ from crosstie.io.products.correction import correction_dict, read_correction
 from crosstie.io.products.keys import is_committed, run_key
 from crosstie.io.products.overview import Thumbnails
 from crosstie.io.products.stac_item import stac_item
+from crosstie.io.products.text import sentences
 from crosstie.io.products.tie_points import to_geodataframe
 from crosstie.io.products.vrt import place_of
 from crosstie.io.products.write import render, write_products
 from crosstie.io.storage.root_layout import ProductKey
 from crosstie.io.storage.store import Store, open_store
-from crosstie.types import Reason, Registration, VerdictCode
+from crosstie.types import ControlPoints, Reason, Registration, VerdictCode
 
 MakeRegistration = Callable[..., Registration]
 GRID = GeoBox((1000, 1200), Affine(10, 0, 600_000, 0, -10, 3_300_000), "EPSG:32614")
@@ -192,6 +194,20 @@ def test_the_correction_says_what_the_contract_asks(make_registration: MakeRegis
         "created_utc": "2026-01-02T03:04:05+00:00",
         "seconds": 8.25,
     }
+
+
+def test_what_control_points_say_is_told_to_programs_and_to_readers(make_registration: MakeRegistration):
+    assert "control_points" not in correction_dict(make_registration())
+    facts = ControlPoints(
+        count=208, left_out=(3, 77), residual_m=0.684, irregular=False, height_m=(0.0, 835.0)
+    )
+    registration = replace(make_registration(), secondary_control=facts)
+    assert correction_dict(registration)["control_points"] == {
+        "secondary": {"followed": 208, "left_out": [3, 77], "residual_m": 0.684, "height_m": [0.0, 835.0]}
+    }
+    told = sentences(registration)[-1]
+    for words in ("secondary: 208 ground", "0 to 835 m", "0.68 m", "wrong: number 3, 77."):
+        assert words in told
 
 
 def test_an_unreliable_pair_keeps_its_best_fit_but_applies_none(make_registration: MakeRegistration):

@@ -226,10 +226,13 @@ def test_points_that_fix_no_place_are_refused_in_one_line(points: np.ndarray, sa
     assert "\n" not in str(caught.value)
 
 
-def test_a_coordinate_system_that_is_nowhere_is_refused():
-    local = 'LOCAL_CS["site",UNIT["metre",1],AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
+LOCAL = 'LOCAL_CS["site",UNIT["metre",1],AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
+
+
+@pytest.mark.parametrize("crs", [LOCAL, "EPSG:4978", "EPSG:5773"])
+def test_a_coordinate_system_that_is_nowhere_is_refused(crs: str):
     with pytest.raises(NoGeoreferenceError, match="coordinate system"):
-        follow(Swath(29.5).points(), local)
+        follow(Swath(29.5).points(), crs)
 
 
 # -- as a file ---------------------------------------------------------------------------------------------
