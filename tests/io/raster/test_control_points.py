@@ -153,8 +153,25 @@ def test_blunders_among_hills_are_told_from_hills():
 def test_many_blunders_are_refused():
     points = Swath(29.5).points()
     points[::5, 3] += np.random.default_rng(0).normal(size=42)
+    with pytest.raises(NoGeoreferenceError, match=r"its 210 ground control points contradict"):
+        follow(points)
+    points[:, 4] = Swath(29.5, height=hills(1)).points()[:, 4]
     with pytest.raises(NoGeoreferenceError, match=r"of its 210 ground control points contradict"):
         follow(points)
+
+
+def test_a_range_of_hills_whose_heights_were_dropped_is_followed_all_the_same():
+    def ridge(row: np.ndarray, col: np.ndarray) -> np.ndarray:
+        return np.interp(col, [0, 12_800, 14_080, 16_640, 17_920, 25_600], [0, 0, 2000, 2000, 0, 0])
+
+    swath = Swath(29.5, height=ridge)
+    points = swath.points()
+    points[:, 4] = 0
+    found = follow(points)
+    assert not found.facts.left_out
+    assert found.facts.residual_m > 50  # and it says that the points do not agree
+    row, col = found.locate(*points[:, 2:4].T)
+    np.testing.assert_allclose(np.column_stack([row, col]), points[:, :2], rtol=0, atol=0.01)
 
 
 def test_around_the_pole():
