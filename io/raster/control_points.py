@@ -358,7 +358,9 @@ def _laid_out(
 def _refuse_degenerate(rc: FloatArray, xyz: FloatArray) -> None:
     what = f"its {len(rc)} ground control points"
     if len(rc) < 3:
-        raise NoGeoreferenceError(f"{what} that differ do not fix its place; at least three do")
+        raise NoGeoreferenceError(
+            f"its ground control points mark {len(rc)} pixels, which do not fix its place; at least three do"
+        )
     centred = rc - rc.mean(axis=0)
     for cloud in (centred, xyz - xyz.mean(axis=0)):
         values = np.linalg.svd(cloud, compute_uv=False)

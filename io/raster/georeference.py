@@ -54,6 +54,12 @@ def georeference_of(raster: DatasetReader) -> Georeference:
     NoGeoreferenceError : neither CRS and transform nor control points that fix a place
     """
     if raster.crs is not None and not raster.transform.is_identity:
+        crs = CRS.from_wkt(raster.crs.to_wkt())
+        if not (crs.is_geographic or crs.is_projected):
+            raise NoGeoreferenceError(
+                f"{shown_name(raster.name)}: its coordinate system, {crs.name!r}, gives no place on a map;"
+                " give it a geographic or projected one"
+            )
         return Georeference(
             shape=raster.shape, crs=raster.crs.to_wkt(), transform=Affine(*raster.transform[:6])
         )

@@ -255,6 +255,19 @@ def test_a_coordinate_system_that_is_nowhere_is_refused(crs: str):
 # -- as a file ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("crs", [LOCAL, "EPSG:4978", "EPSG:5773"])
+def test_a_raster_whose_coordinate_system_is_nowhere_is_refused(tmp_path: Path, crs: str):
+    path = tmp_path / "s1_vh.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", height=9, width=9, count=1, dtype="uint8", crs=crs,
+        transform=Affine(10, 0, 500_000, 0, -10, 4_000_000),
+    ):  # fmt: skip
+        pass
+    with pytest.raises(NoGeoreferenceError, match=r"s1_vh\.tif: its coordinate system") as caught:
+        open_source(path)
+    assert "\n" not in str(caught.value)
+
+
 def crop(path: Path, swath: Swath, *, row: int, col: int, pixels: np.ndarray, points=None) -> Path:
     """A window of the swath as `gdal_translate -srcwin` cuts it: all points stay, counted from its corner."""
     gcps = [
