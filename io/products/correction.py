@@ -22,9 +22,9 @@ SCHEMA = "crosstie/correction/1"
 def correction_dict(registration: Registration) -> dict[str, Any]:
     """Say everything about a correction in the words of the schema `crosstie/correction/1`.
 
-    Beyond the contract: `explanation` (the reasons as sentences), `fitted` (the model with most parameters that the
-    points determine, applied or not), `hrefs` (where a scene has several files), `field` and `control_points`
-    (where these say where an image lies). Numbers that are not finite become null.
+    Beyond the contract: `explanation` (the reasons as sentences), `fitted` (the largest model that the points
+    determine, applied or not), `hrefs` (where a scene has several files), `field`, and `control_points` where
+    these say where an image lies. Numbers that are not finite become null.
     """
     estimate, provenance = registration.estimate, registration.provenance
     return {
