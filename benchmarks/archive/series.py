@@ -1,0 +1,120 @@
+"""One place through a year, solved as a network: what pairs leave, and how well a date repeats.
+
+    python benchmarks/archive/series.py ../shared/data/series/finland0060 --cache runs/finland.parquet
+
+Every S1 date is matched against every S2 date, one tile of 192 px a pair. An S2 date takes part where the
+matcher is sure of it in most of its pairs: no screen for clouds, which takes snow for one, has a say. Then:
+
+- residuals of the pairs of the network, one offset a scene;
+- repeatability: the S2 dates are parted into two disjoint halves, in every way or a hundred drawn ones, each
+  half is solved on its own, and the S1 dates compared. The two halves differ by a constant, which S2 dates
+  themselves cause and which is taken off; the spread of what is left, over the square root of 2, is that of
+  an offset out of half the dates;
+- loops S1 a -> S2 i -> S1 b -> S2 j -> S1 a, of the raw pairs;
+- the mirror of ascending and descending, as metres of height.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from measuring import PIXEL_M, cached, every_pair, positions_px, residuals_px, solved, spread
+from numpy.typing import NDArray
+
+from crosstie.flows.loading import available_cores, keep_freed_memory
+from crosstie.io.raster import open_pair, read_plane
+from crosstie.matcher.matching import Matcher
+from crosstie.types import Kind
+
+SURE = 0.5
+HALVES, LOOPS = 100, 2000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("series", type=Path, help="the folder with s1_asc_00.tif, s2_00.tif, ...")
+    parser.add_argument("--weights", type=Path, help="the shipped ones by default")
+    parser.add_argument("--cache", type=Path, help="parquet file that measured pairs are kept in")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    keep_freed_memory()
+    torch.set_num_threads(available_cores())
+    matcher = Matcher.load(given.weights, device="cpu")
+    pairs = cached(given.cache, matcher, lambda m: measured(m, given.series))
+    report(pairs, np.random.default_rng(given.seed))
+
+
+def measured(matcher: Matcher, folder: Path) -> pd.DataFrame:
+    """Every pair of the folder, read as the programs read it, on the grid of the first S2 date."""
+    optical = sorted(folder.glob("s2_*.tif"))
+    sar = sorted(folder.glob("s1_*.tif"))
+    planes = {}
+    for path in optical + sar:
+        kind = Kind.OPTICAL if path in optical else Kind.SAR
+        grid, source = open_pair(optical[0], path, reference_kind=Kind.OPTICAL, secondary_kind=kind)
+        planes[path.stem] = read_plane(source, grid.geobox)
+    first, second = ({p.stem: planes[p.stem] for p in side} for side in (optical, sar))
+    return every_pair(matcher, folder.name, first, second)
+
+
+def report(pairs: pd.DataFrame, rng: np.random.Generator) -> None:
+    """Print what the network of the S2 dates that the matcher is sure of shows."""
+    by_date = pairs.groupby("reference")["confidence"].median()
+    sure = [str(name) for name in by_date.index[by_date >= SURE]]
+    used = pairs[pairs["reference"].isin(sure)]
+    print(f"S2 dates the matcher is sure of: {len(sure)} of {len(by_date)}: {', '.join(sure)}")
+    found = solved(used)
+    print(f"pairs {len(used)}, scenes {len(found.scenes)}, called wrong: {len(found.rejected)}")
+    print(f"residuals of pairs kept: {spread(residuals_px(found))}")
+    every = np.hypot(*np.nan_to_num(found.adjusted.residual_m, nan=np.inf).T) / PIXEL_M
+    print(f"residuals of all pairs:  {spread(every)}")
+    print(found.test.sentence)
+    apart = halves(used, sure, rng)
+    print(
+        "S1 dates between disjoint halves of the S2 dates: "
+        f"std x {apart[:, 0].std():.3f}, y {apart[:, 1].std():.3f} px; "
+        f"95 % of lengths {np.quantile(np.hypot(*apart.T), 0.95):.3f} px"
+    )
+    print(f"loops of four pairs: {spread(loops(used, rng))}")
+    for name, position in positions_px(found).items():
+        print(f"  {name:<12} {position[0]:+.3f} {position[1]:+.3f} px")
+
+
+def halves(pairs: pd.DataFrame, references: list[str], rng: np.random.Generator) -> NDArray[np.float64]:
+    """(N, 2) deviation of an S1 date between halves, over sqrt 2, px; each parting without its mean."""
+    half = len(references) // 2
+    ways = list(itertools.combinations(references, half))
+    drawn = [ways[n] for n in rng.permutation(len(ways))[:HALVES]]
+    found = []
+    for first in drawn:
+        inside = pairs["reference"].isin(first)
+        one, other = positions_px(solved(pairs[inside])), positions_px(solved(pairs[~inside]))
+        both = [name for name in one if name in other and name not in references]
+        apart = np.array([one[name] - other[name] for name in both])
+        found.append((apart - apart.mean(axis=0)) / np.sqrt(2))
+    return np.concatenate(found)
+
+
+def loops(pairs: pd.DataFrame, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Lengths of what drawn loops of four pairs miss, px."""
+    table = {
+        name: pairs.pivot(index="secondary", columns="reference", values=name).to_numpy()
+        for name in ("dx_px", "dy_px")
+    }
+    rows, cols = table["dx_px"].shape
+    a, b = rng.permuted(np.tile(np.arange(rows), (LOOPS, 1)), axis=1)[:, :2].T
+    i, j = rng.permuted(np.tile(np.arange(cols), (LOOPS, 1)), axis=1)[:, :2].T
+    missed = [t[a, i] - t[b, i] + t[b, j] - t[a, j] for t in table.values()]
+    length: NDArray[np.float64] = np.hypot(*missed)
+    return length
+
+
+if __name__ == "__main__":
+    main()
