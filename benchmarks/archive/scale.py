@@ -73,9 +73,10 @@ def told(what: str, solved: Adjustment, wrong: NDArray[np.bool_], begun: tuple[f
     seconds, busy = time.perf_counter() - begun[0], time.process_time() - begun[1]
     kept = solved.adjusted.kept
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    found, false = (wrong & ~kept).sum(), (~kept & ~wrong).sum() / (~wrong).sum()
     print(
         f"{what}: {seconds:.1f} s ({busy:.1f} s of CPU), peak {peak:.2f} GiB; "
-        f"of {wrong.sum()} wrong edges {(wrong & ~kept).sum()} named, of the right ones {100 * (~kept & ~wrong).sum() / (~wrong).sum():.2f} %; "
+        f"of {wrong.sum()} wrong edges {found} named, of the right ones {100 * false:.2f} %; "
         f"sigmas times {solved.test.sigma_factor:.3f}",
         flush=True,
     )

@@ -7,7 +7,7 @@ wrong, and says how far the answer can be trusted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -92,7 +92,7 @@ def adjust(
     state = _State.empty(network)
     label = network.parts(state.kept)
     for part in range(label.max(initial=-1) + 1):
-        _start(network, state, label == part, network.held)
+        _start(network, state, label == part)
     return _settled(network, state, np.ones(network.n, np.bool_))
 
 
@@ -109,8 +109,10 @@ def extend(adjustment: Adjustment, more: Edges) -> Adjustment:
     before, after = network.parts(state.kept & ~fresh), network.parts(state.kept)
     for part in np.unique(after[network.i[fresh]]):
         inside = after == part
-        grows_only = len(np.unique(before[inside & placed])) == 1
-        _start(network, state, inside, placed if grows_only else network.held)
+        if len(np.unique(before[inside & placed])) == 1:
+            _place(network, state, fresh & inside[network.i], placed, adjustment.test.sigma_factor)
+        else:
+            _start(network, state, inside)
     dirty = np.zeros(network.n, np.bool_)
     dirty[network.i[fresh]] = dirty[network.j[fresh]] = True
     return _settled(network, state, dirty)
@@ -244,24 +246,29 @@ class _State:
         return square, float((told * self.redundancy)[self.kept].sum())
 
 
-def _start(network: _Network, state: _State, inside: BoolArray, placed: BoolArray) -> None:
-    """Leave out what a robust fit of the scenes `inside` (N,) finds far off.
+def _place(
+    network: _Network, state: _State, fresh: BoolArray, placed: BoolArray, sigma_factor: float
+) -> None:
+    """Leave out what is wrong among `fresh` (E,) edges, judged against scenes `placed` (N,) before."""
+    edges = network.edges.keep(fresh)
+    ends = np.unique(np.concatenate([network.i[fresh], network.j[fresh]]))
+    old = ends[placed[ends]]
+    position = np.where(network.held[old, None], network.value[old], state.position[old])
+    fixed = tuple(
+        (str(name), tuple(at)) for name, at in zip(network.ids[old], position.tolist(), strict=True)
+    )
+    scaled = replace(edges, information=edges.information / sigma_factor**2)
+    state.kept[fresh] = adjust(scaled, datum=Datum(fixed=fixed), settings=network.settings).adjusted.kept
 
-    Parameters
-    ----------
-    placed : (N,)
-        Scenes taken as they are: edges between two of them are left alone.
-    """
-    at = np.flatnonzero(inside[network.i] & inside[network.j] & ~(placed[network.i] & placed[network.j]))
+
+def _start(network: _Network, state: _State, inside: BoolArray) -> None:
+    """Leave out what a robust fit of the scenes `inside` (N,) finds far off."""
+    at = np.flatnonzero(inside[network.i] & inside[network.j])
     if not len(at):
         return
-    scenes = np.unique(np.concatenate([network.i[at], network.j[at]]))
-    holding = placed[scenes]
-    if not holding.any():
-        holding[np.bincount(np.searchsorted(scenes, np.r_[network.i[at], network.j[at]])).argmax()] = True
-    known = np.where(placed[scenes, None], np.nan_to_num(state.position[scenes]), 0.0)
-    known = np.where(network.held[scenes, None], network.value[scenes], known)
-    local = _Local.of(network, at, scenes, holding, known)
+    scenes = np.flatnonzero(inside)
+    holding = _holding(network, at, scenes)
+    local = _Local.of(network, at, scenes, holding)
     length, scale = robust_residuals(
         local.structure,
         local.observed,
@@ -272,6 +279,15 @@ def _start(network: _Network, state: _State, inside: BoolArray, placed: BoolArra
         redundancy=1 - local.structure.n / len(at),
     )
     state.kept[at] = length <= np.sqrt(network.critical) * max(scale, 1e-12)
+
+
+def _holding(network: _Network, at: Indices, scenes: Indices) -> BoolArray:
+    """(n,) which of the scenes of a part are held while it is solved: the fixed, else that of most edges."""
+    holding = network.held[scenes]
+    if not holding.any():
+        ends = np.searchsorted(scenes, np.concatenate([network.i[at], network.j[at]]))
+        holding[np.bincount(ends).argmax()] = True
+    return holding
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -285,13 +301,11 @@ class _Local:
     """(E, b, m) what the edges say of the unknown, with what is held taken off."""
 
     @classmethod
-    def of(
-        cls, network: _Network, at: Indices, scenes: Indices, holding: BoolArray, known: FloatArray
-    ) -> Self:
-        """Number the free ones of `scenes` (n,); those `holding` (n,) stay at `known` (n, k)."""
+    def of(cls, network: _Network, at: Indices, scenes: Indices, holding: BoolArray) -> Self:
+        """Number the free ones of `scenes` (n,); those `holding` (n,) stay where they are given."""
         free = np.where(holding, -1, np.cumsum(~holding) - 1)
         i, j = np.searchsorted(scenes, network.i[at]), np.searchsorted(scenes, network.j[at])
-        value = np.where(holding[:, None], known, 0.0)
+        value = network.value[scenes]
         observed = network.edges.offset_m[at] - (value[j] - value[i])
         structure = Structure.of(int((~holding).sum()), free[i], free[j])
         return cls(structure, free, network.blocks(observed))
@@ -350,12 +364,9 @@ def _solve(network: _Network, state: _State, scenes: Indices, label: Indices) ->
         return
     at = np.flatnonzero((label[network.i] == part) & (label[network.j] == part))
     kept = state.kept[at]
-    holding = network.held[scenes]
-    given = bool(holding.any())
-    if not given:
-        ends = np.searchsorted(scenes, np.r_[network.i[at], network.j[at]])
-        holding[np.bincount(ends).argmax()] = True
-    local = _Local.of(network, at, scenes, holding, network.value[scenes])
+    given = bool(network.held[scenes].any())
+    holding = _holding(network, at, scenes)
+    local = _Local.of(network, at, scenes, holding)
     structure, free = local.structure, local.free
     weight = np.where(kept[:, None, None], network.weight(at), 0.0)
     b, m = local.observed.shape[1:]
@@ -369,7 +380,7 @@ def _solve(network: _Network, state: _State, scenes: Indices, label: Indices) ->
     if not given:
         members, _, _ = datums.chosen(network.datum, network.ids[scenes], network.reference[scenes])
         x, cofactor = datums.transform(x, cofactor, normal, free, members)
-    state.position[scenes] = network.columns(x) + np.where(given & holding[:, None], network.value[scenes], 0)
+    state.position[scenes] = network.columns(x) + network.value[scenes]
     state.covariance[scenes] = network.covariance(cofactor)
     _control(network, state, at, network.columns(residual), network.covariance(spread))
 

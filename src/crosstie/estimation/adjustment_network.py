@@ -238,7 +238,8 @@ class AdjustedScenes:
     @property
     def sigma_m(self) -> FloatArray:
         """(N, 2) standard deviation per axis, metres."""
-        sigma: FloatArray = np.sqrt(np.diagonal(self.covariance, axis1=1, axis2=2)[:, :2])
+        variance = np.diagonal(self.covariance, axis1=1, axis2=2)[:, :2]
+        sigma: FloatArray = np.sqrt(np.maximum(variance, 0))  # 0 of the one scene that is the datum, rounded
         return sigma
 
     def index(self, scene: str) -> int:

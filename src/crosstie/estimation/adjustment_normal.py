@@ -21,6 +21,7 @@ MAX_DENSE = 16_000
 """Unknowns left after elimination: 2 GiB of their inverse."""
 
 CHUNK_BYTES = 64 * 2**20
+MIRROR_STEP = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +64,7 @@ class Normal:
     carry: sparse.csr_array
     """(eliminated * b, rest * b): what the eliminated take from the rest."""
     factor: FloatArray
-    """(rest * b, rest * b) lower Cholesky factor."""
+    """(rest * b, rest * b) Cholesky factor in its lower triangle; the upper one is not used."""
 
     @classmethod
     def of(cls, structure: Structure, weight: FloatArray, prior: FloatArray) -> Self:
@@ -105,7 +106,12 @@ class Normal:
         for n, edge in enumerate(np.flatnonzero(inner)):
             view[first[n], :, second[n], :] -= weight[edge]
             view[second[n], :, first[n], :] -= weight[edge]
-        factor = linalg.cholesky(dense, lower=True, overwrite_a=True, check_finite=False) if rest else dense
+        # The transpose is in LAPACK's order and symmetric: no copy of what may be 2 GiB.
+        factor, failed = (
+            linalg.lapack.dpotrf(dense.T, lower=1, clean=0, overwrite_a=1) if rest else (dense, 0)
+        )
+        if failed:
+            raise np.linalg.LinAlgError("some scene is tied to nothing that is held")
         return cls(s, weight, inverse, carry, np.asarray(factor, np.float64))
 
     def solve(self, right: FloatArray) -> FloatArray:
@@ -199,13 +205,10 @@ def _inverse(factor: FloatArray) -> FloatArray:
         return factor
     inverse, failed = linalg.lapack.dpotri(factor, lower=1)
     if failed:
-        raise np.linalg.LinAlgError(
-            "the normal matrix is singular: some scene is tied to nothing that is held"
-        )
-    upper = np.triu_indices(len(inverse), 1) if len(inverse) < 2000 else None
-    if upper is not None:
-        inverse[upper] = inverse.T[upper]
-        return np.ascontiguousarray(inverse)
-    inverse = np.tril(inverse)
-    inverse += np.tril(inverse, -1).T
-    return np.ascontiguousarray(inverse)
+        raise np.linalg.LinAlgError("some scene is tied to nothing that is held")
+    for start in range(0, len(inverse), MIRROR_STEP):
+        stop = start + MIRROR_STEP
+        inverse[:start, start:stop] = inverse[start:stop, :start].T
+        corner = inverse[start:stop, start:stop]
+        corner[:] = np.tril(corner) + np.tril(corner, -1).T
+    return np.asarray(inverse.T, np.float64)
