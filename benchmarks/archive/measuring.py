@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from crosstie.estimation.adjustment import Adjustment, Datum, Edges, adjust
+from crosstie.estimation.adjustment import Adjustment, Datum, Edges
+from crosstie.estimation.adjustment_noise import PairNoise, adjust_with_seen_noise
 from crosstie.matcher.matching import Matcher
 from crosstie.types import Kind
 
@@ -55,14 +56,14 @@ def every_pair(matcher: Matcher, place: str, optical: Planes, sar: Planes) -> pd
     return pd.DataFrame(rows, columns=columns)
 
 
-def solved(pairs: pd.DataFrame, references: Sequence[str] = ()) -> Adjustment:
+def solved(pairs: pd.DataFrame, references: Sequence[str] = ()) -> tuple[Adjustment, PairNoise]:
     """Adjust one place; the mean of `references`, or of all optical scenes, is 0."""
     offset_m = pairs[["dx_px", "dy_px"]].to_numpy() * PIXEL_M
     sigma_m = pairs["sigma_px"].to_numpy() * PIXEL_M
     edges = Edges.of_shifts(
         pairs["reference"].to_list(), pairs["secondary"].to_list(), offset_m, covariance=sigma_m
     )
-    return adjust(edges, datum=Datum(references=tuple(references)))
+    return adjust_with_seen_noise(edges, datum=Datum(references=tuple(references)))
 
 
 def positions_px(found: Adjustment) -> dict[str, NDArray[np.float64]]:

@@ -56,7 +56,7 @@ def measured(matcher: Matcher, folder: Path) -> pd.DataFrame:
 def report(pairs: pd.DataFrame) -> None:
     """Print what the twelve networks leave, and how far they agree."""
     used = pairs[pairs["confidence"] >= SURE]
-    found = {str(place): solved(rows) for place, rows in used.groupby("place")}
+    found = {str(place): solved(rows)[0] for place, rows in used.groupby("place")}
     residuals = np.concatenate([residuals_px(a) for a in found.values()])
     named = sum(len(a.rejected) for a in found.values())
     print(f"places {len(found)}, pairs {len(used)} of {len(pairs)}, called wrong: {named}")

@@ -3,7 +3,8 @@
     python benchmarks/archive/series.py ../shared/data/series/finland0060 --cache runs/finland.parquet
 
 Every S1 date is matched against every S2 date, one tile of 192 px a pair. An S2 date takes part where the
-matcher is sure of it in most of its pairs: no screen for clouds, which takes snow for one, has a say. Then:
+matcher is sure of it (0.9) in most of its pairs; no screen for clouds has a say, which takes snow for one.
+Then:
 
 - residuals of the pairs of the network, one offset a scene;
 - repeatability: the S2 dates are parted into two disjoint halves, in every way or a hundred drawn ones, each
@@ -31,7 +32,7 @@ from crosstie.io.raster import open_pair, read_plane
 from crosstie.matcher.matching import Matcher
 from crosstie.types import Kind
 
-SURE = 0.5
+SURE = 0.9
 HALVES, LOOPS = 100, 2000
 
 
@@ -70,12 +71,14 @@ def report(pairs: pd.DataFrame, rng: np.random.Generator) -> None:
     sure = [str(name) for name in by_date.index[by_date >= SURE]]
     used = pairs[pairs["reference"].isin(sure)]
     print(f"S2 dates the matcher is sure of: {len(sure)} of {len(by_date)}: {', '.join(sure)}")
-    found = solved(used)
+    found, noise = solved(used)
     print(f"pairs {len(used)}, scenes {len(found.scenes)}, called wrong: {len(found.rejected)}")
     print(f"residuals of pairs kept: {spread(residuals_px(found))}")
     every = np.hypot(*np.nan_to_num(found.adjusted.residual_m, nan=np.inf).T) / PIXEL_M
     print(f"residuals of all pairs:  {spread(every)}")
-    print(found.test.sentence)
+    print(
+        f"noise of a pair: {noise.factor:.1f} times its sigma, and {noise.common_m / PIXEL_M:.3f} px of all"
+    )
     apart = halves(used, sure, rng)
     print(
         "S1 dates between disjoint halves of the S2 dates: "
@@ -95,7 +98,7 @@ def halves(pairs: pd.DataFrame, references: list[str], rng: np.random.Generator)
     found = []
     for first in drawn:
         inside = pairs["reference"].isin(first)
-        one, other = positions_px(solved(pairs[inside])), positions_px(solved(pairs[~inside]))
+        one, other = (positions_px(solved(half)[0]) for half in (pairs[inside], pairs[~inside]))
         both = [name for name in one if name in other and name not in references]
         apart = np.array([one[name] - other[name] for name in both])
         found.append((apart - apart.mean(axis=0)) / np.sqrt(2))
