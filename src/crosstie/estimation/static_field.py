@@ -83,7 +83,7 @@ def average(offset: FloatArray, sigma: FloatArray) -> StaticField:
     values = np.where(known[:, None], offset, 0.0)
     shift = _start(offset, known)
     field = np.zeros(offset.shape[1:])
-    shown = known.any(axis=(1, 2))
+    shown = np.asarray(known.any(axis=(1, 2)), np.bool_)
     weight, factor = base, 1.0
     for _ in range(ROUNDS):
         field = _mean(values - shift[:, :, None, None], weight[:, None], axis=0)
