@@ -17,6 +17,8 @@ from crosstie.estimation.adjustment import (
     adjust,
     extend,
 )
+from crosstie.estimation.adjustment_noise import adjust_with_seen_noise
+from crosstie.estimation.adjustment_reliability import contradicted
 from crosstie.types import AffineCorrection, Model
 
 SIGMA_M = NOISE_PX * PIXEL_M
@@ -289,3 +291,35 @@ def test_a_large_network_is_solved_as_a_small_one_is() -> None:
     assert found.scenes.covariance[1:, 0, 0] == pytest.approx(np.diag(inverse) * variance, abs=1e-9)
     share = 1 - np.einsum("ei,ij,ej->e", design, inverse, design) / sigma**2
     assert found.adjusted.redundancy == pytest.approx(share, abs=1e-9)
+
+
+def test_bridges_that_a_dropped_pair_contradicts_are_named_and_no_others() -> None:
+    # Ring 0-1-2 is firm; 3 and 4 hang on it in a row; 5 hangs on 0. The pair 1-4 was left out.
+    i = np.array([0, 1, 2, 2, 3, 0, 1])
+    j = np.array([1, 2, 0, 3, 4, 5, 4])
+    kept = np.array([True] * 6 + [False])
+    bridge = np.array([False, False, False, True, True, True, False])
+    named = contradicted(kept, bridge, i, j, 6)
+    assert named.tolist() == [False, False, False, True, True, False, False]
+    assert not contradicted(np.ones(7, bool), np.zeros(7, bool), i, j, 6).any()
+
+
+def test_noise_that_all_pairs_share_is_found_beside_their_own() -> None:
+    rng = np.random.default_rng(3)
+    ends = [(f"r{a}", f"s{b}") for a in range(15) for b in range(40)]
+    truth = {name: rng.normal(0, 5, 2) for pair in ends for name in pair}
+    own = rng.choice([0.05, 2.0], len(ends))
+    true = np.array([truth[s] - truth[r] for r, s in ends])
+    offset = true + rng.normal(0, 1, true.shape) * np.hypot(1.5 * own, 0.8)[:, None]
+    reference, secondary = zip(*ends, strict=True)
+    edges = Edges.of_shifts(reference, secondary, offset, covariance=own)
+    found, noise = adjust_with_seen_noise(edges)
+    assert noise.factor == pytest.approx(1.5, abs=0.15)
+    assert noise.common_m == pytest.approx(0.8, abs=0.05)
+    assert found.test.sigma_factor == pytest.approx(1, abs=0.05)
+    mean = np.mean([truth[f"r{a}"] for a in range(15)], axis=0)
+    errors = found.scenes.position_m - np.array([truth[str(name)] - mean for name in found.scenes.id])
+    assert np.sqrt(((errors / found.scenes.sigma_m) ** 2).mean()) == pytest.approx(1, abs=0.2)
+    # Without it the network leans on the few that seem perfect.
+    blind = adjust(edges).scenes.position_m - np.array([truth[str(n)] - mean for n in found.scenes.id])
+    assert np.sqrt((errors**2).mean()) < 0.9 * np.sqrt((blind**2).mean())

@@ -61,8 +61,6 @@ def report(pairs: pd.DataFrame) -> None:
     named = sum(len(a.rejected) for a in found.values())
     print(f"places {len(found)}, pairs {len(used)} of {len(pairs)}, called wrong: {named}")
     print(f"residuals of pairs kept: {spread(residuals)}")
-    factors = [a.test.sigma_factor for a in found.values()]
-    print(f"sigmas hold times {np.median(factors):.2f} ({min(factors):.2f} to {max(factors):.2f})")
     positions = {place: positions_px(a) for place, a in found.items()}
     for sensor in ("s1", "s2"):
         apart = agreement(positions, sensor)

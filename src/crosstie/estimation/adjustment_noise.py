@@ -15,8 +15,11 @@ from crosstie.estimation.adjustment import DEFAULTS, MEAN_OF_REFERENCES, adjust
 from crosstie.estimation.adjustment_network import Adjustment, AdjustmentSettings, Datum, Edges
 from crosstie.estimation.adjustment_reliability import NO_CONTROL
 
-ROUNDS = 3
-"""Of adjusting and looking at the scatter: residuals depend on the weights a little."""
+ROUNDS = 10
+"""Of adjusting and looking at the scatter, at most: the first rounds weigh sharp pairs far too much."""
+
+SETTLED = 0.01
+"""A round that changes both parts by a smaller share is the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,9 @@ def adjust_with_seen_noise(
     noise, found = PairNoise(1.0, 0.0), adjust(edges, datum=datum, settings=settings)
     for _ in range(ROUNDS):
         # Residuals against the sigmas that came in: the fit is of those, not of the last round's.
-        noise = seen_noise(replace(found, edges=edges))
+        before, noise = noise, seen_noise(replace(found, edges=edges))
         found = adjust(with_noise(edges, noise), datum=datum, settings=settings)
+        moved = abs(noise.factor - before.factor), abs(noise.common_m - before.common_m)
+        if moved[0] <= SETTLED * noise.factor and moved[1] <= SETTLED * noise.common_m:
+            break
     return found, noise
