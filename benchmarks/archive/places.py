@@ -5,6 +5,10 @@
 The places are parts of the same scenes, so each date must have the same position in all of them. At each
 place every S1 date is matched against every S2 date, one tile of 192 px a pair, and solved as a network.
 Positions of a place have a datum of their own: a constant a place is taken off, the mean over the dates.
+
+What disagrees need not be noise: shadows that turn with the season move what an image shows, one way at a
+place and the other way at another. The strongest pattern of that kind, one number a place times one a date
+(the first singular vectors), is told beside it, and what is left without it.
 """
 
 from __future__ import annotations
@@ -63,20 +67,20 @@ def report(pairs: pd.DataFrame) -> None:
     print(f"residuals of pairs kept: {spread(residuals)}")
     positions = {place: positions_px(a) for place, a in found.items()}
     for sensor in ("s1", "s2"):
-        apart = agreement(positions, sensor)
-        x, y = apart.std(axis=0)
-        robust = 1.4826 * np.median(np.abs(apart), axis=0)
-        print(
-            f"{sensor} positions between places: std x {x:.3f}, y {y:.3f} px "
-            f"(robust {robust[0]:.3f}, {robust[1]:.3f}; {len(apart)} of place and date)"
-        )
+        dates, table = deviations(positions, sensor)
+        for axis, name in enumerate("xy"):
+            left = table[:, :, axis]
+            whole, rest, of_date = without_pattern(left)
+            swing = ", ".join(f"{date[3:]} {v:+.2f}" for date, v in zip(dates, of_date, strict=True))
+            seen = np.isfinite(left).sum()
+            print(f"{sensor} {name} between places: std {whole:.3f} px ({seen} of place and date),")
+            print(f"  {rest:.3f} px without the strongest pattern, which is {swing}")
 
 
-def agreement(positions: dict[str, dict[str, NDArray[np.float64]]], sensor: str) -> NDArray[np.float64]:
-    """(N, 2) position of a date at a place minus that of the date, the constant of the place taken off, px.
-
-    Unbiased: scaled for the means taken off.
-    """
+def deviations(
+    positions: dict[str, dict[str, NDArray[np.float64]]], sensor: str
+) -> tuple[list[str], NDArray[np.float64]]:
+    """Dates, and (places, dates, 2) position at a place less the date's and the place's own constant, px."""
     places = list(positions)
     dates = sorted({name for found in positions.values() for name in found if name.startswith(sensor)})
     table = np.full((len(places), len(dates), 2), np.nan)
@@ -87,9 +91,19 @@ def agreement(positions: dict[str, dict[str, NDArray[np.float64]]], sensor: str)
     for _ in range(20):
         table = table - np.nanmean(table, axis=1, keepdims=True)
         table = table - np.nanmean(table, axis=0, keepdims=True)
-    left = table[np.isfinite(table).all(axis=2)]
-    free = len(left) - len(places) - len(dates) + 1
-    return np.asarray(left * np.sqrt(len(left) / free), np.float64)
+    return dates, table
+
+
+def without_pattern(left: NDArray[np.float64]) -> tuple[float, float, NDArray[np.float64]]:
+    """Standard deviation of deviations (places, dates), and the same without their strongest pattern, px.
+
+    Both are divided by what is free. Third comes the pattern by date, at the place where it is strongest.
+    """
+    rows, cols = left.shape
+    free = np.isfinite(left).sum() - rows - cols + 1
+    u, s, v = np.linalg.svd(np.nan_to_num(left), full_matrices=False)
+    whole, rest = (s**2).sum() / free, (s[1:] ** 2).sum() / (free - rows - cols + 3)
+    return float(np.sqrt(whole)), float(np.sqrt(rest)), u[np.abs(u[:, 0]).argmax(), 0] * s[0] * v[0]
 
 
 if __name__ == "__main__":
