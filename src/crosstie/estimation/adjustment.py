@@ -351,7 +351,10 @@ def _variance(network: _Network, square: float, freedom: float) -> float:
     """Factor of all covariances: what is seen, where enough edges control one another."""
     if freedom < network.settings.min_degrees_of_freedom:
         return 1.0
-    return max(square / freedom, 1e-12)
+    # The longest residuals of right edges are left out, too: what is left is a little short.
+    size, critical = network.edges.size, network.critical
+    cut = float(chi2.cdf(critical, size + 2) / chi2.cdf(critical, size))
+    return max(square / freedom / cut, 1e-12)
 
 
 def _solve(network: _Network, state: _State, scenes: Indices, label: Indices) -> None:
