@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from crosstie.estimation.adjustment import Adjustment, Datum, Edges
-from crosstie.estimation.adjustment_noise import PairNoise, adjust_with_seen_noise
+from crosstie.estimation.adjustment.noise import PairNoise, adjust_with_seen_noise
 from crosstie.matcher.matching import Matcher
 from crosstie.types import Kind
 

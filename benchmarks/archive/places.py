@@ -22,8 +22,8 @@ import torch
 from measuring import Plane, cached, every_pair, positions_px, residuals_px, solved, spread
 from numpy.typing import NDArray
 
-from crosstie.flows.loading import available_cores, keep_freed_memory
-from crosstie.io.plain_picture import read_picture
+from crosstie.flows.registration.load_matcher import available_cores, keep_freed_memory
+from crosstie.io.datasets.picture import read_picture
 from crosstie.matcher.matching import Matcher
 from crosstie.types import Kind
 

@@ -34,7 +34,7 @@ from crosstie.estimation.systematic import (
     look_azimuth_of_sentinel1,
     tell_apart,
 )
-from crosstie.flows.loading import available_cores, keep_freed_memory
+from crosstie.flows.registration.load_matcher import available_cores, keep_freed_memory
 from crosstie.io.raster import open_pair, read_plane
 from crosstie.matcher.matching import Matcher
 from crosstie.types import Kind

@@ -5,10 +5,11 @@ fit        the frame (centred, scaled coordinates), the robust fit, its covarian
 select     which tie points agree with one another, and could that be chance?
 ladder     identity < translation < affine, by cross-validation over spatial blocks
 verdict    the whole walk, and what becomes of the pair
+field      a displacement field where relief is more than an affine can follow
 
 Of many pairs together:
 
-adjustment     an archive as one network: one position a scene, wrong pairs by name (adjustment_*)
+adjustment     an archive as one network: one position a scene, wrong pairs by name
 systematic     what scenes have in common: constant, height, platform, track, processor, drift, season
 static_field   the field that all dates of a track share, and hidden dates carried by it
 change_points  what moved, under a set rate of false alarms

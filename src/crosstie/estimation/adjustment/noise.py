@@ -11,9 +11,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.optimize import minimize
 
-from crosstie.estimation.adjustment import DEFAULTS, MEAN_OF_REFERENCES, adjust
-from crosstie.estimation.adjustment_network import Adjustment, AdjustmentSettings, Datum, Edges
-from crosstie.estimation.adjustment_reliability import NO_CONTROL
+from crosstie.estimation.adjustment.adjust import adjust
+from crosstie.estimation.adjustment.network import (
+    DEFAULTS,
+    MEAN_OF_REFERENCES,
+    Adjustment,
+    AdjustmentSettings,
+    Datum,
+    Edges,
+)
+from crosstie.estimation.adjustment.reliability import NO_CONTROL
 
 ROUNDS = 10
 """Of adjusting and looking at the scatter, at most: the first rounds weigh sharp pairs far too much."""

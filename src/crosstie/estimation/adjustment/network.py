@@ -346,3 +346,7 @@ class Adjustment:
             (str(r), str(s))
             for r, s in zip(self.edges.reference[out], self.edges.secondary[out], strict=True)
         ]
+
+
+DEFAULTS = AdjustmentSettings()
+MEAN_OF_REFERENCES = Datum()

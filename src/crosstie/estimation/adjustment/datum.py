@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from crosstie.estimation.adjustment_network import Datum, Indices, Names
-    from crosstie.estimation.adjustment_normal import Normal
+    from crosstie.estimation.adjustment.network import Datum, Indices, Names
+    from crosstie.estimation.adjustment.normal import Normal
     from crosstie.types import BoolArray, FloatArray
 
 

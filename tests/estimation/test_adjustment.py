@@ -17,8 +17,8 @@ from crosstie.estimation.adjustment import (
     adjust,
     extend,
 )
-from crosstie.estimation.adjustment_noise import adjust_with_seen_noise
-from crosstie.estimation.adjustment_reliability import contradicted
+from crosstie.estimation.adjustment.noise import adjust_with_seen_noise
+from crosstie.estimation.adjustment.reliability import contradicted
 from crosstie.types import AffineCorrection, Model
 
 SIGMA_M = NOISE_PX * PIXEL_M

@@ -21,7 +21,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.stats import chi2, ncx2
 
 if TYPE_CHECKING:
-    from crosstie.estimation.adjustment_network import Indices
+    from crosstie.estimation.adjustment.network import Indices
     from crosstie.types import BoolArray, FloatArray
 
 NO_CONTROL = 1e-6

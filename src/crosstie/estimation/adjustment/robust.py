@@ -8,10 +8,10 @@ import numpy as np
 from scipy.sparse.linalg import cg
 from scipy.stats import chi2
 
-from crosstie.estimation.adjustment_normal import Normal, assembled
+from crosstie.estimation.adjustment.normal import Normal, assembled
 
 if TYPE_CHECKING:
-    from crosstie.estimation.adjustment_normal import Structure
+    from crosstie.estimation.adjustment.normal import Structure
     from crosstie.types import FloatArray
 
 ROUNDS = 12

@@ -15,9 +15,11 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import chi2
 
-from crosstie.estimation import adjustment_datum as datums
-from crosstie.estimation import adjustment_reliability as reliability
-from crosstie.estimation.adjustment_network import (
+from crosstie.estimation.adjustment import datum as datums
+from crosstie.estimation.adjustment import reliability
+from crosstie.estimation.adjustment.network import (
+    DEFAULTS,
+    MEAN_OF_REFERENCES,
     TRANSLATION,
     AdjustedEdges,
     AdjustedScenes,
@@ -25,33 +27,15 @@ from crosstie.estimation.adjustment_network import (
     AdjustmentSettings,
     Datum,
     Edges,
-    Frame,
     GlobalTest,
     Part,
 )
-from crosstie.estimation.adjustment_normal import Structure
-from crosstie.estimation.adjustment_robust import differences, least_squares, robust_residuals
+from crosstie.estimation.adjustment.normal import Structure
+from crosstie.estimation.adjustment.robust import differences, least_squares, robust_residuals
 
 if TYPE_CHECKING:
-    from crosstie.estimation.adjustment_network import Indices, Names
+    from crosstie.estimation.adjustment.network import Indices, Names
     from crosstie.types import BoolArray, FloatArray
-
-__all__ = [
-    "AdjustedEdges",
-    "AdjustedScenes",
-    "Adjustment",
-    "AdjustmentSettings",
-    "Datum",
-    "Edges",
-    "Frame",
-    "GlobalTest",
-    "Part",
-    "adjust",
-    "extend",
-]
-
-DEFAULTS = AdjustmentSettings()
-MEAN_OF_REFERENCES = Datum()
 
 
 def adjust(

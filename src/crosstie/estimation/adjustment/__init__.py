@@ -1,0 +1,39 @@
+"""The adjustment of an archive as one network: scenes are nodes, measured pairs are edges.
+
+`adjust` solves one, `extend` adds scenes to one that is solved.
+"""
+
+from __future__ import annotations
+
+from crosstie.estimation.adjustment.adjust import adjust, extend
+from crosstie.estimation.adjustment.network import (
+    DEFAULTS,
+    MEAN_OF_REFERENCES,
+    AdjustedEdges,
+    AdjustedScenes,
+    Adjustment,
+    AdjustmentSettings,
+    Datum,
+    Edges,
+    Frame,
+    GlobalTest,
+    Part,
+)
+from crosstie.estimation.adjustment.noise import adjust_with_seen_noise
+
+__all__ = [
+    "DEFAULTS",
+    "MEAN_OF_REFERENCES",
+    "AdjustedEdges",
+    "AdjustedScenes",
+    "Adjustment",
+    "AdjustmentSettings",
+    "Datum",
+    "Edges",
+    "Frame",
+    "GlobalTest",
+    "Part",
+    "adjust",
+    "adjust_with_seen_noise",
+    "extend",
+]
