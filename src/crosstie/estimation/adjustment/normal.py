@@ -13,9 +13,8 @@ import numpy as np
 from scipy import linalg, sparse
 
 if TYPE_CHECKING:
+    from crosstie.estimation.adjustment.network import Indices
     from crosstie.types import BoolArray, FloatArray
-
-    from .adjustment_network import Indices
 
 MAX_DENSE = 16_000
 """Unknowns left after elimination: 2 GiB of their inverse."""
