@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -83,6 +84,29 @@ def test_a_large_object_comes_back_whole(store: Store):
     store.put("large.bin", body)
     assert store.get("large.bin") == body
     assert list(store.list()) == ["large.bin"]  # nothing of the parts is left
+
+
+def test_a_file_made_in_scratch_is_put_whole_and_told_by_its_hash(store: Store):
+    body = bytes(range(256)) * (4 * MULTIPART_BYTES // 1024 + 7)
+    store.put("a pair/run/big.tif", b"an older one")
+    with store.scratch("a pair/run/big.tif") as folder:
+        (folder / "left.over").write_bytes(b"of the work")
+        (folder / "made.tif").write_bytes(body)
+        stored = store.put_file("a pair/run/big.tif", folder / "made.tif")
+    assert store.get("a pair/run/big.tif") == body
+    assert (stored.size_bytes, stored.sha256) == (len(body), hashlib.sha256(body).hexdigest())
+    assert stored.url == store.url_of("a pair/run/big.tif")
+    assert not folder.exists()
+    assert list(store.list()) == ["a pair/run/big.tif"]
+
+
+def test_work_that_fails_leaves_the_older_file_as_it_was(store: Store):
+    store.put("a/big.tif", b"older")
+    with pytest.raises(ZeroDivisionError), store.scratch("a/big.tif") as folder:  # noqa: PT012
+        (folder / "made.tif").write_bytes(b"half")
+        raise ZeroDivisionError
+    assert store.get("a/big.tif") == b"older"
+    assert list(store.list()) == ["a/big.tif"]
 
 
 def test_a_store_travels_by_its_address_alone(store: Store):
