@@ -106,10 +106,11 @@ def scene(folder: Path, matcher: Matcher) -> dict[str, object]:
 
 def field(folder: Path, matcher: Matcher) -> dict[str, object]:
     """The displacement field of the scene as delivered, against the truth field."""
-    from field import figures  # it imports this file
+    from field import Errors, figures  # it imports this file
 
     found = crosstie.register(folder / "s2_tci.tif", folder / "s1_vh.tif", matcher=matcher)
-    return {"field": figures(folder, "s1_vh.tif", found.registration)}
+    errors = Errors.of(folder, "s1_vh.tif", found.registration)
+    return {"field": figures(errors, found.registration)}
 
 
 def affines(folder: Path, matcher: Matcher) -> dict[str, object]:
