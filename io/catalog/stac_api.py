@@ -15,11 +15,12 @@ from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 
 from crosstie.errors import CatalogError
-from crosstie.io.catalog.stac_static import first_line, links
+from crosstie.io.catalog.stac_static import links
 from crosstie.io.storage.address import short
 from crosstie.io.storage.href import public_href
 from crosstie.io.storage.href_policy import is_url
 from crosstie.io.storage.http import TIMEOUT_S, guard, patience
+from crosstie.io.storage.redaction import first_line
 
 if TYPE_CHECKING:
     from datetime import datetime

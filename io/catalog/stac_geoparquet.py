@@ -19,11 +19,11 @@ import shapely
 
 from crosstie.errors import CatalogError
 from crosstie.io.catalog.items import KIND_PROPERTIES, OTHER_PROPERTIES, TIMES, Rows, time_us
-from crosstie.io.catalog.stac_static import first_line
 from crosstie.io.scenes.table import objects
 from crosstie.io.storage.address import Reach
 from crosstie.io.storage.href import public_href
 from crosstie.io.storage.href_policy import is_url
+from crosstie.io.storage.redaction import first_line
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options, s3fs_options
 
 if TYPE_CHECKING:

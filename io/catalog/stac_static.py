@@ -12,7 +12,8 @@ from crosstie.io.catalog.query import SceneQuery
 from crosstie.io.storage.address import Reach
 from crosstie.io.storage.href import public_href
 from crosstie.io.storage.href_policy import is_url, resolve_href
-from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options, without_secrets
+from crosstie.io.storage.redaction import first_line
+from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options
 
 Json = dict[str, Any]
 
@@ -81,12 +82,6 @@ def read_json(href: str, storage: S3Options, reach: Reach, *, named_by: str | No
     if not isinstance(node, dict):
         raise CatalogError(f"{shown} is JSON but not STAC: it is a {type(node).__name__}")
     return node
-
-
-def first_line(error: BaseException) -> str:
-    """What went wrong in one line, without what the environment holds of secrets."""
-    text = (str(error).splitlines() or [""])[0] or type(error).__name__
-    return public_href(without_secrets(text))
 
 
 def _read(href: str, storage: S3Options, reach: Reach) -> bytes:

@@ -21,7 +21,7 @@ from crosstie.io.raster import jpeg2000
 from crosstie.io.raster.untrusted import refuse_untrusted
 from crosstie.io.storage.href import public_href
 from crosstie.io.storage.href_policy import is_url, resolve_href
-from crosstie.io.storage.redaction import redacted
+from crosstie.io.storage.redaction import redacted, without_queries
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options, gdal_options
 from crosstie.io.storage.signing import signed
 
@@ -160,10 +160,7 @@ def _followed(href: str) -> str:
     """
     if not href.startswith(("http:", "https:")):
         return href
-    from crosstie.io.storage.http import (
-        final_address,
-        without_queries,
-    )  # slow to import, and not needed for files on a disk
+    from crosstie.io.storage.http import final_address  # slow to import, and not needed for files on a disk
 
     try:
         return final_address(href)

@@ -9,7 +9,7 @@ from urllib.request import url2pathname
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
-_SECRET = re.compile(
+SECRET_PARAMETER = re.compile(
     r"^(x-(amz|goog|oss|ms|cos|obs)-.*|.*(signature|token|secret|credential|passw|auth|api[-_]?key|access[-_]?key).*"
     r"|sig|key|key-pair-id|policy|expires|googleaccessid|user|jwt|sas"
     # an Azure shared access signature: its parts say what it allows, and are useless without `sig`
@@ -32,7 +32,7 @@ def public_href(href: str) -> str:
     query = [
         (name, value)
         for name, value in parse_qsl(parts.query, keep_blank_values=True)
-        if not _SECRET.match(name)
+        if not SECRET_PARAMETER.match(name)
     ]
     host = parts.netloc.rpartition("@")[2]
     return prefix + urlunsplit((parts.scheme, host, parts.path, urlencode(query, quote_via=quote), ""))

@@ -8,7 +8,6 @@ environment it is the proxy that looks names up; then addresses are judged by wh
 from __future__ import annotations
 
 import logging
-import re
 import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from urllib3.exceptions import NewConnectionError
 from urllib3.util import Retry
 
 from crosstie.io.storage.address import Address, Reach, parse_address
+from crosstie.io.storage.redaction import without_queries
 
 if TYPE_CHECKING:
     import socket
@@ -74,11 +74,6 @@ class _NoQuery(logging.Filter):
 
 
 _NO_QUERY = _NoQuery()
-
-
-def without_queries(text: str) -> str:
-    """Text with nothing after the question marks of its addresses, whole or parts: it may be a signature."""
-    return re.sub(r"\?[^\s\"')]+", "?***", text)
 
 
 def guard(session: requests.Session, reach: Reach, retries: Retry) -> None:

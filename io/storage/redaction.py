@@ -1,32 +1,110 @@
-"""Text that may be shown: what somebody else's message says, without the secrets that it repeats."""
+"""Text that may be shown: messages of other programs, without the secrets that they repeat.
+
+The only place that removes secrets from text. `href.public_href` does the same for a single address.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 
-from crosstie.io.storage.href import public_href
+from crosstie.io.storage.href import SECRET_PARAMETER, public_href
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>`]+")
+HIDDEN = "***"
+"""What stands in place of a secret."""
 
-_SECRET_NAME = re.compile(
+MAX_LINE = 300
+"""Longest message that `first_line` gives, characters."""
+
+_URL_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>`]+")
+
+_PARAMETER_IN_TEXT = re.compile(r"(?<=[?&])([^\s=&?'\"]+)=[^\s&'\")]+")
+
+_HOST_IN_TEXT = re.compile(r"(?:://(?:[^/\s@'\"]*@)?|\bhost: )(?P<host>[A-Za-z0-9._-]+)")
+
+_SECRET_VARIABLE = re.compile(
     r"SECRET|TOKEN|PASSW|API_?KEY|ACCESS_KEY|AUTH_STRING|CREDENTIAL|SIGNATURE", re.IGNORECASE
 )
-"""Names of environment variables whose value is kept to oneself."""
+"""Names of environment variables whose values are secret."""
 
-_SHORTEST = 6
-"""Characters of a value that is looked for: shorter ones are words like `true`."""
+_ACCESS_KEY_ID = "AWS_ACCESS_KEY_ID"
+_STORAGE_VARIABLES = (_ACCESS_KEY_ID, "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+"""Variables whose values are secret however short they are."""
+
+_SHORT = 6
+"""Characters. Shorter values are words like `true`: only those of the storage count, and only whole words."""
 
 
 def redacted(text: str) -> str:
-    """Text without the secrets of the environment, and with its addresses made public."""
-    for name, value in os.environ.items():
-        if len(value) >= _SHORTEST and _SECRET_NAME.search(name):
-            text = text.replace(value, "***")
-    return _URL.sub(lambda found: _public(found.group()), text)
+    """Remove the secrets of the environment from a text, and what signs or identifies from its addresses.
+
+    The name of a host stays, even where the access key has the same name.
+
+    Parameters
+    ----------
+    text : str
+        Of any length and from any source.
+
+    Returns
+    -------
+    str
+        The same text, which may be logged, stored and published.
+    """
+    for name, value in sorted(_secrets().items(), key=lambda item: -len(item[1])):
+        # the longest first: a short secret that begins a longer one would leave the rest of it
+        text = _without(value, text, hosts_stay=name == _ACCESS_KEY_ID)
+    text = _URL_IN_TEXT.sub(lambda found: _public_url(found.group()), text)
+    return _PARAMETER_IN_TEXT.sub(_public_parameter, text)
 
 
-def _public(url: str) -> str:
+def first_line(problem: BaseException) -> str:
+    """Say in one line what went wrong, without secrets and without a client's dump or a server's XML."""
+    lines = str(problem).splitlines() or [""]
+    line = lines[0].split("<?xml", 1)[0].strip(" :")
+    return redacted(line or type(problem).__name__)[:MAX_LINE]
+
+
+def without_queries(text: str) -> str:
+    """Remove all that follows a question mark in addresses and parts of addresses: it may be a signature."""
+    return re.sub(r"\?[^\s\"')]+", f"?{HIDDEN}", text)
+
+
+def _secrets() -> dict[str, str]:
+    """Names and values of the environment's secrets."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if value and (name in _STORAGE_VARIABLES or (len(value) >= _SHORT and _SECRET_VARIABLE.search(name)))
+    }
+
+
+def _without(value: str, text: str, *, hosts_stay: bool) -> str:
+    """Hide one secret; with `hosts_stay` not where it is the name of a host, or a part of it between dots."""
+    pattern = re.escape(value)
+    if len(value) < _SHORT:
+        pattern = rf"(?<![A-Za-z0-9]){pattern}(?![A-Za-z0-9])"
+    hosts = [
+        found.span("host")
+        for found in _HOST_IN_TEXT.finditer(text)
+        if hosts_stay and value in found["host"].split(".")
+    ]
+
+    def shown(found: re.Match[str]) -> str:
+        in_host = any(start <= found.start() and found.end() <= end for start, end in hosts)
+        return found.group() if in_host else HIDDEN
+
+    return re.sub(pattern, shown, text)
+
+
+def _public_url(url: str) -> str:
     # Punctuation that ends a sentence is no part of the address.
     body = url.rstrip(".,;:!?)]}")
-    return public_href(body) + url[len(body) :]
+    try:
+        return public_href(body) + url[len(body) :]
+    except ValueError:  # no address that can be taken apart, such as http://[x
+        return f"{body.partition('://')[0]}://{HIDDEN}"
+
+
+def _public_parameter(found: re.Match[str]) -> str:
+    """Hide a parameter that signs or identifies, where only a part of its address is in the text."""
+    return f"{found[1]}={HIDDEN}" if SECRET_PARAMETER.match(found[1]) else found.group()

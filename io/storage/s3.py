@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from crosstie.errors import StoreError
+from crosstie.io.storage.redaction import first_line
 
 if TYPE_CHECKING:
     from botocore.session import Session
     from obstore.store import S3Credential
 
 DEFAULT_REGION = "us-east-1"
-
-SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
-"""Variables whose values are never shown."""
 
 _KEYS_LIFE = timedelta(minutes=10)
 """How long obstore keeps the keys of a profile before it asks again; botocore renews what is about to end."""
@@ -138,14 +136,6 @@ def gdal_options(storage: S3Options) -> dict[str, Any]:
     return options
 
 
-def without_secrets(text: str) -> str:
-    """Cross out what the environment holds of credentials, should a client's message repeat them."""
-    for name in SECRETS:
-        if secret := os.environ.get(name):
-            text = text.replace(secret, "***")
-    return text
-
-
 @dataclass(frozen=True, slots=True)
 class _Resolved:
     """What holds once the environment and the profile have been asked."""
@@ -228,8 +218,9 @@ class _Profile:
             credentials = _session(self.name, *_files()).get_credentials()
             keys = None if credentials is None else credentials.get_frozen_credentials()
         except BotoCoreError as problem:
-            reason = without_secrets(str(problem).split("\n", 1)[0][:200])
-            raise StoreError(f"storage.profile {self.name!r}: gives no credentials ({reason})") from None
+            raise StoreError(
+                f"storage.profile {self.name!r}: gives no credentials ({first_line(problem)})"
+            ) from None
         if keys is None:
             raise StoreError(
                 f"storage.profile {self.name!r}: has no credentials; give it aws_access_key_id and"

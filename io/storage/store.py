@@ -17,7 +17,8 @@ from obstore.store import LocalStore, S3Store
 
 from crosstie.errors import StoreError
 from crosstie.io.storage.href import local_path, public_href
-from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options, obstore_options, speaks_http, without_secrets
+from crosstie.io.storage.redaction import first_line
+from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options, obstore_options, speaks_http
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -235,7 +236,7 @@ class Store:
             yield
         except (BaseError, OSError) as error:
             raise StoreError(
-                f"cannot {action} in {self.url}: {_first_line(error)}; {self._next_step()}"
+                f"cannot {action} in {self.url}: {first_line(error)}; {self._next_step()}"
             ) from None
 
     def _next_step(self) -> str:
@@ -298,12 +299,6 @@ def _s3_environment(shown: str) -> Iterator[None]:
         yield
     except (BaseError, ValueError) as error:
         raise StoreError(
-            f"cannot open {shown}: {_first_line(error)}; check the settings `storage` and the AWS_..."
+            f"cannot open {shown}: {first_line(error)}; check the settings `storage` and the AWS_..."
             " variables of the environment"
         ) from None
-
-
-def _first_line(error: Exception) -> str:
-    """Say what went wrong, without obstore's debug dump and without any secret of the environment."""
-    line = str(error).split("\n", 1)[0].split("<?xml", 1)[0]
-    return without_secrets(line.strip(" :"))[:300]
