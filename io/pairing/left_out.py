@@ -1,4 +1,4 @@
-"""Why a scene is in no pair: the rule that left it out, with the value that did."""
+"""Explain why a scene is in no pair: the rule that left it out, and the value that decided."""
 
 from __future__ import annotations
 
@@ -7,46 +7,64 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crosstie.io.pairing.neighbours import FOREVER_US, NearScenes, SceneIndex, rank_within
+from crosstie.io.pairing.neighbours import NO_LIMIT_US, CandidatePairs, SceneIndex, rank_within
 from crosstie.io.scenes.table import LeftOut, Scenes
 from crosstie.types import Kind
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from crosstie.io.pairing.rules import PairingRules
-    from crosstie.types import FloatArray
-
-    IntArray = NDArray[np.int64]
+    from crosstie.types import FloatArray, IntArray
 
 DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Nearest:
-    """Of each row the nearest in time that overlaps enough, as columns over all scenes."""
+    """The partner of each scene, nearest in time with enough overlap, as columns over all scenes (N,)."""
 
     partner: IntArray
-    """-1 where there is none."""
+    """Row of the partner; -1 where there is none."""
     gap_us: IntArray
+    """Time between the two, microseconds."""
     share: FloatArray
-    """Largest overlap that was seen, 0..1."""
+    """Largest overlap with any scene that was tried, 0..1."""
 
 
-def reasons(
-    scenes: Scenes, field: SceneIndex, rows: IntArray, others: IntArray, rules: PairingRules, *, partner: Kind
+def explain_unpaired(
+    scenes: Scenes, index: SceneIndex, rows: IntArray, others: IntArray, rules: PairingRules, *, partner: Kind
 ) -> list[LeftOut]:
-    """Say for each of `rows`, none of which is in a pair, what kept it from those of `others`."""
+    """Say for each scene that is in no pair what kept it from a partner.
+
+    Parameters
+    ----------
+    scenes : Scenes
+        All scenes (N,), oldest first.
+    index : SceneIndex
+        Of the same scenes.
+    rows : IntArray
+        The scenes without a pair.
+    others : IntArray
+        The scenes that could have been their partners.
+    rules : PairingRules
+        The rules that were applied.
+    partner : Kind
+        Kind of `others`.
+
+    Returns
+    -------
+    list of LeftOut
+        One entry for each of `rows`.
+    """
     if not len(rows):
         return []
     kind = "SAR" if partner is Kind.SAR else "optical"
     if not len(others):
         why = f"the catalog gave no {kind} scene at all"
         return [LeftOut(scenes.id[n], "no partner", why) for n in rows]
-    reach_us = round(rules.max_days * DAY_US)
-    close = _nearest(field, rows, others, reach_us, rules.min_overlap)
+    max_gap_us = round(rules.max_days * DAY_US)
+    close = _nearest(index, rows, others, max_gap_us, rules.min_overlap)
     far = rows[close.partner[rows] < 0]
-    ever = _nearest(field, far, others, FOREVER_US, rules.min_overlap)
+    ever = _nearest(index, far, others, NO_LIMIT_US, rules.min_overlap)
     found = []
     for n in rows.tolist():
         if close.partner[n] >= 0:
@@ -74,17 +92,17 @@ def _outdone(scenes: Scenes, n: int, partner: int, rules: PairingRules) -> LeftO
 
 
 def _nearest(
-    field: SceneIndex, rows: IntArray, others: IntArray, reach_us: int, min_overlap: float
+    index: SceneIndex, rows: IntArray, others: IntArray, max_gap_us: int, min_overlap: float
 ) -> _Nearest:
-    """Exact overlaps are dear, so each row tries its nearest first, twice as many in each round."""
-    count = len(field.moment_us)
-    best = _Nearest(np.full(count, -1), np.full(count, FOREVER_US), np.zeros(count))
-    for near in field.near(rows, others, reach_us):
-        left, tries = near, 1
+    """Find the nearest partner of each row. Exact overlaps take time: the nearest in time are tried first."""
+    count = len(index.moment_us)
+    best = _Nearest(np.full(count, -1), np.full(count, NO_LIMIT_US), np.zeros(count))
+    for candidates in index.candidates(rows, others, max_gap_us):
+        left, tries = candidates, 1
         while len(left):
             rank = rank_within(left.a)
             now = left.take(rank < tries)
-            share = field.overlap(now)
+            share = index.overlap(now)
             np.maximum.at(best.share, now.a, share)
             _note(best, now.take(share >= min_overlap))
             left = left.take((rank >= tries) & (best.partner[left.a] < 0))
@@ -92,7 +110,7 @@ def _nearest(
     return best
 
 
-def _note(best: _Nearest, good: NearScenes) -> None:
+def _note(best: _Nearest, good: CandidatePairs) -> None:
     first = good.take(rank_within(good.a) == 0)  # in order of the gap
     fresh = first.take(best.partner[first.a] < 0)
     best.partner[fresh.a] = fresh.b

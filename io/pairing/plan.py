@@ -1,4 +1,4 @@
-"""What would be done, and what would not and why: as a value, a table, GeoJSON and GeoParquet."""
+"""The plan of a run: the pairs, and the scenes left out with the reason; as a value and as tables."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ DAY = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class PairPlan:
-    """What would be done, and what would not and why."""
+    """The pairs to register, and the scenes left out with the reason."""
 
     pairs: tuple[ScenePair, ...] = ()
     """Sorted by key."""
     overlap: tuple[float, ...] = ()
-    """Common ground of each pair as a share of the smaller footprint, 0..1."""
+    """Common area of each pair as a share of the smaller footprint, 0..1."""
     left_out: tuple[LeftOut, ...] = ()
-    """Sorted by scene; every scene that is in no pair."""
+    """Every scene that is in no pair, sorted by scene."""
 
     def first(self, limit: int | None) -> PairPlan:
-        """At most so many pairs; None: all."""
+        """Keep at most `limit` pairs; None keeps all."""
         return self if limit is None else PairPlan(self.pairs[:limit], self.overlap[:limit], self.left_out)
 
     def by_rule(self) -> list[tuple[str, int]]:
-        """Rules, and how many scenes each left out; the commonest first."""
+        """Rules, and how many scenes each left out, the most frequent first."""
         return sorted(
             Counter(out.rule for out in self.left_out).items(), key=lambda item: (-item[1], item[0])
         )
@@ -48,10 +48,13 @@ def gap_days(pair: ScenePair) -> float:
 
 
 def plan_frame(plan: PairPlan) -> gpd.GeoDataFrame:
-    """Table of the pairs: pair_key, reference, secondary, gap_days, overlap_pct, mgrs_tile, geometry.
+    """Make a table of the pairs.
 
-    `gap_days` is the secondary's date minus the reference's; `overlap_pct` refers to the smaller footprint;
-    `geometry` is the common ground, EPSG:4326.
+    Returns
+    -------
+    GeoDataFrame
+        pair_key, reference, secondary, gap_days (date of the secondary minus date of the reference),
+        overlap_pct (of the smaller footprint), mgrs_tile, and geometry (common area, EPSG:4326).
     """
     import geopandas as gpd  # slow to import, and only files need it
     import pandas as pd
@@ -79,7 +82,7 @@ def plan_frame(plan: PairPlan) -> gpd.GeoDataFrame:
 
 
 def left_out_frame(plan: PairPlan) -> pd.DataFrame:
-    """Table of the scenes left out: scene, rule, why."""
+    """Make a table of the scenes left out: scene, rule, why."""
     import pandas as pd
 
     return pd.DataFrame(

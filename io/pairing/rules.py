@@ -1,4 +1,4 @@
-"""Which pairs are worth registering. Light: settings are made of it."""
+"""Which pairs are worth registering. Imports little, because the settings are made of it."""
 
 from __future__ import annotations
 

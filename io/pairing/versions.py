@@ -1,7 +1,7 @@
-"""One acquisition, several products of it: the newest is kept.
+"""Keep the newest of several products of one acquisition.
 
-Archives hold a scene as it was first made and as it was made again, the same scene in two collections, and at
-times one item twice. A pair of each would be the same work for the same pixels.
+An archive may hold a scene and its reprocessed version, the same scene in two collections, or one item twice.
+Pairs with each of them would register the same pixels again.
 """
 
 from __future__ import annotations
@@ -20,48 +20,54 @@ if TYPE_CHECKING:
     from crosstie.types import BoolArray
 
 SAME_MOMENT_US = 5_000_000
-"""Versions of one acquisition differ by less: each reckons its times anew. Slices of a pass, and tiles that a
-pass cuts in two, lie farther apart or cover other ground."""
+"""Longest time between two versions of one acquisition, microseconds: each version computes its times anew.
+Slices of a pass, and tiles that a pass cuts in two, are farther apart or cover other ground."""
 
 SAME_GROUND = 0.5
-"""Versions share at least so much of the larger footprint."""
+"""Smallest common area of two versions, as a share of the larger footprint."""
 
 Rank = tuple[tuple[int, ...], int, str, str, str]
 
 
-def newest(scenes: Scenes, ground: Ground) -> tuple[BoolArray, list[LeftOut]]:
-    """Whether each scene is the newest of its kind, and why not.
+def keep_newest(scenes: Scenes, ground: Ground) -> tuple[BoolArray, list[LeftOut]]:
+    """Say which scenes to keep, and why the others are older versions.
 
-    The newer baseline goes first, then the later creation, then the later id. Two are versions of one
-    acquisition where satellite, product, tile, moment and ground agree.
+    Two scenes are versions of one acquisition if satellite, product, tile, time and ground agree. The newer
+    baseline wins, then the later creation, then the later id.
+
+    Returns
+    -------
+    BoolArray
+        (N,) True for the scenes to keep.
+    list of LeftOut
+        The others.
     """
     keep = np.ones(len(scenes), bool)
     left_out: list[LeftOut] = []
-    for rows in _same(scenes.id.tolist()):
-        best, *others = sorted(rows, key=lambda n: _rank(scenes, n), reverse=True)
-        keep[others] = False
+    for rows in _rows_of_equal_ids(scenes.id.tolist()):
+        older = sorted(rows, key=lambda n: _rank(scenes, n), reverse=True)[1:]
+        keep[older] = False
         left_out += [
             LeftOut(scenes.id[n], "listed twice", "its id is listed more than once: the newest is taken")
-            for n in others
+            for n in older
         ]
-        del best
     groups = [
-        sorted(rows, key=lambda n: _rank(scenes, n), reverse=True) for rows in _one_moment(scenes, keep)
+        sorted(rows, key=lambda n: _rank(scenes, n), reverse=True) for rows in _of_one_time(scenes, keep)
     ]
-    alike = _alike(groups, ground)
+    same_ground = _on_same_ground(groups, ground)
     for rows in groups:
         kept: list[int] = []
         for n in rows:
-            newer = next((k for k in kept if (k, n) in alike), None)
+            newer = next((k for k in kept if (k, n) in same_ground), None)
             if newer is None:
                 kept.append(n)
                 continue
             keep[n] = False
-            left_out.append(LeftOut(scenes.id[n], "older version", _older(scenes, n, newer)))
+            left_out.append(LeftOut(scenes.id[n], "older version", _why_older(scenes, n, newer)))
     return keep, left_out
 
 
-def _same(ids: Sequence[str]) -> list[list[int]]:
+def _rows_of_equal_ids(ids: Sequence[str]) -> list[list[int]]:
     rows = defaultdict(list)
     if len(set(ids)) < len(ids):
         for n, name in enumerate(ids):
@@ -69,8 +75,8 @@ def _same(ids: Sequence[str]) -> list[list[int]]:
     return [group for group in rows.values() if len(group) > 1]
 
 
-def _one_moment(scenes: Scenes, keep: BoolArray) -> list[list[int]]:
-    """Groups of rows that one satellite took at one moment of one tile; a satellite must be named."""
+def _of_one_time(scenes: Scenes, keep: BoolArray) -> list[list[int]]:
+    """Group the rows that one satellite took of one tile at one time; a satellite must be named."""
     codes: dict[tuple[object, ...], int] = {}
     columns = zip(scenes.is_sar.tolist(), scenes.platform, scenes.product_type, scenes.mgrs_tile, strict=True)
     code = np.array([codes.setdefault(key, len(codes)) for key in columns], np.int64)
@@ -83,8 +89,8 @@ def _one_moment(scenes: Scenes, keep: BoolArray) -> list[list[int]]:
     return [order[starts[n] : starts[n + 1]].tolist() for n in several]
 
 
-def _alike(groups: list[list[int]], ground: Ground) -> set[tuple[int, int]]:
-    """Pairs of rows, the newer first, that lie on the same ground."""
+def _on_same_ground(groups: list[list[int]], ground: Ground) -> set[tuple[int, int]]:
+    """Pairs of rows, the newer first, that cover the same ground."""
     pairs = [(rows[i], rows[j]) for rows in groups for j in range(len(rows)) for i in range(j)]
     if not pairs:
         return set()
@@ -99,7 +105,7 @@ def _rank(scenes: Scenes, n: int) -> Rank:
     return baseline, int(scenes.created_us[n]), scenes.id[n], str(scenes.collection[n]), str(scenes.href[n])
 
 
-def _older(scenes: Scenes, n: int, newer: int) -> str:
+def _why_older(scenes: Scenes, n: int, newer: int) -> str:
     ours, theirs = scenes.processing_baseline[n], scenes.processing_baseline[newer]
     if ours != theirs:
         how = f"baseline {theirs or 'not said'} against {ours or 'not said'}"
