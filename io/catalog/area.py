@@ -14,7 +14,8 @@ def read_area(path: str | Path) -> str:
 
     Raises
     ------
-    BadInputError : the file cannot be read, is no GeoJSON, or holds no area
+    BadInputError
+        The file cannot be read, is no GeoJSON, or holds no area.
     """
     import shapely  # not needed by commands that get no area
     from shapely.geometry import shape
@@ -26,7 +27,7 @@ def read_area(path: str | Path) -> str:
     except ValueError:
         raise BadInputError(f"area {path}: is no JSON; draw it with geojson.io or QGIS") from None
     try:
-        parts = [shape(geometry) for geometry in _geometries(tree)]
+        parts = [shape(geometry) for geometry in _geometries_of(tree)]
     except (KeyError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError) as problem:
         raise BadInputError(
             f"area {path}: is no GeoJSON ({type(problem).__name__}: {problem}); give a Feature, a "
@@ -39,7 +40,7 @@ def read_area(path: str | Path) -> str:
     return wkt
 
 
-def _geometries(tree: Any) -> list[Any]:
+def _geometries_of(tree: Any) -> list[Any]:
     if tree["type"] == "FeatureCollection":
         return [feature["geometry"] for feature in tree["features"]]
     return [tree["geometry"] if tree["type"] == "Feature" else tree]

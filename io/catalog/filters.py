@@ -11,13 +11,11 @@ import shapely
 from crosstie.io.scenes.table import UNKNOWN, LeftOut, Scenes
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from crosstie.io.catalog.query import SceneQuery
-    from crosstie.types import BoolArray
+    from crosstie.types import BoolArray, Objects
 
 
-def inside(outlines: NDArray[np.object_], query: SceneQuery) -> BoolArray:
+def touches(outlines: Objects, query: SceneQuery) -> BoolArray:
     """Whether each outline (N,) touches the query's box and its area, in the plane of degrees as in STAC."""
     keep = np.ones(len(outlines), bool)
     if query.boxes:
@@ -60,7 +58,7 @@ def refused(scenes: Scenes, query: SceneQuery) -> tuple[BoolArray, list[LeftOut]
             ),
         )
     if query.product_types:
-        _products(scenes, query, refuse)
+        _refuse_products(scenes, query, refuse)
     if query.orbit != "any":
         other = scenes.is_sar & (scenes.orbit_state != query.orbit)
         refuse(
@@ -82,7 +80,7 @@ def refused(scenes: Scenes, query: SceneQuery) -> tuple[BoolArray, list[LeftOut]
     return keep, left_out
 
 
-def _products(
+def _refuse_products(
     scenes: Scenes, query: SceneQuery, refuse: Callable[[BoolArray, str, Callable[[int], str]], None]
 ) -> None:
     given = {name.upper() for name in query.product_types}

@@ -18,12 +18,8 @@ from crosstie.errors import CatalogError
 from crosstie.io.scenes.table import UNKNOWN, microseconds, objects
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from crosstie.io.catalog.presets import Preset
-
-    Objects = NDArray[np.object_]
-    IntArray = NDArray[np.int64]
+    from crosstie.types import BoolArray, IntArray, Objects
 
 Json = dict[str, Any]
 
@@ -57,7 +53,7 @@ class Rows:
     def __len__(self) -> int:
         return len(self.id)
 
-    def take(self, keep: NDArray[np.bool_]) -> Rows:
+    def take(self, keep: BoolArray) -> Rows:
         """Only these rows."""
         if keep.all():
             return self
@@ -80,20 +76,21 @@ def rows_of(items: list[tuple[Json, str]], preset: Preset) -> Rows:
 
     Raises
     ------
-    CatalogError : one is no STAC item
+    CatalogError
+        One is no STAC item.
     """
     for item, base in items:
         refuse_no_item(item, base)
     said = [item.get("properties") or {} for item, _ in items]
-    assets = [_assets(item) for item, _ in items]
+    assets = [_asset_hrefs(item) for item, _ in items]
     names = dict.fromkeys((*preset.sar_assets, *preset.optical_assets))
     properties = (*KIND_PROPERTIES, *OTHER_PROPERTIES, *preset.properties)
     return Rows(
         id=objects([item["id"] for item, _ in items]),
         collection=objects([item.get("collection") for item, _ in items]),
         times_us={name: np.array([time_us(values.get(name)) for values in said], np.int64) for name in TIMES},
-        geometry=_geometries([item.get("geometry") for item, _ in items]),
-        bbox=objects([_bbox(item.get("bbox")) for item, _ in items]),
+        geometry=_parse_geometries([item.get("geometry") for item, _ in items]),
+        bbox=objects([_bbox_numbers(item.get("bbox")) for item, _ in items]),
         properties={name: objects([values.get(name) for values in said]) for name in properties},
         hrefs={name: objects([of.get(name) for of in assets]) for name in names},
         base=objects([base for _, base in items]),
@@ -106,7 +103,8 @@ def refuse_no_item(item: Json, base: str) -> None:
 
     Raises
     ------
-    CatalogError : it has not
+    CatalogError
+        It has not.
     """
     wrong = None
     if not isinstance(item.get("id"), str) or not item["id"]:
@@ -132,12 +130,12 @@ def time_us(value: object) -> int:
     return microseconds(when.replace(tzinfo=UTC) if when.tzinfo is None else when)
 
 
-def _assets(item: Json) -> dict[str, str]:
+def _asset_hrefs(item: Json) -> dict[str, str]:
     found = {name: asset.get("href") for name, asset in item["assets"].items() if isinstance(asset, dict)}
     return {name: href for name, href in found.items() if isinstance(href, str)}
 
 
-def _bbox(value: object) -> tuple[float, ...] | None:
+def _bbox_numbers(value: object) -> tuple[float, ...] | None:
     if not isinstance(value, list | tuple) or len(value) not in (4, 6):
         return None
     if not all(isinstance(number, int | float) for number in value):
@@ -145,7 +143,7 @@ def _bbox(value: object) -> tuple[float, ...] | None:
     return tuple(float(number) for number in value)
 
 
-def _geometries(values: list[object]) -> Objects:
+def _parse_geometries(values: list[object]) -> Objects:
     import json
 
     text = [json.dumps(value) if isinstance(value, dict) else None for value in values]

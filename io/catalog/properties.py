@@ -14,15 +14,10 @@ from crosstie.io.catalog.query import full_platform
 from crosstie.io.scenes.table import UNKNOWN, objects
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from crosstie.io.catalog.items import Rows
     from crosstie.io.catalog.presets import Preset
     from crosstie.io.catalog.query import SceneQuery
-    from crosstie.types import BoolArray, FloatArray
-
-    Objects = NDArray[np.object_]
-    IntArray = NDArray[np.int64]
+    from crosstie.types import BoolArray, FloatArray, IntArray, Objects
 
 SENSORS = {"sentinel-1": 1, "c-sar": 1, "sar": 1, "sentinel-2": 0, "msi": 0}
 """Beginnings of a constellation, platform or instrument -> 1 for SAR, 0 for optical."""
@@ -77,15 +72,15 @@ def facts_of(rows: Rows, is_sar: BoolArray, preset: Preset) -> Facts:
     optical = ~is_sar
     return Facts(
         platform=_or_by_id(_mapped(said["platform"], _platform), ids, PLATFORM_IN_ID, full_platform),
-        cloud_cover_pct=np.array([_number(value) for value in said["eo:cloud_cover"]], np.float64),
-        product_type=_products(rows, is_sar, preset),
+        cloud_cover_pct=np.array([_as_number(value) for value in said["eo:cloud_cover"]], np.float64),
+        product_type=_product_types(rows, is_sar, preset),
         orbit_state=_first(said, preset.orbit_state, _orbit_state),
         relative_orbit=_whole(
             _or_by_id(_first(said, preset.relative_orbit, _track), ids, TRACK_IN_ID, int, where=optical)
         ),
         mgrs_tile=_or_by_id(_first(said, preset.mgrs_tile, _tile), ids, TILE_IN_ID, _padded, where=optical),
         processing_baseline=_or_by_id(
-            _first(said, preset.processing_baseline, _text),
+            _first(said, preset.processing_baseline, _as_text),
             ids,
             BASELINE_IN_ID,
             "{}.{}".format,
@@ -131,8 +126,8 @@ def _or_by_id(
     return found
 
 
-def _products(rows: Rows, is_sar: BoolArray, preset: Preset) -> Objects:
-    said = _first(rows.properties, preset.product_type, _text)
+def _product_types(rows: Rows, is_sar: BoolArray, preset: Preset) -> Objects:
+    said = _first(rows.properties, preset.product_type, _as_text)
     found = objects([None] * len(rows))
     for n, (sar, value, collection, name) in enumerate(
         zip(is_sar.tolist(), said, rows.collection, rows.id, strict=True)
@@ -158,7 +153,7 @@ def _platform(value: object) -> str | None:
     return full_platform(value) if isinstance(value, str) and value.strip() else None
 
 
-def _text(value: object) -> str | None:
+def _as_text(value: object) -> str | None:
     return value.strip() or None if isinstance(value, str) else None
 
 
@@ -182,7 +177,7 @@ def _padded(tile: str) -> str:
     return tile.zfill(5)
 
 
-def _number(value: object) -> float:
+def _as_number(value: object) -> float:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
 
 

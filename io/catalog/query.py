@@ -86,7 +86,7 @@ class SceneQuery:
             if _mission(platform) is None:
                 raise ValueError(f"platforms are S1A, S1B, S1C, S2A, S2B, ..., got {platform!r}")
         if self.intersects is not None:
-            area_of(self.intersects)
+            area_from_wkt(self.intersects)
         for host in self.allow_hosts:
             if not re.fullmatch(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*\]?", host):
                 raise ValueError(f"allow_hosts are names or numbers without scheme and port, got {host!r}")
@@ -116,7 +116,7 @@ class SceneQuery:
     @property
     def area(self) -> BaseGeometry | None:
         """`intersects` as a geometry; None where it is open."""
-        return None if self.intersects is None else area_of(self.intersects)
+        return None if self.intersects is None else area_from_wkt(self.intersects)
 
     @property
     def full_platforms(self) -> frozenset[str]:
@@ -138,12 +138,13 @@ def _mission(platform: str) -> str | None:
 
 
 @lru_cache(maxsize=16)
-def area_of(wkt: str) -> BaseGeometry:
+def area_from_wkt(wkt: str) -> BaseGeometry:
     """Read an area: WKT in degrees.
 
     Raises
     ------
-    ValueError : no WKT, or no area of the Earth in degrees
+    ValueError
+        No WKT, or no area of the Earth in degrees.
     """
     import shapely  # not needed to read settings without an area
 

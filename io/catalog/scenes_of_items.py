@@ -11,23 +11,18 @@ import numpy as np
 import shapely
 
 from crosstie.errors import CatalogError
-from crosstie.io.catalog.filters import inside, refused
+from crosstie.io.catalog.filters import refused, touches
 from crosstie.io.catalog.properties import facts_of, kinds_of
 from crosstie.io.scenes.footprint import box_outline, lonlat_outlines
 from crosstie.io.scenes.table import UNKNOWN, LeftOut, Scenes, microseconds, objects
 from crosstie.io.storage.href_policy import resolve_href
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from crosstie.io.catalog.items import Rows
     from crosstie.io.catalog.presets import Preset
     from crosstie.io.catalog.query import SceneQuery
-    from crosstie.io.storage.address import Reach
-    from crosstie.types import BoolArray
-
-    Objects = NDArray[np.object_]
-    IntArray = NDArray[np.int64]
+    from crosstie.io.storage.address import AddressPolicy
+    from crosstie.types import BoolArray, IntArray, Objects
 
 UNUSABLE = "cannot be used"
 """Heading of what is wrong with an item itself."""
@@ -46,7 +41,7 @@ def scenes_of(
     *,
     catalog_href: str,
     allow: Sequence[Path] = (),
-    reach: Reach | None = None,
+    policy: AddressPolicy | None = None,
     explain: bool = True,
 ) -> Scenes:
     """Reduce items to scenes that the query wants and that can be used, oldest first.
@@ -61,17 +56,17 @@ def scenes_of(
     times = _acquired(rows)
     rows = rows.take(_known(times != UNKNOWN, rows, left_out, lambda *_: NO_TIME))
     rows = rows.take(_in_time(_acquired(rows), query))
-    outlines = _outlines(rows)
+    outlines = _scene_outlines(rows)
     known = _known(~shapely.is_missing(outlines), rows, left_out, lambda *_: NO_OUTLINE)
     rows, outlines = rows.take(known), outlines[known]
-    here = inside(outlines, query)
+    here = touches(outlines, query)
     rows, outlines = rows.take(here), outlines[here]
 
     found = _scenes(rows, outlines, query, preset)
     wanted, why_not = refused(found, query)
     left_out += why_not if explain else []
     found, rows = found.take(wanted), rows.take(wanted)
-    hrefs, broken = _hrefs(rows, found.is_sar, preset, catalog_href, allow, reach)
+    hrefs, broken = _hrefs(rows, found.is_sar, preset, catalog_href, allow, policy)
     left_out += broken
     found = replace(found, href=hrefs)
     found = found.take(np.array([href is not None for href in hrefs], bool))
@@ -124,7 +119,7 @@ def _acquired(rows: Rows) -> IntArray:
     return found
 
 
-def _outlines(rows: Rows) -> Objects:
+def _scene_outlines(rows: Rows) -> Objects:
     geometry = rows.geometry.copy()
     for n in np.flatnonzero(shapely.is_missing(geometry) | shapely.is_empty(geometry)):
         geometry[n] = None if rows.bbox[n] is None else box_outline(rows.bbox[n])
@@ -154,7 +149,7 @@ def _hrefs(
     preset: Preset,
     catalog_href: str,
     allow: Sequence[Path],
-    reach: Reach | None,
+    policy: AddressPolicy | None,
 ) -> tuple[Objects, list[LeftOut]]:
     """Address of the one asset of each that is read, None where it has none that may be."""
     chosen = objects([None] * len(rows))
@@ -170,7 +165,7 @@ def _hrefs(
                 raise CatalogError(_no_asset(rows, n, bool(is_sar[n]), preset))
             found[n] = (
                 resolve_href(
-                    href, catalog_href=catalog_href, base_href=rows.base[n], allow=allow, reach=reach
+                    href, catalog_href=catalog_href, base_href=rows.base[n], allow=allow, policy=policy
                 ),
             )
         except CatalogError as problem:

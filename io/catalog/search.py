@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from crosstie.errors import CatalogError
 from crosstie.io.catalog.query import Moment, SceneQuery
-from crosstie.io.storage.address import Reach
+from crosstie.io.storage.address import AddressPolicy
 from crosstie.io.storage.href import public_href
 from crosstie.io.storage.href_policy import is_url
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options
@@ -47,17 +47,23 @@ def find_scenes(
 
     Parameters
     ----------
-    catalog : path or URL (https, s3) of a catalog, a collection, a file of search results, a
-        stac-geoparquet file or folder, or an API's landing page
-    query : None wants everything in the default collections
-    storage : how `s3://` is reached
-    allow : folders outside a local catalog's own whose files it may name
-    explain : also list, in `left_out`, every scene that a rule of the query refuses. Without, an API is asked
-        for less where it can filter, and items that cannot be used are warned of
+    catalog : str or Path
+        Path or URL (https, s3) of a catalog, a collection, a file of search results, a stac-geoparquet file
+        or folder, or an API's landing page.
+    query : SceneQuery, optional
+        None wants everything in the default collections.
+    storage : S3Options, optional
+        How `s3://` is reached.
+    allow : Sequence[Path], optional
+        Folders outside a local catalog's own whose files it may name.
+    explain : bool, optional
+        Also list, in `left_out`, every scene that a rule of the query refuses. Without, an API is asked for
+        less where it can filter, and items that cannot be used are warned of.
 
     Raises
     ------
-    CatalogError : the catalog, or a file that it links to, is missing, not JSON or not STAC; an API fails
+    CatalogError
+        The catalog, or a file that it links to, is missing, not JSON or not STAC; an API fails.
     """
     return _found(catalog, query or SceneQuery(), (), storage, allow, explain=explain)
 
@@ -76,7 +82,8 @@ def find_scene(
 
     Raises
     ------
-    CatalogError : as `find_scenes`; also where the scene is there but cannot be used
+    CatalogError
+        As `find_scenes`; also where the scene is there but cannot be used.
     """
     query = query or SceneQuery()
     anywhere = replace(
@@ -109,12 +116,12 @@ def _found(
 
     text = str(catalog)
     root = text if is_url(text) else str(Path(text).resolve())
-    reach = Reach.of(root, query.allow_hosts, query.allow_buckets)
+    policy = AddressPolicy.of(root, query.allow_hosts, query.allow_buckets)
     preset = preset_of(query, root)
-    rows = _rows(root, query, preset, ids, storage, allow, reach, narrow=not explain)
+    rows = _read_rows(root, query, preset, ids, storage, allow, policy, narrow=not explain)
     # a folder of tables is itself the home of what they name
     href = str(Path(root) / "table") if not is_url(root) and Path(root).is_dir() else root
-    scenes = scenes_of(rows, query, preset, catalog_href=href, allow=allow, reach=reach, explain=explain)
+    scenes = scenes_of(rows, query, preset, catalog_href=href, allow=allow, policy=policy, explain=explain)
     if not explain:
         broken = [out for out in scenes.left_out if out.rule == UNUSABLE]
         for out in broken[:MOST_WARNINGS]:
@@ -124,31 +131,31 @@ def _found(
     return scenes
 
 
-def _rows(
+def _read_rows(
     root: str,
     query: SceneQuery,
     preset: Preset,
     ids: Sequence[str],
     storage: S3Options,
     allow: Sequence[Path],
-    reach: Reach,
+    policy: AddressPolicy,
     *,
     narrow: bool,
 ) -> Rows:
     if _is_table(root):
         from crosstie.io.catalog.stac_geoparquet import read_table
 
-        return read_table(root, query, preset, ids=ids, storage=storage, reach=reach)
+        return read_table(root, query, preset, ids=ids, storage=storage, policy=policy)
     from crosstie.io.catalog.items import rows_of
-    from crosstie.io.catalog.stac_static import read_json, walk
+    from crosstie.io.catalog.stac_static import read_stac_file, walk
 
-    landing = read_json(root, storage, reach)
+    landing = read_stac_file(root, storage, policy)
     if is_url(root) and ("conformsTo" in landing or _has_search(landing)):
         from crosstie.io.catalog.stac_api import search
 
-        items = search(root, landing, query, preset, reach, ids=ids, narrow=narrow)
+        items = search(root, landing, query, preset, policy, ids=ids, narrow=narrow)
     else:
-        items = walk(landing, root, query, reach, allow, storage)
+        items = walk(landing, root, query, policy, allow, storage)
     return rows_of([(item, base) for item, base in items if not ids or item.get("id") in ids], preset)
 
 

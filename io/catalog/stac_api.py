@@ -16,10 +16,10 @@ from pystac_client.stac_api_io import StacApiIO
 
 from crosstie.errors import CatalogError
 from crosstie.io.catalog.stac_static import links
-from crosstie.io.storage.address import short
+from crosstie.io.storage.address import short_href
 from crosstie.io.storage.href import public_href
 from crosstie.io.storage.href_policy import is_url
-from crosstie.io.storage.http import TIMEOUT_S, guard, patience
+from crosstie.io.storage.http import TIMEOUT_S, guard, patient_retry
 from crosstie.io.storage.redaction import first_line
 
 if TYPE_CHECKING:
@@ -27,11 +27,10 @@ if TYPE_CHECKING:
 
     from pystac_client import Client
 
+    from crosstie.io.catalog.items import Json
     from crosstie.io.catalog.presets import Preset
     from crosstie.io.catalog.query import Box, SceneQuery
-    from crosstie.io.storage.address import Reach
-
-Json = dict[str, Any]
+    from crosstie.io.storage.address import AddressPolicy
 
 SCENE_DEG = 4.0
 """No scene is wider at the equator, degrees."""
@@ -42,7 +41,7 @@ def search(
     landing: Json,
     query: SceneQuery,
     preset: Preset,
-    reach: Reach,
+    policy: AddressPolicy,
     *,
     ids: Sequence[str] = (),
     narrow: bool = False,
@@ -51,16 +50,19 @@ def search(
 
     Parameters
     ----------
-    ids : only these, whenever and wherever they are; empty: all
-    narrow : let the API keep back what the query's rules would refuse (CQL2), where it can
+    ids : Sequence[str], optional
+        Only these, whenever and wherever they are; empty: all.
+    narrow : bool, optional
+        Let the API keep back what the query's rules would refuse (CQL2), where it can.
 
     Raises
     ------
-    CatalogError : the API fails
+    CatalogError
+        The API fails.
     """
     try:
         io = _OnlyHttp(timeout=TIMEOUT_S)
-        guard(io.session, reach, patience())
+        guard(io.session, policy, patient_retry())
         client = pystac_client.Client.open(root, stac_io=io)
         seen: set[tuple[str | None, str]] = set()
         filtered = narrow and _understands_cql2(landing)
@@ -83,7 +85,7 @@ class _OnlyHttp(StacApiIO):
     def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
         if not isinstance(source, pystac.Link) and not is_url(str(source)):
             raise CatalogError(
-                f"href {short(str(source))!r} is a file of this machine, named by an API; refused"
+                f"href {short_href(str(source))!r} is a file of this machine, named by an API; refused"
             )
         return super().read_text(source, *args, **kwargs)
 
@@ -99,7 +101,9 @@ class _Search:
 def _searches(query: SceneQuery, preset: Preset, ids: Sequence[str], filtered: bool) -> Iterator[_Search]:
     """SAR and optical apart, for they are filtered by other rules; a box over the antimeridian in halves."""
     start, end = query.interval_utc
-    when = None if start is None and end is None else "/".join(_rfc3339(bound) for bound in (start, end))
+    when = (
+        None if start is None and end is None else "/".join(_interval_bound(bound) for bound in (start, end))
+    )
     places = _places(query)
     for is_sar, wanted in ((True, query.sar_collections), (False, query.optical_collections)):
         collections = list(preset.asked(wanted))
@@ -193,7 +197,7 @@ def _of(name: str) -> Json:
     return {"property": name}
 
 
-def _rfc3339(bound: datetime | None) -> str:
+def _interval_bound(bound: datetime | None) -> str:
     from datetime import UTC
 
     return ".." if bound is None else bound.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -20,7 +20,7 @@ import shapely
 from crosstie.errors import CatalogError
 from crosstie.io.catalog.items import KIND_PROPERTIES, OTHER_PROPERTIES, TIMES, Rows, time_us
 from crosstie.io.scenes.table import objects
-from crosstie.io.storage.address import Reach
+from crosstie.io.storage.address import AddressPolicy
 from crosstie.io.storage.href import public_href
 from crosstie.io.storage.href_policy import is_url
 from crosstie.io.storage.redaction import first_line
@@ -30,13 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
-    from numpy.typing import NDArray
-
     from crosstie.io.catalog.presets import Preset
     from crosstie.io.catalog.query import SceneQuery
-
-    Objects = NDArray[np.object_]
-    IntArray = NDArray[np.int64]
+    from crosstie.types import IntArray, Objects
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
@@ -48,21 +44,24 @@ def read_table(
     *,
     ids: Sequence[str] = (),
     storage: S3Options = FROM_ENVIRONMENT,
-    reach: Reach | None = None,
+    policy: AddressPolicy | None = None,
 ) -> Rows:
     """Rows of the query's collections and about its time and place.
 
     Parameters
     ----------
-    root : path, https or s3 address of a file, or of a folder of files of one schema
-    ids : only these, whenever and wherever they are; empty: all
+    root : str
+        Path, https or s3 address of a file, or of a folder of files of one schema.
+    ids : Sequence[str], optional
+        Only these, whenever and wherever they are; empty: all.
 
     Raises
     ------
-    CatalogError : it cannot be read, or is no stac-geoparquet
+    CatalogError
+        It cannot be read, or is no stac-geoparquet.
     """
-    with _told(root):
-        table = _open(root, storage, reach or Reach.of(root))
+    with _as_catalog_error(root):
+        table = _open_dataset(root, storage, policy or AddressPolicy.of(root))
         columns = _Columns(table.schema, preset)
         if missing := [name for name in ("id", "geometry", "assets") if name not in table.schema.names]:
             raise CatalogError(
@@ -75,23 +74,23 @@ def read_table(
     return columns.rows(found, lambda *item: _asset_names(table, *item))
 
 
-def _open(root: str, storage: S3Options, reach: Reach) -> ds.Dataset:
+def _open_dataset(root: str, storage: S3Options, policy: AddressPolicy) -> ds.Dataset:
     if not is_url(root):
         return ds.dataset(root, format="parquet")
     import fsspec  # only for what is not on this machine
 
     scheme = root.split(":", 1)[0].lower()
-    options = s3fs_options(storage) if scheme == "s3" else {"get_client": _client(reach)}
+    options = s3fs_options(storage) if scheme == "s3" else {"get_client": _http_client(policy)}
     files = fsspec.filesystem(scheme, **options)
     return ds.dataset(files._strip_protocol(root), filesystem=files, format="parquet")
 
 
-def _client(reach: Reach) -> Callable[..., Any]:
+def _http_client(policy: AddressPolicy) -> Callable[..., Any]:
     """Maker of fsspec's HTTP client: it connects, redirected or not, where the catalog may lead."""
 
     def agreed(info: Any) -> socket.socket:
         family, kind, protocol, _, place = info
-        reach.check_number(str(place[0]))
+        policy.check_ip(str(place[0]))
         return socket.socket(family, kind, protocol)
 
     async def make(**options: Any) -> Any:
@@ -103,7 +102,7 @@ def _client(reach: Reach) -> Callable[..., Any]:
 
 
 @contextmanager
-def _told(root: str) -> Iterator[None]:
+def _as_catalog_error(root: str) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
@@ -192,14 +191,14 @@ class _Columns:
     def rows(self, table: pa.Table, asset_names: Any) -> Rows:
         """Columns as everything else wants them."""
         count = len(table)
-        ids, collections = _values(table, "id"), _values(table, "collection")
+        ids, collections = _column(table, "id"), _column(table, "collection")
         return Rows(
             id=ids,
             collection=collections,
-            times_us={name: _times(table, name) for name in TIMES},
-            geometry=_geometry(table),
-            bbox=_bbox(table),
-            properties={name: _values(table, name) for name in self._properties},
+            times_us={name: _time_column(table, name) for name in TIMES},
+            geometry=_geometry_column(table),
+            bbox=_bbox_column(table),
+            properties={name: _column(table, name) for name in self._properties},
             hrefs=self._hrefs(table),
             base=objects([None] * count),
             asset_names=lambda row: asset_names(ids[row], collections[row]),
@@ -207,7 +206,7 @@ class _Columns:
 
     def _hrefs(self, table: pa.Table) -> dict[str, Objects]:
         if self._nested:
-            return {name: _values(table, f"href {name}") for name in self._assets}
+            return {name: _column(table, f"href {name}") for name in self._assets}
         assets = [_as_dict(value) for value in table.column("assets").to_pylist()]
         found = {}
         for name in self._assets:
@@ -243,7 +242,7 @@ def _as_dict(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _values(table: pa.Table, name: str) -> Objects:
+def _column(table: pa.Table, name: str) -> Objects:
     """Python values, None where there is none; times as whole microseconds."""
     if name not in table.column_names:
         return objects([None] * len(table))
@@ -255,22 +254,22 @@ def _values(table: pa.Table, name: str) -> Objects:
     return objects(column.to_pylist())
 
 
-def _times(table: pa.Table, name: str) -> IntArray:
-    values = _values(table, name)
+def _time_column(table: pa.Table, name: str) -> IntArray:
+    values = _column(table, name)
     return np.array([value if isinstance(value, int) else time_us(value) for value in values], np.int64)
 
 
-def _geometry(table: pa.Table) -> Objects:
-    values = _values(table, "geometry")
+def _geometry_column(table: pa.Table) -> Objects:
+    values = _column(table, "geometry")
     if len(values) and not any(isinstance(value, bytes | None) for value in values[:1]):
         raise CatalogError("its geometry is not WKB: write it as GeoParquet with encoding WKB")
     found: Objects = shapely.from_wkb(values, on_invalid="ignore")
     return found
 
 
-def _bbox(table: pa.Table) -> Objects:
+def _bbox_column(table: pa.Table) -> Objects:
     found = []
-    for value in _values(table, "bbox"):
+    for value in _column(table, "bbox"):
         if isinstance(value, dict):
             value = [value.get(side) for side in SIDES]
         whole = value is not None and len(value) in (4, 6) and all(v is not None for v in value)

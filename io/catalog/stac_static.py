@@ -5,24 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from crosstie.errors import CatalogError, StoreError
 from crosstie.io.catalog.query import SceneQuery
-from crosstie.io.storage.address import Reach
+from crosstie.io.storage.address import AddressPolicy
 from crosstie.io.storage.href import public_href
 from crosstie.io.storage.href_policy import is_url, resolve_href
 from crosstie.io.storage.redaction import first_line
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from crosstie.io.catalog.items import Json
 
 
 def walk(
     landing: Json,
     root: str,
     query: SceneQuery,
-    reach: Reach,
+    policy: AddressPolicy,
     allow: Sequence[Path] = (),
     storage: S3Options = FROM_ENVIRONMENT,
 ) -> Iterator[tuple[Json, str]]:
@@ -30,12 +31,13 @@ def walk(
 
     Raises
     ------
-    CatalogError : a file is missing, not JSON or not STAC, or a link leads where it may not
+    CatalogError
+        A file is missing, not JSON or not STAC, or a link leads where it may not.
     """
     seen = {root}
     ahead = [(landing, root)]
     # what the user named by http may lead on by http, within its own host
-    own_host = None if reach.home is None else reach.home.host
+    own_host = None if policy.catalog is None else policy.catalog.host
     while ahead:
         node, href = ahead.pop()
         if node.get("type") == "FeatureCollection":
@@ -53,7 +55,7 @@ def walk(
                     )
                     if target not in seen:
                         seen.add(target)
-                        ahead.append((read_json(target, storage, reach, named_by=href), target))
+                        ahead.append((read_stac_file(target, storage, policy, named_by=href), target))
         else:
             raise CatalogError(f"{public_href(href)} is JSON but not STAC: its type is {node.get('type')!r}")
 
@@ -65,16 +67,19 @@ def links(node: Json) -> list[tuple[str, str]]:
     return [(rel, href) for rel, href in pairs if isinstance(rel, str) and isinstance(href, str)]
 
 
-def read_json(href: str, storage: S3Options, reach: Reach, *, named_by: str | None = None) -> Json:
+def read_stac_file(
+    href: str, storage: S3Options, policy: AddressPolicy, *, named_by: str | None = None
+) -> Json:
     """Read one file of a catalog.
 
     Raises
     ------
-    CatalogError : missing, not JSON, or not an object
+    CatalogError
+        Missing, not JSON, or not an object.
     """
     shown = public_href(href) + (f" (named by {public_href(named_by)})" if named_by else "")
     try:
-        node = json.loads(_read(href, storage, reach))
+        node = json.loads(_read_bytes(href, storage, policy))
     except (OSError, StoreError) as error:  # requests' own errors are OSErrors
         raise CatalogError(f"cannot read the catalog {shown}: {first_line(error)}") from None
     except ValueError as error:
@@ -84,7 +89,7 @@ def read_json(href: str, storage: S3Options, reach: Reach, *, named_by: str | No
     return node
 
 
-def _read(href: str, storage: S3Options, reach: Reach) -> bytes:
+def _read_bytes(href: str, storage: S3Options, policy: AddressPolicy) -> bytes:
     if href.lower().startswith("s3:"):
         from crosstie.io.storage.store import open_store  # obstore is slow to import
 
@@ -96,5 +101,5 @@ def _read(href: str, storage: S3Options, reach: Reach) -> bytes:
     if is_url(href):
         from crosstie.io.storage.http import get  # slow to import, and not needed for files on a disk
 
-        return get(href, reach)
+        return get(href, policy)
     return Path(href).read_bytes()

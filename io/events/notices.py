@@ -58,7 +58,8 @@ def read_json(text: bytes | str) -> object:
 
     Raises
     ------
-    NoticeError : not UTF-8, not JSON, or nested too deeply
+    NoticeError
+        Not UTF-8, not JSON, or nested too deeply.
     """
     try:
         return json.loads(text.decode("utf-8") if isinstance(text, bytes) else text)
@@ -71,11 +72,13 @@ def read_notices(message: object, rules: NoticeRules) -> Notices:
 
     Parameters
     ----------
-    message : parsed JSON
+    message : object
+        Parsed JSON.
 
     Raises
     ------
-    NoticeError : of no known form, or nothing in it is a scene
+    NoticeError
+        Of no known form, or nothing in it is a scene.
     """
     if not isinstance(message, dict):
         raise NoticeError(f"the message is no JSON object; send {FORMS}")
@@ -126,29 +129,32 @@ def _records(message: dict[str, Any]) -> list[_Record]:
 
 def _s3_record(record: object) -> _Record:
     """AWS's form, which MinIO and Ceph share but for an `s3:` before the event's name."""
-    name = _text(record, "eventName").removeprefix("s3:")
+    name = _text_at(record, "eventName").removeprefix("s3:")
     if not name:
         raise NoticeError("a record has no eventName, and is no S3 event")
     if not name.startswith("ObjectCreated:"):
         return None
     # The key is form-encoded: a space is a plus.
-    return _Object(unquote_plus(_text(record, "s3", "object", "key"), errors="replace"))
+    return _Object(unquote_plus(_text_at(record, "s3", "object", "key"), errors="replace"))
 
 
 def _event_bridge(message: dict[str, Any]) -> _Record:
     if message["detail-type"] != "Object Created":
         return None
-    return _Object(_text(message, "detail", "object", "key"))  # not encoded here
+    return _Object(_text_at(message, "detail", "object", "key"))  # not encoded here
 
 
 def _filer_event(message: dict[str, Any]) -> _Record:
     """SeaweedFS: every change of its filer, folders and the parts of an upload under way among them."""
-    entry = _inside(message, "message", "new_entry")
-    if message["event_type"] not in {"create", "update", "rename"} or _inside(entry, "is_directory") is True:
+    entry = _value_at(message, "message", "new_entry")
+    if (
+        message["event_type"] not in {"create", "update", "rename"}
+        or _value_at(entry, "is_directory") is True
+    ):
         return None
     path: str = message["key"]
     if message["event_type"] == "rename":  # the key is the old name
-        path = f"{_text(message, 'message', 'new_parent_path')}/{_text(entry, 'name')}"
+        path = f"{_text_at(message, 'message', 'new_parent_path')}/{_text_at(entry, 'name')}"
     return None if "/.uploads/" in path else _Object(path)
 
 
@@ -196,13 +202,13 @@ def _check_collection(kind: Kind | None, collection: object, rules: NoticeRules)
         )
 
 
-def _inside(value: object, *path: str) -> object:
+def _value_at(value: object, *path: str) -> object:
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None
     return value
 
 
-def _text(value: object, *path: str) -> str:
+def _text_at(value: object, *path: str) -> str:
     """Text at a place of a message; empty where there is none, which is no scene and no event."""
-    found = _inside(value, *path)
+    found = _value_at(value, *path)
     return found if isinstance(found, str) else ""

@@ -27,7 +27,7 @@ FetchUrl = Callable[[str], bytes]
 OLDEST = timedelta(hours=1)
 """Older messages are not believed: SNS gives up on a delivery within the hour, a replay comes later."""
 
-TIMEOUT_S = 5
+ANSWER_TIMEOUT_S = 5
 
 MOST_BYTES = 64 * 1024
 """Longest answer that is read: certificates and confirmations are a few KB."""
@@ -80,7 +80,8 @@ def read_envelope(message: object) -> Envelope | None:
 
     Raises
     ------
-    SnsError : an SNS message without topic or text
+    SnsError
+        An SNS message without topic or text.
     """
     if not (isinstance(message, dict) and message.get("Type") in list(_SIGNED) and "TopicArn" in message):
         return None
@@ -97,7 +98,8 @@ def check_signature(envelope: Envelope, fetch: FetchUrl, *, now_utc: datetime) -
 
     Raises
     ------
-    SnsError : not signed, not by Amazon, not lately
+    SnsError
+        Not signed, not by Amazon, not lately.
     """
     fields = envelope.fields
     try:
@@ -122,7 +124,8 @@ def signed_text(envelope: Envelope) -> bytes:
 
     Raises
     ------
-    KeyError : a field is missing
+    KeyError
+        A field is missing.
     """
     fields = envelope.fields
     names = [name for name in _SIGNED[envelope.kind] if name != "Subject" or name in fields]
@@ -134,7 +137,8 @@ def confirmation_url(envelope: Envelope) -> str:
 
     Raises
     ------
-    SnsError : any other address
+    SnsError
+        Any other address.
     """
     url = _amazon(envelope.fields.get("SubscribeURL", ""), path="/", query=True)
     query = parse_qs(urlsplit(url).query)
@@ -148,10 +152,11 @@ def fetch_url(url: str) -> bytes:
 
     Raises
     ------
-    SnsError : no answer, or no good one
+    SnsError
+        No answer, or no good one.
     """
     try:
-        with requests.get(url, timeout=TIMEOUT_S, allow_redirects=False, stream=True) as answer:
+        with requests.get(url, timeout=ANSWER_TIMEOUT_S, allow_redirects=False, stream=True) as answer:
             if answer.status_code != requests.codes.ok:
                 raise SnsError(f"Amazon SNS answered {answer.status_code}")
             return next(answer.iter_content(MOST_BYTES), b"")

@@ -28,7 +28,7 @@ def common_area(a: FloatArray, b: FloatArray) -> FloatArray:
     return area
 
 
-def area_of(polygons: FloatArray) -> FloatArray:
+def signed_area(polygons: FloatArray) -> FloatArray:
     """Area (K,) of polygons (K, P, 2); positive where anticlockwise."""
     following = np.roll(polygons, -1, axis=1)
     area: FloatArray = _cross(polygons, following).sum(axis=1) / 2

@@ -15,12 +15,10 @@ import shapely
 from crosstie.io.scenes.sphere import refined_ring
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from shapely.geometry.base import BaseGeometry
 
-    from crosstie.types import FloatArray
-
-    Geometries = NDArray[np.object_]
+    from crosstie.io.scenes.sphere import Geometries
+    from crosstie.types import FloatArray, IntArray
 
 DECIMALS = 9
 """Of a degree that are kept: a tenth of a millimetre, and what WKT carries."""
@@ -59,7 +57,7 @@ def box_outline(bbox: Sequence[float]) -> BaseGeometry:
     return shapely.MultiPolygon([shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)])
 
 
-def _suspicious(coordinates: FloatArray, owner: NDArray[np.int64]) -> NDArray[np.int64]:
+def _suspicious(coordinates: FloatArray, owner: IntArray) -> IntArray:
     """Geometries in which a longitude jumps by more than half the Earth, or leaves -180..180."""
     lon = coordinates[:, 0]
     jump = (np.abs(np.diff(lon)) > 180) & (np.diff(owner) == 0)
@@ -69,13 +67,13 @@ def _suspicious(coordinates: FloatArray, owner: NDArray[np.int64]) -> NDArray[np
 
 def _mended(geometry: BaseGeometry) -> BaseGeometry:
     parts = shapely.get_parts(shapely.get_parts(geometry))
-    cut = [_cut(part) for part in parts]
+    cut = [_cut_polygon(part) for part in parts]
     if all(new is old for new, old in zip(cut, parts, strict=True)):
         return geometry
     return shapely.union_all(cut)
 
 
-def _cut(part: BaseGeometry) -> BaseGeometry:
+def _cut_polygon(part: BaseGeometry) -> BaseGeometry:
     """Cut one polygon; anything else, and a polygon that is as GeoJSON asks, stays."""
     if not isinstance(part, shapely.Polygon) or part.is_empty:
         return part

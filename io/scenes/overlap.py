@@ -12,18 +12,14 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import shapely
 
-from crosstie.io.scenes.convex import area_of, common_area
+from crosstie.io.scenes.convex import common_area, signed_area
 from crosstie.io.scenes.sphere import LONG_SIDE_RAD, equal_area, on_sphere, refined, unit_vectors
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from crosstie.io.scenes.sphere import Geometries
+    from crosstie.types import BoolArray, FloatArray, IntArray
 
-    from crosstie.types import BoolArray, FloatArray
-
-    Geometries = NDArray[np.object_]
-    IntArray = NDArray[np.int64]
-
-CHUNK = 4096
+CHUNK_ROWS = 4096
 """Overlaps computed at once, as many as a cache holds; changes no result."""
 
 CORNERS = (4, 8)
@@ -99,7 +95,7 @@ class Ground:
         xy = shapely.get_coordinates(ring)[places] if len(good) else np.zeros((0, CORNERS[-1], 2))
         self.corners[rows[good]] = on_sphere(xy, centre[good])
         self.corner_count[rows[good]] = size[good]
-        self.area_m2[rows[good]] = area_of(xy)
+        self.area_m2[rows[good]] = signed_area(xy)
 
     def take(self, rows: IntArray) -> Self:
         """Only these rows, in this order."""
@@ -165,4 +161,4 @@ def search_boxes(outlines: Geometries) -> tuple[Geometries, IntArray]:
 
 
 def _chunks(rows: IntArray) -> list[IntArray]:
-    return [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+    return [rows[start : start + CHUNK_ROWS] for start in range(0, len(rows), CHUNK_ROWS)]

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from crosstie.types import BoolArray, FloatArray
 
     Geometries = NDArray[np.object_]
-    IntArray = NDArray[np.int64]
 
 RADIUS_M = 6_371_007.181
 """Of the sphere with the area of WGS 84."""

@@ -14,12 +14,7 @@ from crosstie.io.scenes.footprint import DECIMALS, lonlat_outlines
 from crosstie.types import Kind, SceneRef
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from crosstie.types import BoolArray, FloatArray
-
-    Objects = NDArray[np.object_]
-    IntArray = NDArray[np.int64]
+    from crosstie.types import BoolArray, FloatArray, IntArray, Objects
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -97,7 +92,7 @@ class Scenes(Sequence[SceneRef]):
             SceneRef(
                 id=self.id[n],
                 kind=Kind.SAR if self.is_sar[n] else Kind.OPTICAL,
-                acquired_utc=moment(int(self.acquired_us[n])),
+                acquired_utc=utc_from_us(int(self.acquired_us[n])),
                 footprint_wkt=text,
                 hrefs=self.href[n],
                 platform=self.platform[n],
@@ -108,7 +103,7 @@ class Scenes(Sequence[SceneRef]):
                 relative_orbit=None if self.relative_orbit[n] == UNKNOWN else int(self.relative_orbit[n]),
                 mgrs_tile=self.mgrs_tile[n],
                 processing_baseline=self.processing_baseline[n],
-                created_utc=None if self.created_us[n] == UNKNOWN else moment(int(self.created_us[n])),
+                created_utc=None if self.created_us[n] == UNKNOWN else utc_from_us(int(self.created_us[n])),
             )
             for n, text in zip(rows.tolist(), wkt, strict=True)
         ]
@@ -146,7 +141,7 @@ def objects(values: Sequence[object]) -> Objects:
     return column
 
 
-def moment(us: int) -> datetime:
+def utc_from_us(us: int) -> datetime:
     """Time of whole microseconds since 1970, UTC."""
     return EPOCH + us * MICROSECOND
 

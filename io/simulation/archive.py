@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import shapely
 
 from crosstie.io.scenes.footprint import lonlat_outlines
-from crosstie.io.scenes.table import microseconds, moment
+from crosstie.io.scenes.table import microseconds, utc_from_us
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -226,7 +226,7 @@ def _tile_name(number: int) -> str:
 
 
 def _stamp(us: int) -> str:
-    return moment(us).strftime("%Y%m%dT%H%M%S")
+    return utc_from_us(us).strftime("%Y%m%dT%H%M%S")
 
 
 def _columns(

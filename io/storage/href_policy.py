@@ -9,7 +9,14 @@ from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
 from crosstie.errors import CatalogError
-from crosstie.io.storage.address import REMOTE, Reach, is_loopback, parse_address, refuse_tricks, short
+from crosstie.io.storage.address import (
+    REMOTE_SCHEMES,
+    AddressPolicy,
+    is_loopback,
+    parse_address,
+    refuse_ambiguous,
+    short_href,
+)
 
 __all__ = ["is_loopback", "is_url", "resolve_href"]
 
@@ -24,11 +31,11 @@ def resolve_href(
     base_href: str | None = None,
     allow: Sequence[Path] = (),
     http_host: str | None = None,
-    reach: Reach | None = None,
+    policy: AddressPolicy | None = None,
 ) -> str:
     """Make an href of a catalog absolute, or refuse it.
 
-    Allowed are `https` and `s3`, to the open internet, the catalog's own host and what `reach` allows
+    Allowed are `https` and `s3`, to the open internet, the catalog's own host and what `policy` allows
     beside; `http` to this machine, from a catalog that lies on it; and local files under the catalog's
     own folder (links followed) or under a folder of `allow`, from a local catalog.
     Everything else could make the reader open what its user never meant to: other files, other services of
@@ -36,13 +43,19 @@ def resolve_href(
 
     Parameters
     ----------
-    href : as it stands in the catalog, relative or absolute
-    catalog_href : path or URL of the catalog's root file: what the user trusted by naming it
-    base_href : path or URL of the file that `href` stands in, where that is not the root
-    allow : further folders whose files a local catalog may name
-    http_host : a host to which plain http is allowed all the same
-    reach : where the catalog may lead; with it, names of hosts are looked up. None: told by what the
-        address says alone
+    href : str
+        As it stands in the catalog, relative or absolute.
+    catalog_href : str
+        Path or URL of the catalog's root file: what the user trusted by naming it.
+    base_href : str, optional
+        Path or URL of the file that `href` stands in, where that is not the root.
+    allow : Sequence[Path], optional
+        Further folders whose files a local catalog may name.
+    http_host : str, optional
+        A host to which plain http is allowed all the same.
+    policy : AddressPolicy, optional
+        Where the catalog may lead; with it, names of hosts are looked up. None: told by what the address says
+        alone.
 
     Returns
     -------
@@ -50,7 +63,8 @@ def resolve_href(
 
     Raises
     ------
-    CatalogError : says which rule forbids the href
+    CatalogError
+        Says which rule forbids the href.
     """
     text = href.strip(" ")
     _refuse_driver_syntax(href, text)
@@ -58,21 +72,25 @@ def resolve_href(
     is_file = text[:5].lower() == "file:"
     if is_url(text) or (is_url(base) and not is_file):
         # the scheme counts after joining: what looked relative may have brought one of its own
-        address = parse_address(_joined(base, text) if is_url(base) else text)
-        home = reach or Reach(parse_address(catalog_href) if is_url(catalog_href) else None)
-        home.check(address, shown=href, http_host=http_host)
-        if reach is not None:
-            reach.check_name(address, shown=href)
+        address = parse_address(_join(base, text) if is_url(base) else text)
+        given_or_plain = policy or AddressPolicy(
+            parse_address(catalog_href) if is_url(catalog_href) else None
+        )
+        given_or_plain.check_address(address, shown=href, http_host=http_host)
+        if policy is not None:
+            policy.check_host(address, shown=href)
         return address.url
-    return _local(href, _path(href, text) if is_file else Path(text), base, catalog_href, allow)
+    return _local_file(
+        href, _path_of_file_url(href, text) if is_file else Path(text), base, catalog_href, allow
+    )
 
 
 def is_url(href: str) -> bool:
     """Say whether `href` is https, http or s3; else it is a path."""
-    return urlsplit(href).scheme.lower() in REMOTE and "://" in href
+    return urlsplit(href).scheme.lower() in REMOTE_SCHEMES and "://" in href
 
 
-def _joined(base: str, text: str) -> str:
+def _join(base: str, text: str) -> str:
     """Join as browsers do; urllib knows no relative addresses of s3."""
     if not base.lower().startswith("s3:") or is_url(text):
         return urljoin(base, text)
@@ -83,39 +101,39 @@ def _joined(base: str, text: str) -> str:
 
 
 def _refuse_driver_syntax(href: str, text: str) -> None:
-    refuse_tricks(text)
+    refuse_ambiguous(text)
     if text.startswith(("<", "{", "[")):
         raise CatalogError(
-            f"href {short(href)!r} is GDAL syntax, not an address; a catalog may name https, s3 and"
+            f"href {short_href(href)!r} is GDAL syntax, not an address; a catalog may name https, s3 and"
             " its own files only"
         )
     scheme = SCHEME.match(text)
-    if scheme and scheme[1].lower() not in REMOTE | {"file"}:
+    if scheme and scheme[1].lower() not in REMOTE_SCHEMES | {"file"}:
         raise CatalogError(
-            f"href {short(href)!r} begins with {scheme[1]!r}; a catalog may name https, s3 and its own"
+            f"href {short_href(href)!r} begins with {scheme[1]!r}; a catalog may name https, s3 and its own"
             " files only"
         )
 
 
-def _path(href: str, text: str) -> Path:
+def _path_of_file_url(href: str, text: str) -> Path:
     parts = urlsplit(text)
     if parts.netloc not in ("", "localhost"):
-        raise CatalogError(f"href {short(href)!r} is a file of another machine; write file:///path")
+        raise CatalogError(f"href {short_href(href)!r} is a file of another machine; write file:///path")
     return Path(unquote(parts.path))
 
 
-def _local(href: str, path: Path, base: str, catalog_href: str, allow: Sequence[Path]) -> str:
+def _local_file(href: str, path: Path, base: str, catalog_href: str, allow: Sequence[Path]) -> str:
     if is_url(catalog_href):
         raise CatalogError(
-            f"href {short(href)!r} is a file of this machine, named by a catalog at"
+            f"href {short_href(href)!r} is a file of this machine, named by a catalog at"
             f" {urlsplit(catalog_href).hostname}; refused: a remote catalog may name https and s3 only"
         )
     full = (Path(base).parent / path).resolve()
-    refuse_tricks(str(full))
+    refuse_ambiguous(str(full))
     home = Path(catalog_href).resolve().parent
     if not any(full.is_relative_to(folder) for folder in (home, *(Path(f).resolve() for f in allow))):
         raise CatalogError(
-            f"href {short(href)!r} leads to {full}, outside the catalog's folder {home};"
+            f"href {short_href(href)!r} leads to {full}, outside the catalog's folder {home};"
             " move it there or allow its folder explicitly"
         )
     return str(full)

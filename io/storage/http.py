@@ -19,7 +19,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import NewConnectionError
 from urllib3.util import Retry
 
-from crosstie.io.storage.address import Address, Reach, parse_address
+from crosstie.io.storage.address import AddressPolicy, RemoteAddress, parse_address
 from crosstie.io.storage.redaction import without_queries
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 TIMEOUT_S = 60
 """Longest wait for an answer to one request, seconds."""
 
-TRIES = 5
+MAX_RETRIES = 5
 """How often a request is repeated."""
 
 BACKOFF_S = 0.5
@@ -42,10 +42,10 @@ LONGEST_WAIT_S = 120
 KEPT_S = 300
 """How long the end of a raster's redirects is taken to stay the same, seconds."""
 
-BUSY = (429, 500, 502, 503, 504)
+RETRY_STATUSES = (429, 500, 502, 503, 504)
 
 
-class Patience(Retry):
+class PatientRetry(Retry):
     """Repeats every method, searches by POST too: they change nothing."""
 
     def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
@@ -54,18 +54,18 @@ class Patience(Retry):
         return None if asked is None else min(asked, LONGEST_WAIT_S)
 
 
-def patience() -> Patience:
+def patient_retry() -> PatientRetry:
     """How a request is repeated: after no answer, 429 and 5xx, ever more slowly."""
-    return Patience(
-        total=TRIES,
+    return PatientRetry(
+        total=MAX_RETRIES,
         backoff_factor=BACKOFF_S,
-        status_forcelist=BUSY,
+        status_forcelist=RETRY_STATUSES,
         allowed_methods=None,
         raise_on_status=False,
     )
 
 
-class _NoQuery(logging.Filter):
+class _WithoutQueries(logging.Filter):
     """urllib3 writes down what it asks for, signature and all."""
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -73,27 +73,31 @@ class _NoQuery(logging.Filter):
         return True
 
 
-_NO_QUERY = _NoQuery()
+_WITHOUT_QUERIES = _WithoutQueries()
 
 
-def guard(session: requests.Session, reach: Reach, retries: Retry) -> None:
-    """Let a session go only where `reach` allows; refusals are `CatalogError`."""
+def guard(session: requests.Session, policy: AddressPolicy, retries: Retry) -> None:
+    """Let a session go only where `policy` allows; refusals are `CatalogError`."""
     for name in ("urllib3.connectionpool", "urllib3.util.retry"):
-        logging.getLogger(name).addFilter(_NO_QUERY)  # once: one that is there already is not added again
+        logging.getLogger(name).addFilter(
+            _WITHOUT_QUERIES
+        )  # once: one that is there already is not added again
     for scheme in ("http://", "https://"):
-        session.mount(scheme, _Guarded(reach, retries))
+        session.mount(scheme, _CheckedAdapter(policy, retries))
 
 
-def get(url: str, reach: Reach) -> bytes:
+def get(url: str, policy: AddressPolicy) -> bytes:
     """Fetch a small file.
 
     Raises
     ------
-    CatalogError : the address, or one that it redirects to, leads where it may not
-    OSError : no answer, or an error from the server
+    CatalogError
+        The address, or one that it redirects to, leads where it may not.
+    OSError
+        No answer, or an error from the server.
     """
     with requests.Session() as session:
-        guard(session, reach, patience())
+        guard(session, policy, patient_retry())
         answer = session.get(url, timeout=TIMEOUT_S)
         answer.raise_for_status()
         return answer.content
@@ -104,8 +108,10 @@ def final_address(url: str) -> str:
 
     Raises
     ------
-    CatalogError : a hop leads where it may not
-    OSError : no answer
+    CatalogError
+        A hop leads where it may not.
+    OSError
+        No answer.
     """
     return _final_address(url, int(time.monotonic() // KEPT_S))
 
@@ -116,30 +122,30 @@ def _final_address(url: str, period: int) -> str:
     with requests.Session() as session:
         guard(
             session,
-            Reach.of(url),
-            Patience(total=2, connect=0, backoff_factor=BACKOFF_S, allowed_methods=None),
+            AddressPolicy.of(url),
+            PatientRetry(total=2, connect=0, backoff_factor=BACKOFF_S, allowed_methods=None),
         )
         with session.get(url, timeout=TIMEOUT_S, headers={"Range": "bytes=0-0"}, stream=True) as answer:
             # an error is GDAL's to tell: it asks again, and knows what the codes mean
             return str(answer.url) if answer.history else url
 
 
-class _Guarded(HTTPAdapter):
+class _CheckedAdapter(HTTPAdapter):
     """Judges each request, and with it each hop of a redirect, before anything is sent."""
 
-    def __init__(self, reach: Reach, retries: Retry) -> None:
-        self._reach = reach
+    def __init__(self, policy: AddressPolicy, retries: Retry) -> None:
+        self._policy = policy
         super().__init__(max_retries=retries)
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
         super().init_poolmanager(*args, **options)
-        reach = self._reach
+        checks = self._policy
 
-        class Plain(_Judged, HTTPConnection):
-            judge = reach
+        class Plain(_CheckedConnection, HTTPConnection):
+            policy = checks
 
-        class Secure(_Judged, HTTPSConnection):
-            judge = reach
+        class Secure(_CheckedConnection, HTTPSConnection):
+            policy = checks
 
         class PlainPool(HTTPConnectionPool):
             ConnectionCls = Plain
@@ -154,23 +160,24 @@ class _Guarded(HTTPAdapter):
 
         Raises
         ------
-        CatalogError : it may not
+        CatalogError
+            It may not.
         """
-        url, home = request.url or "", self._reach.home
+        url, catalog = request.url or "", self._policy.catalog
         address = parse_address(url)
-        self._reach.check(address, shown=url, http_host=None if home is None else home.host)
+        self._policy.check_address(address, shown=url, http_host=None if catalog is None else catalog.host)
         return super().send(request, *args, **options)
 
 
-class _Judged(HTTPConnection):
+class _CheckedConnection(HTTPConnection):
     """Looks its host up itself, and connects to the very numbers that it has agreed to."""
 
-    judge: Reach
+    policy: AddressPolicy
 
     def _new_conn(self) -> socket.socket:
         name, failed = self._dns_host, None
-        address = Address("https", name.strip("[]").rstrip(".").lower(), self.port, "", "")
-        for number in self.judge.numbers(address):
+        address = RemoteAddress("https", name.strip("[]").rstrip(".").lower(), self.port, "", "")
+        for number in self.policy.allowed_ips(address):
             self._dns_host = number
             try:
                 return super()._new_conn()

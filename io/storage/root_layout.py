@@ -86,6 +86,7 @@ def run_log_key(flow: str, started_utc: str) -> str:
     Parameters
     ----------
     flow : str
+        Str.
     started_utc : str
         ISO 8601 with microseconds, so that keys sort by time.
     """

@@ -59,7 +59,8 @@ def obstore_options(storage: S3Options, bucket: str) -> dict[str, Any]:
 
     Raises
     ------
-    StoreError : there is no such profile, or it has no credentials
+    StoreError
+        There is no such profile, or it has no credentials.
     """
     known = _resolve(storage)
     options: dict[str, Any] = {
@@ -90,7 +91,8 @@ def s3fs_options(storage: S3Options) -> dict[str, Any]:
 
     Raises
     ------
-    StoreError : there is no such profile, or it has no credentials
+    StoreError
+        There is no such profile, or it has no credentials.
     """
     known = _resolve(storage)
     options: dict[str, Any] = {
@@ -113,7 +115,8 @@ def gdal_options(storage: S3Options) -> dict[str, Any]:
 
     Raises
     ------
-    StoreError : there is no such profile, or it has no credentials
+    StoreError
+        There is no such profile, or it has no credentials.
     """
     known = _resolve(storage)
     options: dict[str, Any] = {

@@ -23,7 +23,8 @@ def _planetary_computer(href: str) -> str:
 
     Raises
     ------
-    UnreadableRasterError : the package is not installed, or no token was given
+    UnreadableRasterError
+        The package is not installed, or no token was given.
     """
     try:
         import planetary_computer  # an extra
@@ -56,7 +57,8 @@ def signed(href: str, signers: Mapping[str, Signer] = SIGNERS) -> str:
 
     Raises
     ------
-    UnreadableRasterError : it cannot be signed; the message says how to mend that
+    UnreadableRasterError
+        It cannot be signed; the message says how to mend that.
     """
     parts = urlsplit(href)
     signer = signers.get(parts.hostname or "")

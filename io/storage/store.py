@@ -29,7 +29,7 @@ _PATIENCE = timedelta(seconds=30)
 MULTIPART_BYTES = 8 * 2**20
 """Larger objects go up in parts, each with retries of its own; still whole or not at all."""
 
-PIECE_BYTES = 2**18
+READ_PIECE_BYTES = 2**18
 """Of an object that is read piece by piece."""
 
 _MISSING = (NotFoundError, FileNotFoundError)
@@ -80,7 +80,8 @@ class Store:
 
         Raises
         ------
-        StoreError : the root cannot be written
+        StoreError
+            The root cannot be written.
         """
         with self._as_store_error(f"write {key}"):
             large = len(data) > MULTIPART_BYTES
@@ -94,7 +95,8 @@ class Store:
 
         Raises
         ------
-        StoreError : the folder cannot be made
+        StoreError
+            The folder cannot be made.
         """
         parent = None if self._folder is None else (self._folder / key).parent
         with self._as_store_error(f"make a folder for {key}"):
@@ -109,7 +111,8 @@ class Store:
 
         Raises
         ------
-        StoreError : the root cannot be written
+        StoreError
+            The root cannot be written.
         """
         with self._as_store_error(f"write {key}"):
             with path.open("rb") as file:
@@ -133,7 +136,8 @@ class Store:
 
         Raises
         ------
-        StoreError : the root cannot be written
+        StoreError
+            The root cannot be written.
         """
         with self._as_store_error(f"create {key}"):
             try:
@@ -147,7 +151,8 @@ class Store:
 
         Raises
         ------
-        StoreError : the root cannot be read
+        StoreError
+            The root cannot be read.
         """
         if self._is_unborn():
             return None
@@ -164,7 +169,8 @@ class Store:
 
         Raises
         ------
-        StoreError : the store cannot be read
+        StoreError
+            The store cannot be read.
         """
         if self._is_unborn():
             return None
@@ -179,7 +185,7 @@ class Store:
 
     def _pieces(self, key: str, found: obstore.GetResult) -> Iterator[bytes]:
         with self._as_store_error(f"read {key}"):
-            for piece in found.stream(min_chunk_size=PIECE_BYTES):
+            for piece in found.stream(min_chunk_size=READ_PIECE_BYTES):
                 yield bytes(piece)
 
     def delete(self, key: str) -> None:
@@ -187,7 +193,8 @@ class Store:
 
         Raises
         ------
-        StoreError : the root cannot be written
+        StoreError
+            The root cannot be written.
         """
         if self._is_unborn():
             return

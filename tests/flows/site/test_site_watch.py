@@ -20,7 +20,7 @@ from crosstie.flows.site.watch import REST, Watch
 from crosstie.io.archive.index import survey, update_index
 from crosstie.io.archive.listing import list_archive
 from crosstie.io.storage.root_layout import INDEX
-from crosstie.io.storage.store import PIECE_BYTES, Store, open_store
+from crosstie.io.storage.store import READ_PIECE_BYTES, Store, open_store
 from crosstie.types import Reason, Registration, pair_key
 
 RUN = pair_key(S2, S1), NEW
@@ -234,7 +234,7 @@ def test_an_object_is_read_in_pieces_and_whole(tmp_path: Path) -> None:
     pieces = list(reading.pieces)
     assert b"".join(pieces) == body
     assert reading.size_bytes == len(body)
-    assert max(map(len, pieces)) <= 2 * PIECE_BYTES
+    assert max(map(len, pieces)) <= 2 * READ_PIECE_BYTES
     assert store.open("a/none") is None
     assert open_store(str(tmp_path / "unborn")).open("a") is None
     store.put("a/large", body[:-1])

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pyproj import Geod, Transformer
 
-from crosstie.io.scenes.convex import area_of, common_area
+from crosstie.io.scenes.convex import common_area, signed_area
 from crosstie.io.scenes.footprint import lonlat_outlines
 from crosstie.io.scenes.overlap import Ground, overlaps, search_boxes
 
@@ -118,7 +118,7 @@ def test_common_areas_of_convex_polygons_are_those_of_an_overlay(
     for hull in hulls:
         ring = 1e4 * np.array(hull.exterior.coords)[:-1]
         corners.append(np.vstack([ring, np.repeat(ring[-1:], 8 - len(ring), axis=0)])[None])
-    assert area_of(corners[0])[0] == pytest.approx(hulls[0].area * 1e8)
+    assert signed_area(corners[0])[0] == pytest.approx(hulls[0].area * 1e8)
     expected = hulls[0].intersection(hulls[1]).area * 1e8
     assert common_area(*corners)[0] == pytest.approx(expected, abs=1)
     assert common_area(*corners[::-1])[0] == pytest.approx(expected, abs=1)

@@ -4,29 +4,29 @@ Which guard is proven by which test. Without the guard, the test fails: each was
 
 - `file:` in any case (`resolve_href`): HOSTILE `FILE://`
 - the scheme is on the list (`_refuse_driver_syntax`, `parse_address`): HOSTILE `ftp://`, `https:127.0.0.1`
-- no control character, plain or encoded (`refuse_tricks`): HOSTILE `%00`, `%0a`, tab
-- no backslash, plain or encoded (`refuse_tricks`): HOSTILE `\\`, `%5c`
-- no `/vsi`, plain, encoded or after joining (`refuse_tricks`): HOSTILE `/vsi`, `a/../vsimem`
-- no endless percent-encoding (`_decoded`): HOSTILE `%2525`
-- no user or password (`Reach.check`): HOSTILE `user@`
-- numbers of hosts are four decimals, names have one spelling (`_host`): HOSTILE `2130706433`, `127%2e0.0.1`
-- private numbers in all their forms (`Reach.check`, `is_public`): HOSTILE `https://10.0.0.5/`,
+- no control character, plain or encoded (`refuse_ambiguous`): HOSTILE `%00`, `%0a`, tab
+- no backslash, plain or encoded (`refuse_ambiguous`): HOSTILE `\\`, `%5c`
+- no `/vsi`, plain, encoded or after joining (`refuse_ambiguous`): HOSTILE `/vsi`, `a/../vsimem`
+- no endless percent-encoding (`_percent_decoded`): HOSTILE `%2525`
+- no user or password (`AddressPolicy.check_address`): HOSTILE `user@`
+- numbers of hosts are four decimals, names have one spelling (`_checked_host`): HOSTILE `2130706433`, `127%2e0.0.1`
+- private numbers in all their forms (`AddressPolicy.check_address`, `is_public`): HOSTILE `https://10.0.0.5/`,
   `test_numbers_of_the_open_internet`
 - metadata services, allowed by a setting or not (`is_metadata`): `test_no_setting_allows_a_metadata_service`
 - names of this machine (`is_loopback`): HOSTILE `localhost.`
-- plain http (`Reach.check`): HOSTILE `http://example.com`
-- names of buckets have their form (`_bucket`): HOSTILE `s3://`
-- buckets are on the list (`Reach.check`): `test_buckets_on_request`
-- names of assets are looked up (`Reach.check_name`): `test_a_name_of_a_private_number`
-- each hop is judged (`_Guarded.send`): `test_a_redirect_leads_nowhere_else`
-- the number connected to is the one judged (`_Judged`): `test_a_name_that_changes_its_mind`
-- a private host stays what it was (`Reach.numbers`): `test_a_private_host_stays_what_it_was`
-- tables connect to judged numbers only (`stac_table._client`): `test_a_table_that_redirects`
-- redirects of rasters are followed before GDAL does (`access._followed`): `test_a_raster_that_redirects`
+- plain http (`AddressPolicy.check_address`): HOSTILE `http://example.com`
+- names of buckets have their form (`_checked_bucket`): HOSTILE `s3://`
+- buckets are on the list (`AddressPolicy.check_address`): `test_buckets_on_request`
+- names of assets are looked up (`AddressPolicy.check_host`): `test_a_name_of_a_private_number`
+- each hop is judged (`_CheckedAdapter.send`): `test_a_redirect_leads_nowhere_else`
+- the number connected to is the one judged (`_CheckedConnection`): `test_a_name_that_changes_its_mind`
+- a private host stays what it was (`AddressPolicy.allowed_ips`): `test_a_private_host_stays_what_it_was`
+- tables connect to judged numbers only (`stac_geoparquet._http_client`): `test_a_table_that_redirects`
+- redirects of rasters are followed before GDAL does (`gdal._followed`): `test_a_raster_that_redirects`
 - an API links to no file (`_OnlyHttp`): `test_an_api_reads_no_file`
-- a remote catalog names no file (`_local`): HOSTILE `FILE://`; nor of another machine (`_path`):
+- a remote catalog names no file (`_local_file`): HOSTILE `FILE://`; nor of another machine (`_path_of_file_url`):
   `test_a_name_of_another_machine`
-- signatures are in no log of the client (`_NoQuery`):
+- signatures are in no log of the client (`_WithoutQueries`):
   `test_storage.test_a_signature_is_neither_logged_nor_raised`
 """
 
@@ -54,7 +54,7 @@ from crosstie.io.raster import open_source
 from crosstie.io.raster.gdal import check_href
 from crosstie.io.simulation.pairs import write_simulated_catalog
 from crosstie.io.storage import http as patient_http
-from crosstie.io.storage.address import Reach, is_loopback, is_metadata, is_public, parse_address
+from crosstie.io.storage.address import AddressPolicy, is_loopback, is_metadata, is_public, parse_address
 from crosstie.io.storage.href_policy import resolve_href
 from crosstie.io.storage.signing import signed
 from crosstie.types import Kind
@@ -417,9 +417,9 @@ def test_what_is_fetched_is_judged_by_number(trap: Server, net: Net):
     net.names["private.test"] = [["127.0.0.1"]]
     for url in (f"http://private.test:{trap.port}/x", f"https://private.test:{trap.port}/x"):
         # its own host, but of a time when it was public
-        reach = Reach(parse_address(url))
+        policy = AddressPolicy(parse_address(url))
         with pytest.raises(CatalogError, match=r"private.test is 127\.0\.0\.1"):
-            patient_http.get(url, reach)
+            patient_http.get(url, policy)
 
 
 def test_a_name_that_changes_its_mind(site: Server, trap: Server, net: Net):
@@ -521,11 +521,11 @@ def test_a_name_of_another_machine(tmp_path: Path):
 def test_a_local_catalog_may_name_this_machine_and_no_other(net: Net, tmp_path: Path):
     net.names["private.test"] = [["10.0.0.5"]]
     root = str(tmp_path / "c.json")
-    reach = Reach.of(root)
-    assert resolve_href("http://localhost:1/x", catalog_href=root, reach=reach) == "http://localhost:1/x"
+    policy = AddressPolicy.of(root)
+    assert resolve_href("http://localhost:1/x", catalog_href=root, policy=policy) == "http://localhost:1/x"
     for href in ("https://private.test/x", "https://10.0.0.5/x"):
         with pytest.raises(CatalogError, match="private network"):
-            resolve_href(href, catalog_href=root, reach=reach)
+            resolve_href(href, catalog_href=root, policy=policy)
 
 
 def test_no_setting_allows_a_metadata_service(net: Net):
@@ -534,7 +534,7 @@ def test_no_setting_allows_a_metadata_service(net: Net):
     for home in ("https://public.test/c.json", "http://169.254.169.254/c.json"):
         for host in hosts:
             with pytest.raises(CatalogError, match=r"metadata|169\.254\.169\.254"):
-                resolve_href(f"https://{host}/x", catalog_href=home, reach=Reach.of(home, hosts))
+                resolve_href(f"https://{host}/x", catalog_href=home, policy=AddressPolicy.of(home, hosts))
 
 
 def test_hosts_that_a_setting_allows(site: Server, net: Net):
@@ -564,8 +564,8 @@ def test_buckets_on_request(site: Server):
     found = find_scenes(site.url("/c.json"), SceneQuery(allow_buckets=("bucket-one",)))
     assert [scene.hrefs for scene in found] == [("s3://bucket-one/x.tif",)]
     assert "bucket-two, which is not in catalog.allow_buckets" in found.left_out[0].why
-    own = Reach.of("s3://home/c.json", (), ("other",))
-    assert resolve_href("x.tif", catalog_href="s3://home/c.json", reach=own) == "s3://home/x.tif"
+    own = AddressPolicy.of("s3://home/c.json", (), ("other",))
+    assert resolve_href("x.tif", catalog_href="s3://home/c.json", policy=own) == "s3://home/x.tif"
     with pytest.raises(ValueError, match="allow_buckets"):
         SceneQuery(allow_buckets=("s3://a",))
 
@@ -584,7 +584,7 @@ def test_catalogs_that_lie_on_a_private_host(site: Server, net: Net):
         assert len(find_scenes(site.url("/c.json", host))) == 3
     href = "https://inside.test/x.tif"
     root = site.url("/c.json", "inside.test")
-    assert resolve_href(href, catalog_href=root, reach=Reach.of(root)) == href
+    assert resolve_href(href, catalog_href=root, policy=AddressPolicy.of(root)) == href
 
 
 @pytest.mark.parametrize(
@@ -601,7 +601,7 @@ def test_catalogs_that_lie_on_a_private_host(site: Server, net: Net):
 )  # fmt: skip
 def test_one_form(href: str, expected: str):
     home = "https://public.test/a/c.json"
-    assert resolve_href(href, catalog_href=home, reach=Reach.of(home)) == expected
+    assert resolve_href(href, catalog_href=home, policy=AddressPolicy.of(home)) == expected
     assert parse_address(expected).url == expected
 
 
