@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from crosstie.config import ListenSettings
 from crosstie.errors import SettingsError
 from crosstie.flows.web.access import Access
-from crosstie.flows.web.server import is_loopback
+from crosstie.io.storage.address import is_loopback
 
 
 def read_listener_access(

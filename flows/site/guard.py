@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from crosstie.errors import SettingsError
 from crosstie.flows.web.access import Access
 from crosstie.flows.web.refusal import Refusal
-from crosstie.flows.web.server import is_loopback
+from crosstie.io.storage.address import is_loopback
 
 UNGUARDED = ("/healthz", "/metrics")
 """Answered without a token, because monitoring has none; they name no scene."""

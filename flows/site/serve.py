@@ -12,7 +12,8 @@ from crosstie.flows.site.app import make_app
 from crosstie.flows.site.guard import read_site_access
 from crosstie.flows.site.watch import Watch
 from crosstie.flows.web.address import Address, bind
-from crosstie.flows.web.server import is_loopback, serve_on
+from crosstie.flows.web.server import serve_on
+from crosstie.io.storage.address import is_loopback
 from crosstie.io.storage.store import open_store
 
 LOG = logging.getLogger("crosstie.site")

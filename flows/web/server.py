@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from typing import TYPE_CHECKING
 
@@ -37,11 +36,3 @@ async def serve_on(bound: socket.socket, app: ASGIApp, *, max_connections: int, 
         timeout_graceful_shutdown=shutdown_s,
     )
     await uvicorn.Server(config).serve(sockets=[bound])
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address, by its name or number alone."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"

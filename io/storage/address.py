@@ -1,7 +1,7 @@
-"""One parser for addresses: what an address says, and whether a catalog may lead there.
+"""Addresses of other machines: the one parser, and the rules for where a catalog may lead.
 
-Everything that decides about an address asks here. Scheme and host are lower-case before anything compares
-them.
+A catalog is written by others, so its addresses are not trusted. All code that decides about an address uses
+this module. Scheme and host are made lower-case before anything compares them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from crosstie.errors import CatalogError
 
 REMOTE_SCHEMES = frozenset({"https", "http", "s3"})
-"""Schemes of other machines that may be read."""
+"""Schemes by which other machines may be read."""
 
 METADATA_HOSTS = frozenset(
     {"metadata", "metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal"}
@@ -32,7 +32,7 @@ METADATA_IPS = frozenset(
         ),
     )
 )  # fmt: skip
-"""Services of a cloud that give a machine its keys: AWS, Google, Alibaba, Oracle, Azure. Never allowed."""
+"""Metadata services of AWS, Google, Alibaba, Oracle and Azure. They give out keys, so never allowed."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _HOST_NAME = re.compile(
@@ -42,7 +42,7 @@ _BUCKET_NAME = re.compile(r"[a-z0-9]([a-z0-9-]|\.(?=[a-z0-9])){1,61}[a-z0-9]")
 _NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 _MAX_DECODINGS = 4
-"""How often `%25` may hide a percent sign before the address is refused."""
+"""Maximum number of percent-decodings (`%2525` needs two) before the address is refused."""
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _IPV6_NOT_PUBLIC = tuple(
@@ -51,29 +51,29 @@ _IPV6_NOT_PUBLIC = tuple(
         ("::/96", "::ffff:0:0/96", "64:ff9b:1::/48", "2001::/32", "2002::/16", "fec0::/10"),
     )
 )
-"""IPv6 forms that carry an IPv4 address (compatible, mapped, local NAT64, Teredo, 6to4), and site-local."""
+"""IPv6 ranges that embed IPv4 addresses (compatible, mapped, local NAT64, Teredo, 6to4), and site-local."""
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteAddress:
-    """An address of another machine, as all readers take it."""
+    """An address of another machine, in parts that all readers understand alike."""
 
     scheme: str
     """https, http or s3."""
     host: str
-    """Lower-case, without a dot at its end; IPv6 without brackets; the bucket of s3."""
+    """Lower-case, without a final dot; IPv6 without brackets; for s3 the bucket."""
     port: int | None
     path: str
-    """As it stands, percent signs included."""
+    """As written, percent signs included."""
     query: str
     userinfo: str = field(default="", repr=False, compare=False)
-    """Only what the user gave may hold one: `AddressPolicy.check_address` makes sure."""
+    """User and password. Only an address from the user may have them: see `AddressPolicy.check_address`."""
 
     @property
     def url(self) -> str:
-        """The address in one form for all clients; without a fragment."""
+        """The whole address in the same form for all clients, without a fragment."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         port = "" if self.port is None else f":{self.port}"
         user = f"{self.userinfo}@" if self.userinfo else ""
@@ -82,12 +82,12 @@ class RemoteAddress:
 
 
 def parse_address(text: str) -> RemoteAddress:
-    """Take an absolute address apart.
+    """Split an absolute address into its parts.
 
     Raises
     ------
     CatalogError
-        No https, http or s3 address, or one that two readers could understand differently.
+        It is no https, http or s3 address, or two readers could understand it differently.
     """
     refuse_ambiguous(text)
     try:
@@ -111,12 +111,12 @@ def parse_address(text: str) -> RemoteAddress:
 
 
 def refuse_ambiguous(text: str) -> None:
-    """Refuse what some readers see and others do not, plain or percent-encoded, whatever the address says.
+    """Refuse text that readers understand differently, plain or percent-encoded, in any address or path.
 
     Raises
     ------
     CatalogError
-        Control characters, backslashes, or GDAL's virtual file system.
+        It holds control characters, backslashes, or a path of GDAL's virtual file systems.
     """
     if not text or _CONTROL.search(text) or _CONTROL.search(_percent_decoded(text)):
         raise CatalogError(
@@ -137,7 +137,7 @@ def refuse_ambiguous(text: str) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine, by its name or number alone."""
+    """Say whether a host is this machine, from its name or IP address alone. Nothing is looked up."""
     name = host.lower().rstrip(".")
     if name in {"localhost", "localhost.localdomain", "ip6-localhost"} or name.endswith(".localhost"):
         return True
@@ -146,7 +146,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_public(ip: IpAddress) -> bool:
-    """Whether a number is of the open internet: in no private, local, shared, reserved or multicast range."""
+    """Say whether an IP address is public: in no private, local, shared, reserved or multicast range."""
     if isinstance(ip, ipaddress.IPv6Address) and ip in _NAT64:
         return is_public(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
     return (
@@ -157,7 +157,7 @@ def is_public(ip: IpAddress) -> bool:
 
 
 def is_metadata(host: str) -> bool:
-    """Whether a host is known to give a machine of a cloud its keys."""
+    """Say whether a host is a known metadata service, which gives a machine of a cloud its keys."""
     number = _parse_ip(host)
     if isinstance(number, ipaddress.IPv6Address) and (number in _NAT64 or number.ipv4_mapped):
         number = ipaddress.IPv4Address(int(number) & 0xFFFFFFFF)
@@ -166,51 +166,64 @@ def is_metadata(host: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class AddressPolicy:
-    """Where a catalog may lead: to the open internet, to its own host, and to what a setting allows."""
+    """Where a catalog may lead: to the public internet, its own host, and what a setting allows."""
 
     catalog: RemoteAddress | None
-    """Where the catalog lies; None: among the files of this machine."""
+    """Address of the catalog; None if it is a file of this machine."""
     allowed_hosts: frozenset[str] = frozenset()
-    """Hosts that may lie on a private network or on this machine."""
+    """Hosts that may be on a private network or on this machine."""
     allowed_buckets: frozenset[str] = frozenset()
-    """Buckets that may be named, beside the catalog's own; empty: all."""
+    """Buckets that may be named besides the catalog's own; empty allows all."""
     catalog_ips: frozenset[str] = frozenset()
-    """What the catalog's host was when the user named it, where that is no number of the open internet."""
+    """IP addresses of the catalog's host when the user named it, if none of them is public."""
     _checked_hosts: dict[str, str | None] = field(default_factory=dict, repr=False, compare=False)
+    """Host -> why it was refused; None if it was allowed. Each host is looked up once."""
 
     @classmethod
     def of(cls, root: str, hosts: Iterable[str] = (), buckets: Iterable[str] = ()) -> Self:
-        """Policy of a catalog that the user named: its host is looked up once, and held to.
+        """Make the policy of a catalog that the user named.
+
+        The catalog's host is looked up once, now. If it is private, only the IP addresses found now are
+        allowed for it later.
+
+        Parameters
+        ----------
+        root : str
+            Path or URL of the catalog.
+        hosts : Iterable[str], optional
+            Hosts that may be on a private network or on this machine.
+        buckets : Iterable[str], optional
+            Buckets that may be named besides the catalog's own.
 
         Raises
         ------
         CatalogError
-            The address of the catalog is none.
+            `root` is a URL that cannot be parsed.
         """
-        home = parse_address(root) if urlsplit(root).scheme in REMOTE_SCHEMES else None
+        catalog = parse_address(root) if urlsplit(root).scheme in REMOTE_SCHEMES else None
         allowed = frozenset(host.lower().rstrip(".").strip("[]") for host in hosts)
         ips = (
             frozenset()
-            if home is None or home.scheme == "s3"
-            else frozenset(_resolve_host(home.host, home.port))
+            if catalog is None or catalog.scheme == "s3"
+            else frozenset(_resolve_host(catalog.host, catalog.port))
         )
         private = frozenset() if any(is_public(ipaddress.ip_address(ip)) for ip in ips) else ips
-        return cls(home, allowed, frozenset(buckets), private)
+        return cls(catalog, allowed, frozenset(buckets), private)
 
     def check_address(self, address: RemoteAddress, *, shown: str, http_host: str | None = None) -> None:
-        """Agree to an address by what it says.
+        """Check an address as written. Nothing is looked up.
 
         Parameters
         ----------
         shown : str
-            The href as it stood, for messages.
+            The href as written, for messages.
         http_host : str, optional
-            A host, beside this machine, that may be asked by plain http.
+            A host besides this machine that may be asked by plain http.
 
         Raises
         ------
         CatalogError
-            Says which rule forbids it.
+            The message says which rule forbids the address.
         """
         href = short_href(shown)
         if address.userinfo and not (
@@ -237,8 +250,8 @@ class AddressPolicy:
                 " (http is for this machine only)"
             )
         number = _parse_ip(address.host)
-        here = is_loopback(address.host) or (number is not None and not is_public(number))
-        if here and not self._may_be_private(address):
+        private = is_loopback(address.host) or (number is not None and not is_public(number))
+        if private and not self._may_be_private(address):
             where = "this one" if is_loopback(address.host) else f"the private network ({address.host})"
             raise CatalogError(
                 f"href {href!r} points from a catalog on another machine into {where}; refused:"
@@ -246,12 +259,12 @@ class AddressPolicy:
             )
 
     def check_host(self, address: RemoteAddress, *, shown: str) -> None:
-        """Look a host up, once, and agree to where its name leads. One without a number leads nowhere.
+        """Look up the host of an address, once, and check its IP addresses. A host without any passes.
 
         Raises
         ------
         CatalogError
-            To a private network, to this machine or to a metadata service.
+            It is on a private network, this machine or a metadata service.
         """
         if address.scheme == "s3":
             return
@@ -265,20 +278,20 @@ class AddressPolicy:
             raise CatalogError(f"href {short_href(shown)!r}: {why}")
 
     def allowed_ips(self, address: RemoteAddress) -> list[str]:
-        """Numbers of a host, all of them agreed to: connect to these, and look nothing up again.
+        """Look up the IP addresses of a host and check each: connect to these, and do not look up again.
 
         Raises
         ------
         CatalogError
-            One of them lies where the catalog may not lead.
+            One of them is where the catalog may not lead.
         """
         found = _resolve_host(address.host, address.port)
         for text in found:
             ip = ipaddress.ip_address(text)
             own = self.catalog is not None and address.host == self.catalog.host and bool(self.catalog_ips)
-            held = text in self.catalog_ips if own else is_public(ip)
+            expected = text in self.catalog_ips if own else is_public(ip)
             if is_metadata(text) or not (
-                held or address.host in self.allowed_hosts or self._is_this_machine(address, ip)
+                expected or address.host in self.allowed_hosts or self._is_this_machine(address, ip)
             ):
                 raise CatalogError(
                     f"{address.host} is {text}, an address of a private network or of this machine; refused:"
@@ -286,27 +299,25 @@ class AddressPolicy:
                 )
         return found
 
-    def check_ip(self, number: str) -> None:
-        """Agree to connect to a number, where nobody says any more by what name it was found.
+    def check_ip(self, ip: str) -> None:
+        """Check an IP address before connecting, where the name that it was found by is no longer known.
 
         Raises
         ------
         OSError
-            It is not of the open internet, nor of the catalog's own host, nor of an allowed one.
+            It is not public, and belongs neither to the catalog's own host nor to an allowed one.
         """
-        allowed = number in self.catalog_ips or any(
-            number in _resolve_host(host, None) for host in self.allowed_hosts
+        allowed = ip in self.catalog_ips or any(
+            ip in _resolve_host(host, None) for host in self.allowed_hosts
         )
-        if is_metadata(number) or not (allowed or is_public(ipaddress.ip_address(number))):
-            raise OSError(
-                f"it leads to {number}, an address of a private network or of this machine; refused"
-            )
+        if is_metadata(ip) or not (allowed or is_public(ipaddress.ip_address(ip))):
+            raise OSError(f"it leads to {ip}, an address of a private network or of this machine; refused")
 
     def _is_catalog_host(self, address: RemoteAddress) -> bool:
-        home = self.catalog
-        if home is None or "s3" in (home.scheme, address.scheme):
+        catalog = self.catalog
+        if catalog is None or "s3" in (catalog.scheme, address.scheme):
             return False
-        return home.host == address.host or (is_loopback(home.host) and is_loopback(address.host))
+        return catalog.host == address.host or (is_loopback(catalog.host) and is_loopback(address.host))
 
     def _may_be_private(self, address: RemoteAddress) -> bool:
         return (
@@ -316,27 +327,29 @@ class AddressPolicy:
         )
 
     def _is_this_machine(self, address: RemoteAddress, ip: IpAddress | None = None) -> bool:
-        """Whether it is named as this machine, and the catalog lies on it."""
-        lies_here = self.catalog is None or (self.catalog.scheme != "s3" and is_loopback(self.catalog.host))
-        return lies_here and is_loopback(address.host) and (ip is None or ip.is_loopback)
+        """Whether the address names this machine, and the catalog is on this machine too."""
+        catalog_is_here = self.catalog is None or (
+            self.catalog.scheme != "s3" and is_loopback(self.catalog.host)
+        )
+        return catalog_is_here and is_loopback(address.host) and (ip is None or ip.is_loopback)
 
 
 def short_href(href: str) -> str:
-    """Without the query, which may hold a signature, nor a password, and never a screenful."""
+    """Shorten an href for a message: no query, no password (they may be secret), at most 200 characters."""
     return re.sub(r"//[^/@]*@", "//", href.split("?", 1)[0])[:200]
 
 
-def _user_of(home: RemoteAddress | None) -> str:
-    return "" if home is None else home.userinfo
+def _user_of(catalog: RemoteAddress | None) -> str:
+    return "" if catalog is None else catalog.userinfo
 
 
 def _checked_host(text: str, host: str) -> str:
-    """Lower-case name or plain number.
+    """Check a host and bring it to one form: a lower-case name or a plain IP address.
 
     Raises
     ------
     CatalogError
-        Neither: `0x7f.1`, `2130706433` and the like are this machine to some readers.
+        It is neither: some readers take `0x7f.1` or `2130706433` for this machine.
     """
     name = host.removesuffix(".")
     if not name:
@@ -365,12 +378,12 @@ def _checked_bucket(text: str, netloc: str) -> str:
 
 
 def _percent_decoded(text: str) -> str:
-    """Percent signs undone until none is left.
+    """Decode percent signs until the text stays the same.
 
     Raises
     ------
     CatalogError
-        There is no end of them.
+        It is still encoded after `_MAX_DECODINGS` rounds.
     """
     for _ in range(_MAX_DECODINGS):
         again = unquote(text)
@@ -388,7 +401,7 @@ def _parse_ip(host: str) -> IpAddress | None:
 
 
 def _resolve_host(host: str, port: int | None) -> list[str]:
-    """Numbers of a host, in the system's order; none where it has none, which the reader will say."""
+    """IP addresses of a host, in the system's order; none if it is unknown: the reader reports that later."""
     try:
         found = socket.getaddrinfo(host, port or 443, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):

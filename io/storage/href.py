@@ -1,4 +1,4 @@
-"""Addresses of rasters and product roots: which are local, and what of them may be shown or written down."""
+"""Addresses of rasters and product roots: which are local, and which parts may be shown or stored."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECRET_PARAMETER = re.compile(
 
 
 def public_href(href: str) -> str:
-    """Make an address that may be published: no user, password, signature, token or fragment.
+    """Make an address public: no user, password, signature, token or fragment.
 
     A plain path is returned as it is. GDAL's prefixes (`/vsicurl/https://...`) are kept.
     """

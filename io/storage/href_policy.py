@@ -1,4 +1,4 @@
-"""Which addresses a catalog may send us to. A catalog is written by others: its hrefs are not trusted."""
+"""Make the hrefs of a catalog absolute, or refuse them: a catalog is written by others and not trusted."""
 
 from __future__ import annotations
 
@@ -12,16 +12,13 @@ from crosstie.errors import CatalogError
 from crosstie.io.storage.address import (
     REMOTE_SCHEMES,
     AddressPolicy,
-    is_loopback,
     parse_address,
     refuse_ambiguous,
     short_href,
 )
 
-__all__ = ["is_loopback", "is_url", "resolve_href"]
-
 SCHEME = re.compile(r"^([A-Za-z0-9_+.-]+):")
-"""What stands before the first colon: a URL scheme, or a GDAL driver's prefix (`NETCDF:`, `GTIFF_RAW:`)."""
+"""Text before the first colon: a URL scheme, or the prefix of a GDAL driver (`NETCDF:`, `GTIFF_RAW:`)."""
 
 
 def resolve_href(
@@ -35,48 +32,51 @@ def resolve_href(
 ) -> str:
     """Make an href of a catalog absolute, or refuse it.
 
-    Allowed are `https` and `s3`, to the open internet, the catalog's own host and what `policy` allows
-    beside; `http` to this machine, from a catalog that lies on it; and local files under the catalog's
-    own folder (links followed) or under a folder of `allow`, from a local catalog.
-    Everything else could make the reader open what its user never meant to: other files, other services of
-    this machine, or a GDAL driver that does so in turn.
+    Allowed are:
+
+    - `https` and `s3`: to the public internet, to the catalog's own host, and to what `policy` allows;
+    - `http`: to this machine, from a catalog on this machine;
+    - local files: from a local catalog, in the catalog's own folder or a folder of `allow`, after following
+      links.
+
+    Anything else could make the reader open something that its user did not intend: other files, other
+    services of this machine, or a GDAL driver that opens them.
 
     Parameters
     ----------
     href : str
-        As it stands in the catalog, relative or absolute.
+        As written in the catalog, relative or absolute.
     catalog_href : str
-        Path or URL of the catalog's root file: what the user trusted by naming it.
+        Path or URL of the catalog's root file, which the user named and so trusts.
     base_href : str, optional
-        Path or URL of the file that `href` stands in, where that is not the root.
+        Path or URL of the file that contains `href`, if that is not the root file.
     allow : Sequence[Path], optional
         Further folders whose files a local catalog may name.
     http_host : str, optional
-        A host to which plain http is allowed all the same.
+        A host that may be asked by plain http, although it is not this machine.
     policy : AddressPolicy, optional
         Where the catalog may lead; with it, names of hosts are looked up. None: told by what the address says
         alone.
 
     Returns
     -------
-    An absolute path without links or `..`, or a URL.
+    str
+        An absolute path without links or `..`, or a URL.
 
     Raises
     ------
     CatalogError
-        Says which rule forbids the href.
+        The message says which rule forbids the href.
     """
     text = href.strip(" ")
     _refuse_driver_syntax(href, text)
     base = base_href or catalog_href
     is_file = text[:5].lower() == "file:"
     if is_url(text) or (is_url(base) and not is_file):
-        # the scheme counts after joining: what looked relative may have brought one of its own
+        # the scheme is checked after joining: an href that looks relative may contain one of its own
         address = parse_address(_join(base, text) if is_url(base) else text)
-        given_or_plain = policy or AddressPolicy(
-            parse_address(catalog_href) if is_url(catalog_href) else None
-        )
-        given_or_plain.check_address(address, shown=href, http_host=http_host)
+        rules = policy or AddressPolicy(parse_address(catalog_href) if is_url(catalog_href) else None)
+        rules.check_address(address, shown=href, http_host=http_host)
         if policy is not None:
             policy.check_host(address, shown=href)
         return address.url
@@ -86,12 +86,12 @@ def resolve_href(
 
 
 def is_url(href: str) -> bool:
-    """Say whether `href` is https, http or s3; else it is a path."""
+    """Say whether `href` is an https, http or s3 URL. Anything else is a path."""
     return urlsplit(href).scheme.lower() in REMOTE_SCHEMES and "://" in href
 
 
 def _join(base: str, text: str) -> str:
-    """Join as browsers do; urllib knows no relative addresses of s3."""
+    """Join as browsers do. `urljoin` does not know relative addresses of s3."""
     if not base.lower().startswith("s3:") or is_url(text):
         return urljoin(base, text)
     if text.startswith("//"):

@@ -1,8 +1,8 @@
-"""HTTP that waits and asks again where a catalog is busy for a moment, and goes nowhere unasked.
+"""HTTP for catalogs: repeats requests to a busy server, and connects only where a policy allows.
 
-Every hop of a redirect is judged by its address, and the number that is connected to is the one that was
-judged: a name that answers otherwise a moment later (DNS rebinding) changes nothing. Behind a proxy of the
-environment it is the proxy that looks names up; then addresses are judged by what they say alone.
+Every redirect is checked before it is followed. A connection uses exactly the IP address that was checked, so
+a name that resolves differently a moment later (DNS rebinding) changes nothing. Behind a proxy of the
+environment the proxy looks names up; then addresses are checked as written only.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ TIMEOUT_S = 60
 """Longest wait for an answer to one request, seconds."""
 
 MAX_RETRIES = 5
-"""How often a request is repeated."""
+"""Maximum number of repetitions of a request."""
 
 BACKOFF_S = 0.5
-"""Of the waits between: 0, 1, 2, 4, 8 seconds."""
+"""Scale of the waits between repetitions, seconds: 0, 1, 2, 4, 8."""
 
 LONGEST_WAIT_S = 120
-"""However long a server asks us to stay away."""
+"""Longest wait between repetitions, seconds, even if the server asks for more."""
 
 KEPT_S = 300
-"""How long the end of a raster's redirects is taken to stay the same, seconds."""
+"""How long the final address of a raster is remembered, seconds."""
 
 RETRY_STATUSES = (429, 500, 502, 503, 504)
 
 
 class PatientRetry(Retry):
-    """Repeats every method, searches by POST too: they change nothing."""
+    """Repeats requests of every method. Searches by POST change nothing, so they may be repeated too."""
 
     def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
-        """Seconds that the server asks for, within reason."""
+        """Seconds that the server asks us to wait, at most `LONGEST_WAIT_S`."""
         asked = super().get_retry_after(response)
         return None if asked is None else min(asked, LONGEST_WAIT_S)
 
 
 def patient_retry() -> PatientRetry:
-    """How a request is repeated: after no answer, 429 and 5xx, ever more slowly."""
+    """Rule for repeating a request: after no answer, 429 and 5xx, with growing waits."""
     return PatientRetry(
         total=MAX_RETRIES,
         backoff_factor=BACKOFF_S,
@@ -66,7 +66,7 @@ def patient_retry() -> PatientRetry:
 
 
 class _WithoutQueries(logging.Filter):
-    """urllib3 writes down what it asks for, signature and all."""
+    """Removes queries from urllib3's log lines, which hold whole addresses with their signatures."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = without_queries(record.getMessage()), ()
@@ -77,11 +77,9 @@ _WITHOUT_QUERIES = _WithoutQueries()
 
 
 def guard(session: requests.Session, policy: AddressPolicy, retries: Retry) -> None:
-    """Let a session go only where `policy` allows; refusals are `CatalogError`."""
+    """Restrict a session to addresses that `policy` allows; any other raises `CatalogError`."""
     for name in ("urllib3.connectionpool", "urllib3.util.retry"):
-        logging.getLogger(name).addFilter(
-            _WITHOUT_QUERIES
-        )  # once: one that is there already is not added again
+        logging.getLogger(name).addFilter(_WITHOUT_QUERIES)  # adding it again has no effect
     for scheme in ("http://", "https://"):
         session.mount(scheme, _CheckedAdapter(policy, retries))
 
@@ -92,7 +90,7 @@ def get(url: str, policy: AddressPolicy) -> bytes:
     Raises
     ------
     CatalogError
-        The address, or one that it redirects to, leads where it may not.
+        The address, or one that it redirects to, is not allowed.
     OSError
         No answer, or an error from the server.
     """
@@ -104,12 +102,12 @@ def get(url: str, policy: AddressPolicy) -> bytes:
 
 
 def final_address(url: str) -> str:
-    """Follow the redirects of a raster: every hop on the open internet, or on the host of `url` itself.
+    """Follow the redirects of a raster: each must be on the public internet or on the host of `url` itself.
 
     Raises
     ------
     CatalogError
-        A hop leads where it may not.
+        A redirect is not allowed.
     OSError
         No answer.
     """
@@ -118,7 +116,7 @@ def final_address(url: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _final_address(url: str, period: int) -> str:
-    del period  # with it, the answer is asked for anew
+    del period  # part of the cache key: the address is looked up again in the next period
     with requests.Session() as session:
         guard(
             session,
@@ -126,12 +124,12 @@ def _final_address(url: str, period: int) -> str:
             PatientRetry(total=2, connect=0, backoff_factor=BACKOFF_S, allowed_methods=None),
         )
         with session.get(url, timeout=TIMEOUT_S, headers={"Range": "bytes=0-0"}, stream=True) as answer:
-            # an error is GDAL's to tell: it asks again, and knows what the codes mean
+            # an error status is left to GDAL, which asks again and reports it
             return str(answer.url) if answer.history else url
 
 
 class _CheckedAdapter(HTTPAdapter):
-    """Judges each request, and with it each hop of a redirect, before anything is sent."""
+    """Checks each request, and so each redirect, before anything is sent."""
 
     def __init__(self, policy: AddressPolicy, retries: Retry) -> None:
         self._policy = policy
@@ -156,12 +154,12 @@ class _CheckedAdapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
 
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
-        """Send a request if its address may be asked.
+        """Send a request if its address is allowed.
 
         Raises
         ------
         CatalogError
-            It may not.
+            It is not.
         """
         url, catalog = request.url or "", self._policy.catalog
         address = parse_address(url)
@@ -170,7 +168,7 @@ class _CheckedAdapter(HTTPAdapter):
 
 
 class _CheckedConnection(HTTPConnection):
-    """Looks its host up itself, and connects to the very numbers that it has agreed to."""
+    """Looks up its host itself, and connects only to the IP addresses that it has checked."""
 
     policy: AddressPolicy
 

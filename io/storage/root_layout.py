@@ -1,10 +1,10 @@
-"""Where things lie under a product root: a key from its parts, and the parts from a key.
+"""The keys under a product root: a key from its parts, and the parts from a key.
 
 <pair_key>/<run_key>/<file>            products of one run of a pair; `_COMMIT` is written last
-<pair_key>/<run_key>/_CLAIM.<n>        who works on the run now
-<pair_key>/<run_key>/_FAILED.json      why the run was given up
+<pair_key>/<run_key>/_CLAIM.<n>        who is working on the run
+<pair_key>/<run_key>/_FAILED.json      why the run failed
 _index/corrections.parquet             all committed runs in one table
-_index/parts/<name>                    rows of some runs, to be taken into that table
+_index/parts/<name>                    rows of some runs, to be added to that table
 _runs/<flow>/<started_utc>.json        one run of a flow
 """
 
@@ -21,7 +21,7 @@ INDEX_PARTS = "_index/parts"
 RUN_LOGS = "_runs"
 
 RESERVED = "_"
-"""First character of every folder at the top that is no pair's."""
+"""First character of every top folder that belongs to no pair."""
 
 
 class ProductKey(NamedTuple):
@@ -32,7 +32,7 @@ class ProductKey(NamedTuple):
 
     @property
     def prefix(self) -> str:
-        """Key under which everything about this run lies."""
+        """Key under which all files of this run are."""
         return f"{self.pair_key}/{self.run_key}"
 
     @property
@@ -68,7 +68,7 @@ class ProductFile(NamedTuple):
 
 
 def product_file(key: str) -> ProductFile | None:
-    """Take a key `<pair_key>/<run_key>/<file>` apart; None for a key of any other form."""
+    """Split a key `<pair_key>/<run_key>/<file>` into its parts; None for a key of any other form."""
     parts = key.split("/")
     if len(parts) != 3 or key.startswith(RESERVED):
         return None
@@ -76,7 +76,7 @@ def product_file(key: str) -> ProductFile | None:
 
 
 def run_log_prefix(flow: str) -> str:
-    """Key under which the logs of a flow lie."""
+    """Key under which the logs of a flow are."""
     return f"{RUN_LOGS}/{flow}"
 
 
@@ -94,7 +94,7 @@ def run_log_key(flow: str, started_utc: str) -> str:
 
 
 def flow_of_run_log(key: str) -> str | None:
-    """Name the flow that the log of a run belongs to; None for a key that is no such log."""
+    """Name of the flow that a run log belongs to; None for any other key."""
     parts = key.split("/")
     return parts[1] if len(parts) == 3 and parts[0] == RUN_LOGS else None
 

@@ -1,4 +1,4 @@
-"""Object storage as settings: one value, and out of it what obstore, s3fs and GDAL each want to be told."""
+"""Settings of object storage: one value, and the options of obstore, s3fs and GDAL that follow from it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 DEFAULT_REGION = "us-east-1"
 
 _KEYS_LIFE = timedelta(minutes=10)
-"""How long obstore keeps the keys of a profile before it asks again; botocore renews what is about to end."""
+"""How long obstore keeps the keys of a profile until it asks again. botocore renews keys that expire soon."""
 
 
 @dataclass(frozen=True, slots=True)
 class S3Options:
-    """Where S3 is and how it is spoken to; never a key or a token."""
+    """Where S3 is and how to reach it; never a key or a token."""
 
     endpoint: str | None = None
     """Address of the S3 server, `https://host[:port]` or `http://...`; null takes `AWS_ENDPOINT_URL_S3`,
@@ -51,11 +51,11 @@ class S3Options:
 
 
 FROM_ENVIRONMENT = S3Options()
-"""All of it as the variables of the environment say."""
+"""Everything from the environment variables."""
 
 
 def obstore_options(storage: S3Options, bucket: str) -> dict[str, Any]:
-    """Keyword arguments of `obstore.store.S3Store`, beside its own prefix, retries and time limits.
+    """Keyword arguments of `obstore.store.S3Store`, besides prefix, retries and time limits.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def obstore_options(storage: S3Options, bucket: str) -> dict[str, Any]:
 
 
 def speaks_http(storage: S3Options) -> bool:
-    """Whether the endpoint says `http://`: nothing else is ever asked in the clear."""
+    """Say whether the endpoint begins with `http://`. Only then is anything sent unencrypted."""
     endpoint = _resolve(storage).endpoint
     return endpoint is not None and endpoint.lower().startswith("http://")
 
@@ -111,7 +111,7 @@ def s3fs_options(storage: S3Options) -> dict[str, Any]:
 def gdal_options(storage: S3Options) -> dict[str, Any]:
     """GDAL's configuration for `/vsis3/`, for a session of `rasterio.Env` alone: it holds a profile's keys.
 
-    GDAL knows neither `AWS_ENDPOINT_URL` nor all kinds of profiles, which every other client does.
+    Unlike the other clients, GDAL knows neither `AWS_ENDPOINT_URL` nor all kinds of profiles.
 
     Raises
     ------
@@ -134,14 +134,14 @@ def gdal_options(storage: S3Options) -> dict[str, Any]:
         keys = known.credentials()
         options["AWS_ACCESS_KEY_ID"] = keys["access_key_id"]
         options["AWS_SECRET_ACCESS_KEY"] = keys["secret_access_key"]
-        # Empty, where the profile has none: one of the environment belongs to other keys.
+        # Empty if the profile has none: a token in the environment belongs to other keys.
         options["AWS_SESSION_TOKEN"] = keys.get("token") or ""
     return options
 
 
 @dataclass(frozen=True, slots=True)
 class _Resolved:
-    """What holds once the environment and the profile have been asked."""
+    """The options after reading the environment and the profile."""
 
     endpoint: str | None
     region: str
@@ -150,26 +150,26 @@ class _Resolved:
     requester_pays: bool
     anonymous: bool
     credentials: Callable[[], S3Credential] | None
-    """Fetches the profile's keys; None where the clients find those of the environment themselves."""
+    """Fetches the profile's keys; None if the clients find keys in the environment themselves."""
 
 
 def _resolve(storage: S3Options) -> _Resolved:
     env = os.environ
     anonymous = storage.anonymous or _yes(env, "AWS_NO_SIGN_REQUEST") or _yes(env, "AWS_SKIP_SIGNATURE")
     profile = None if anonymous else _profile(storage)
-    said = _Profile(profile).said() if profile is not None else {}
+    written = _Profile(profile).written() if profile is not None else {}
     endpoint = (
         storage.endpoint
         or env.get("AWS_ENDPOINT_URL_S3")
         or env.get("AWS_ENDPOINT_URL")
-        or said.get("endpoint_url")
+        or written.get("endpoint_url")
     )
     return _Resolved(
         endpoint=endpoint or None,
         region=storage.region
         or env.get("AWS_REGION")
         or env.get("AWS_DEFAULT_REGION")
-        or said.get("region")
+        or written.get("region")
         or DEFAULT_REGION,
         profile=profile,
         path_style=_path_style(storage, env, has_endpoint=bool(endpoint)),
@@ -189,7 +189,7 @@ def _path_style(storage: S3Options, env: Mapping[str, str], *, has_endpoint: boo
 
 
 def _profile(storage: S3Options) -> str | None:
-    """Name of the profile that is asked for credentials; None where the environment or a role has them."""
+    """Name of the profile to ask for credentials; None if the environment or a role has them."""
     if storage.profile is not None:
         return storage.profile
     if os.environ.get("AWS_ACCESS_KEY_ID"):
@@ -201,11 +201,11 @@ def _profile(storage: S3Options) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class _Profile:
-    """A profile by name: asks botocore, which knows keys, roles, single sign-on and processes."""
+    """A profile, read by botocore, which supports keys, roles, single sign-on and processes."""
 
     name: str
 
-    def said(self) -> Mapping[str, Any]:
+    def written(self) -> Mapping[str, Any]:  # obstore looks for `config` in credential providers
         if self.name not in _session(None, *_files()).available_profiles:
             raise StoreError(
                 f"storage.profile: there is no profile {self.name!r} in ~/.aws; write it there, or point"
@@ -243,17 +243,17 @@ def _files() -> tuple[str | None, str | None]:
 
 @lru_cache(maxsize=16)
 def _session(profile: str | None, *files: str | None) -> Session:
-    """One session a profile, so that a role is assumed once and not at every read."""
+    """Keep one session for each profile, so that a role is assumed once and not at every read."""
     import botocore.session  # slow to import, and not needed for files on a disk
 
-    del files  # botocore reads them; here they only tell one session from another
+    del files  # part of the cache key only: botocore reads the variables itself
     return botocore.session.Session(profile=profile)
 
 
 def _check_endpoint(endpoint: str) -> None:
     parts = urlsplit(endpoint)
     if "@" in parts.netloc or parts.query or parts.fragment:
-        raise ValueError(  # without the value: it holds what must not be shown
+        raise ValueError(  # without the value, because it is secret
             "endpoint must not hold a user, a password or a query; credentials come from AWS_ACCESS_KEY_ID"
             " and AWS_SECRET_ACCESS_KEY or from a profile"
         )

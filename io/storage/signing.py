@@ -1,8 +1,8 @@
-"""Addresses that want a signature: made at the moment of reading, for it ends within the hour.
+"""Sign URLs when they are read: a signature expires within the hour.
 
-Scenes, plans, sources and products keep the address as the catalog has it; what is signed is seen by GDAL
-alone. Which addresses are signed is told by their host, so that nothing has to be carried along, and so that
-no catalog can make another host be sent a token.
+Scenes, plans, sources and products keep the address from the catalog; only GDAL sees the signed one. The host
+of an address decides whether it is signed. So nothing must be stored with it, and no catalog can send a token
+to another host.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from crosstie.io.storage.address import is_loopback
 from crosstie.io.storage.href import public_href
 
 Signer = Callable[[str], str]
-"""Makes an address that may be read now."""
+"""Gives the signed form of an address."""
 
 
 def _planetary_computer(href: str) -> str:
-    """Sign for the Planetary Computer; its package keeps tokens until a minute before they end.
+    """Sign for the Planetary Computer. Its package keeps tokens until a minute before they expire.
 
     Raises
     ------
@@ -30,7 +30,7 @@ def _planetary_computer(href: str) -> str:
         import planetary_computer  # an extra
     except ImportError:
         raise UnreadableRasterError(
-            f"{public_href(href)}: files of the Planetary Computer want a signature;"
+            f"{public_href(href)}: files of the Planetary Computer need a signature;"
             " pip install 'crosstie[planetary]'"
         ) from None
     from requests import RequestException  # comes with the package
@@ -49,16 +49,16 @@ SIGNERS: dict[str, Signer] = {
     "sentinel1euwestrtc.blob.core.windows.net": _planetary_computer,
     "sentinel2l2a01.blob.core.windows.net": _planetary_computer,
 }
-"""Host -> who signs its addresses: the containers of the collections in `presets`."""
+"""Host -> its signer: the containers of the collections in `presets`."""
 
 
 def signed(href: str, signers: Mapping[str, Signer] = SIGNERS) -> str:
-    """Address to read now: signed where its host wants it and it is not, else as it is.
+    """Sign an address if its host needs it and it is not signed yet; else return it as it is.
 
     Raises
     ------
     UnreadableRasterError
-        It cannot be signed; the message says how to mend that.
+        It cannot be signed; the message says what to do.
     """
     parts = urlsplit(href)
     signer = signers.get(parts.hostname or "")

@@ -23,27 +23,27 @@ from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options, obstore_options,
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Seconds, not obstore's three minutes: a wrong endpoint is to be told while its user still looks.
-_PATIENCE = timedelta(seconds=30)
+# Not obstore's three minutes: the user should see an error about a wrong endpoint while still watching.
+_RETRY_TIMEOUT = timedelta(seconds=30)
 
 MULTIPART_BYTES = 8 * 2**20
-"""Larger objects go up in parts, each with retries of its own; still whole or not at all."""
+"""Larger objects are uploaded in parts, each with its own retries; no reader sees half an object."""
 
 READ_PIECE_BYTES = 2**18
-"""Of an object that is read piece by piece."""
+"""Size of the pieces in which `Store.open` reads an object, bytes."""
 
 _MISSING = (NotFoundError, FileNotFoundError)
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """An object that is being read."""
+    """An object while it is read."""
 
     size_bytes: int
     etag: str | None
-    """Changes with the object, as the store says; None where it does not say."""
+    """Entity tag of the store, which changes with the object; None if the store gives none."""
     pieces: Iterator[bytes] = field(repr=False, compare=False)
-    """The whole object, to be taken once. Raises StoreError where the store fails under way."""
+    """The whole object; iterate once. Raises StoreError if the store fails meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +61,14 @@ class Store:
     """A root under which products live; keys are relative, with `/` between their parts."""
 
     url: str
-    """The root as it may be shown: absolute, without secrets, without a slash at its end."""
+    """The root in a form that may be shown: absolute, without secrets and without a final slash."""
     storage: S3Options
-    """How S3 is reached; means nothing on a disk."""
+    """How to reach S3; not used on a disk."""
     _folder: Path | None = field(repr=False, compare=False)
     _bucket: S3Store | None = field(repr=False, compare=False)
 
     def __reduce__(self) -> tuple[object, tuple[str, S3Options]]:
-        # Opened anew where it arrives: a client holds keys, and a pickle may be kept.
+        # Opened again after unpickling: a client holds keys, and a pickle may be stored.
         return open_store, (self.url, self.storage)
 
     def url_of(self, key: str) -> str:
@@ -76,7 +76,7 @@ class Store:
         return f"{self.url}/{key}"
 
     def put(self, key: str, data: bytes) -> None:
-        """Write an object whole or not at all (a reader never sees half of it); replaces an older one.
+        """Write an object whole or not at all (no reader sees half of it). An older one is replaced.
 
         Raises
         ------
@@ -89,9 +89,10 @@ class Store:
 
     @contextmanager
     def scratch(self, key: str) -> Iterator[Path]:
-        """Folder in which a large file is made before `put_file` puts it there; gone when the block ends.
+        """Make a folder for a large file that `put_file` will store; it is removed when the block ends.
 
-        On a disk it lies beside the file's place, so that no bytes are copied; else among temporary files.
+        On a disk the folder is beside the final place of the file, so that no bytes are copied; else it is a
+        temporary folder.
 
         Raises
         ------
@@ -107,7 +108,7 @@ class Store:
             yield Path(name)
 
     def put_file(self, key: str, path: Path) -> StoredFile:
-        """Write a file whole or not at all; replaces an older one. On a disk `path` itself is moved there.
+        """Write a file whole or not at all. An older one is replaced. On a disk `path` itself is moved.
 
         Raises
         ------
@@ -132,7 +133,7 @@ class Store:
         return StoredFile(self.url_of(key), size_bytes, sha256)
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write an object that must not exist yet; of many who try at once exactly one gets True.
+        """Write an object that must not exist yet. If several try at once, exactly one gets True.
 
         Raises
         ------
@@ -147,14 +148,14 @@ class Store:
         return True
 
     def get(self, key: str) -> bytes | None:
-        """Read an object; None where there is none.
+        """Read an object; None if there is none.
 
         Raises
         ------
         StoreError
             The root cannot be read.
         """
-        if self._is_unborn():
+        if self._is_missing_folder():
             return None
         with self._as_store_error(f"read {key}"):
             try:
@@ -165,14 +166,14 @@ class Store:
                 return None
 
     def open(self, key: str) -> Reading | None:
-        """Begin to read an object, piece by piece; None where there is none.
+        """Start to read an object piece by piece; None if there is none.
 
         Raises
         ------
         StoreError
             The store cannot be read.
         """
-        if self._is_unborn():
+        if self._is_missing_folder():
             return None
         with self._as_store_error(f"read {key}"):
             try:
@@ -189,14 +190,14 @@ class Store:
                 yield bytes(piece)
 
     def delete(self, key: str) -> None:
-        """Remove an object; nothing happens where there is none.
+        """Remove an object; nothing happens if there is none.
 
         Raises
         ------
         StoreError
             The root cannot be written.
         """
-        if self._is_unborn():
+        if self._is_missing_folder():
             return
         with self._as_store_error(f"delete {key}"):
             try:
@@ -206,8 +207,8 @@ class Store:
                     raise
 
     def exists(self, key: str) -> bool:
-        """Whether there is an object of this key."""
-        if self._is_unborn():
+        """Say whether there is an object with this key."""
+        if self._is_missing_folder():
             return False
         with self._as_store_error(f"look for {key}"):
             try:
@@ -217,24 +218,24 @@ class Store:
         return True
 
     def list(self, prefix: str = "") -> Iterator[str]:
-        """Keys of all objects below `prefix` (whole path parts), sorted; nothing where there are none."""
+        """Keys of all objects below `prefix` (whole path parts), sorted."""
         yield from sorted(self.each_key(prefix))
 
     def each_key(self, prefix: str = "") -> Iterator[str]:
-        """As `list`, in no order, as they come: of a large archive no more than a page is held."""
-        if self._is_unborn():
+        """Keys as in `list`, but unsorted and page by page: only one page is in memory."""
+        if self._is_missing_folder():
             return
         with self._as_store_error(f"list {prefix or 'everything'}"):
             for page in obstore.list(self._objects(), prefix or None):
                 yield from (entry["path"] for entry in page)
 
-    def _is_unborn(self) -> bool:
+    def _is_missing_folder(self) -> bool:
         return self._folder is not None and not self._folder.exists()
 
     def _objects(self, *, make: bool = False) -> LocalStore | S3Store:
         if self._bucket is not None:
             return self._bucket
-        # Opened at use: the folder appears with the first product, not with a dry run.
+        # Opened when used: the first product makes the folder, a dry run does not.
         return LocalStore(self._folder, mkdir=make)
 
     @contextmanager
@@ -294,7 +295,7 @@ def open_store(url: str, storage: S3Options = FROM_ENVIRONMENT) -> Store:
                 "connect_timeout": "10s",
                 "timeout": "120s",
             },
-            retry_config={"max_retries": 5, "retry_timeout": _PATIENCE},
+            retry_config={"max_retries": 5, "retry_timeout": _RETRY_TIMEOUT},
             **obstore_options(storage, parts.netloc),
         )
     return Store(url=shown, storage=storage, _folder=None, _bucket=bucket)

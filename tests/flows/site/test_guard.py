@@ -10,7 +10,7 @@ from crosstie.flows.site.app import make_app
 from crosstie.flows.site.guard import read_site_access
 from crosstie.flows.site.watch import Watch
 from crosstie.flows.web.access import Access
-from crosstie.flows.web.server import is_loopback
+from crosstie.io.storage.address import is_loopback
 from crosstie.io.storage.store import open_store
 
 TOKEN = "t0ken-of-readers-0123456789"

@@ -9,7 +9,8 @@ Which guard is proven by which test. Without the guard, the test fails: each was
 - no `/vsi`, plain, encoded or after joining (`refuse_ambiguous`): HOSTILE `/vsi`, `a/../vsimem`
 - no endless percent-encoding (`_percent_decoded`): HOSTILE `%2525`
 - no user or password (`AddressPolicy.check_address`): HOSTILE `user@`
-- numbers of hosts are four decimals, names have one spelling (`_checked_host`): HOSTILE `2130706433`, `127%2e0.0.1`
+- numbers of hosts are four decimals, names have one spelling (`_checked_host`): HOSTILE `2130706433`,
+  `127%2e0.0.1`
 - private numbers in all their forms (`AddressPolicy.check_address`, `is_public`): HOSTILE `https://10.0.0.5/`,
   `test_numbers_of_the_open_internet`
 - metadata services, allowed by a setting or not (`is_metadata`): `test_no_setting_allows_a_metadata_service`
@@ -24,8 +25,8 @@ Which guard is proven by which test. Without the guard, the test fails: each was
 - tables connect to judged numbers only (`stac_geoparquet._http_client`): `test_a_table_that_redirects`
 - redirects of rasters are followed before GDAL does (`gdal._followed`): `test_a_raster_that_redirects`
 - an API links to no file (`_OnlyHttp`): `test_an_api_reads_no_file`
-- a remote catalog names no file (`_local_file`): HOSTILE `FILE://`; nor of another machine (`_path_of_file_url`):
-  `test_a_name_of_another_machine`
+- a remote catalog names no file (`_local_file`): HOSTILE `FILE://`; nor of another machine
+  (`_path_of_file_url`): `test_a_name_of_another_machine`
 - signatures are in no log of the client (`_WithoutQueries`):
   `test_storage.test_a_signature_is_neither_logged_nor_raised`
 """
