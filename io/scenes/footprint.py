@@ -1,7 +1,7 @@
-"""Outlines of scenes in degrees, made right: cut at the antimeridian, closed round a pole, valid.
+"""Make outlines of scenes in degrees correct: cut at the antimeridian, closed round a pole, valid.
 
-A catalog may write an outline that crosses the antimeridian as GeoJSON asks, in two parts; or in one, from
-179 to -179 degrees, which in the plane of degrees runs round the whole Earth the other way.
+GeoJSON requires two parts for an outline that crosses the antimeridian. Some catalogs write one part, from
+179 to -179 degrees, which in the plane of degrees goes round the whole Earth the other way.
 """
 
 from __future__ import annotations
@@ -21,18 +21,27 @@ if TYPE_CHECKING:
     from crosstie.types import FloatArray, IntArray
 
 DECIMALS = 9
-"""Of a degree that are kept: a tenth of a millimetre, and what WKT carries."""
-
+"""Decimals of a degree that are kept: a tenth of a millimetre, as in WKT."""
 
 STEP_RAD = 0.001
-"""Outlines that are cut follow their sides in steps of at most this, 6 km: near a pole degrees bend them."""
+"""Longest step along a side of an outline that is cut, 6 km: near a pole, sides are curves in degrees."""
 
 
 def lonlat_outlines(geometries: Sequence[BaseGeometry | None] | Geometries) -> Geometries:
-    """Outlines (N,) that mean in the plane of degrees what they mean on the ground; None stays None.
+    """Repair outlines, so that they are in the plane of degrees what they are on the ground.
 
-    Rings that jump over the antimeridian are cut there, rings round a pole are closed along it, bow ties are
-    mended. All longitudes come to lie in -180..180.
+    Rings that jump over the antimeridian are cut there, rings round a pole are closed along it, and
+    self-intersections are repaired.
+
+    Parameters
+    ----------
+    geometries : sequence of BaseGeometry or None
+        (N,) in degrees.
+
+    Returns
+    -------
+    Geometries
+        (N,) with longitudes in -180..180; None stays None.
     """
     given: Geometries = np.array(geometries, dtype=object)
     if not len(given):
@@ -58,7 +67,7 @@ def box_outline(bbox: Sequence[float]) -> BaseGeometry:
 
 
 def _suspicious(coordinates: FloatArray, owner: IntArray) -> IntArray:
-    """Geometries in which a longitude jumps by more than half the Earth, or leaves -180..180."""
+    """Find geometries in which a longitude jumps by more than half the Earth, or leaves -180..180."""
     lon = coordinates[:, 0]
     jump = (np.abs(np.diff(lon)) > 180) & (np.diff(owner) == 0)
     far = np.abs(lon) > 180
@@ -74,7 +83,7 @@ def _mended(geometry: BaseGeometry) -> BaseGeometry:
 
 
 def _cut_polygon(part: BaseGeometry) -> BaseGeometry:
-    """Cut one polygon; anything else, and a polygon that is as GeoJSON asks, stays."""
+    """Cut one polygon. Anything else, and a polygon that is correct, is returned as it is."""
     if not isinstance(part, shapely.Polygon) or part.is_empty:
         return part
     shell = _unrolled(part.exterior)
@@ -87,11 +96,11 @@ def _cut_polygon(part: BaseGeometry) -> BaseGeometry:
 
 
 def _unrolled(ring: Any) -> FloatArray | None:
-    """Vertices (N, 2) of a closed ring whose longitude runs on without a jump; None where none jumps."""
+    """Vertices (N, 2) of a closed ring with continuous longitude; None if no longitude jumps."""
     points: FloatArray = np.asarray(ring.coords, np.float64)[:, :2]
     lon = points[:, 0]
     step = np.diff(lon)
-    # from exactly -180 to exactly 180 is no jump but the way along a parallel: a box round the Earth has it
+    # from exactly -180 to exactly 180 is no jump: a box round the Earth has such a side along a parallel
     jump = (np.abs(step) > 180) & ~((np.abs(lon[1:]) == 180) & (np.abs(lon[:-1]) == 180))
     if not jump.any() and np.abs(lon).max() <= 180:
         return None
@@ -100,10 +109,10 @@ def _unrolled(ring: Any) -> FloatArray | None:
 
 
 def _wrapped(ring: FloatArray) -> BaseGeometry:
-    """Polygon in -180..180 of a ring whose longitude runs on; one that goes round a pole contains it."""
+    """Polygon in -180..180 of a ring with continuous longitude; a ring round a pole contains the pole."""
     round_pole = abs(ring[-1, 0] - ring[0, 0]) > 180
     if round_pole or (np.abs(np.diff(ring, axis=0)) > 1e-9).all(axis=1).any():
-        # no box in degrees: its sides are shortest ways on the ground, which in degrees are bent
+        # no box in degrees: its sides are shortest paths on the ground, which are curves in degrees
         ring = refined_ring(ring, step_rad=STEP_RAD)
     if round_pole:
         pole = 90.0 if ring[:, 1].mean() > 0 else -90.0

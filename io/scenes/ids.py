@@ -1,4 +1,4 @@
-"""Ids of Sentinel-1 and Sentinel-2 scenes: what may be taken for one, wherever it comes from."""
+"""Ids of Sentinel-1 and Sentinel-2 scenes: which texts are accepted as an id."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ _SENTINEL_2 = re.compile(
 )
 
 EXAMPLE = "S2A_MSIL1C_20201104T183541_N0209_R027_T11SLT_20201104T203551"
-"""For messages: what an id looks like."""
+"""An id, for messages."""
 
-MOST_CHARACTERS = 200
-"""No id is longer; what is, is not looked at."""
+MAX_CHARACTERS = 200
+"""Longer texts are never ids, and are not searched."""
 
 
 @dataclass(frozen=True, slots=True)
 class SceneIds:
-    """Which texts are scene ids: those of Sentinel-1 and Sentinel-2, and those of an archive of one's own."""
+    """Which texts are scene ids: those of Sentinel-1 and Sentinel-2, and those of the user's own archive."""
 
     also: str | None = None
     """Regular expression of further ids; it must match the whole id. None: none."""
 
     def accepts(self, text: str) -> bool:
-        """Whether the whole text is the id of a scene."""
-        if len(text) > MOST_CHARACTERS or not text.isprintable():
+        """Say whether the whole text is the id of a scene."""
+        if len(text) > MAX_CHARACTERS or not text.isprintable():
             return False
         return kind_of(text) is not None or (self.also is not None and bool(re.fullmatch(self.also, text)))
 
@@ -58,10 +58,10 @@ def kind_of(scene_id: str) -> Kind | None:
 
 
 def ids_in_path(path: str, ids: SceneIds) -> tuple[str, ...]:
-    """Scenes that a path or object key names: every part that is an id, with or without an ending.
+    """Find the scenes that a path or object key names: every part that is an id, with or without extension.
 
-    `2020/S2A_….SAFE/GRANULE/…/TCI.jp2`, `S2A_…/item.json` and `S2A_….zip` name one scene each, in whatever
-    folder. A part that only begins with an id names none: the products of a pair carry both ids so.
+    `2020/S2A_….SAFE/GRANULE/…/TCI.jp2`, `S2A_…/item.json` and `S2A_….zip` name one scene each. A part that
+    only begins with an id names none, because names of products of a pair contain both ids.
     """
     found: dict[str, None] = {}
     for part in path.split("/"):

@@ -1,7 +1,7 @@
-"""Areas and overlaps of scenes on the ground, right everywhere: over the antimeridian and at the poles too.
+"""Areas and overlaps of scenes on the ground, correct everywhere, also at the antimeridian and the poles.
 
-Every overlap is computed in an equal-area plane of its own that touches the Earth at one of the two outlines,
-so that no projection of the world has to do.
+Each overlap is computed in its own equal-area plane, which touches the Earth at one of the two outlines. No
+single projection of the world is needed.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from crosstie.types import BoolArray, FloatArray, IntArray
 
 CHUNK_ROWS = 4096
-"""Overlaps computed at once, as many as a cache holds; changes no result."""
+"""Overlaps computed at once, as many as fit a processor cache. Changes no result."""
 
 CORNERS = (4, 8)
-"""Convex outlines of up to so many corners are compared by arithmetic, all others as geometries."""
+"""Convex outlines with at most this number of corners are compared by arithmetic, others as geometries."""
 
 STRAIGHT, ALIKE = 2e-4, 1e-3
-"""Corners that leave the line between their neighbours by a smaller share of the outline's size are none,
-where that changes its area by a smaller share."""
+"""Corners are dropped if they are closer to the line between their neighbours than the first share of the
+outline's size, and if this changes its area by less than the second share."""
 
 SNAP_M = 0.001
-"""Grid on which halves of an outline that was cut at the antimeridian grow together again."""
+"""Grid on which the halves of an outline that was cut at the antimeridian are joined again, metres."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,19 +38,19 @@ class Ground:
     """Outlines on the ground, as columns."""
 
     outlines: Geometries
-    """(N,) in degrees, with vertices enough."""
+    """(N,) in degrees, with enough vertices."""
     vectors: FloatArray
-    """(M, 3) their vertices on the unit sphere, outline after outline."""
+    """(M, 3) all vertices on the unit sphere, outline after outline."""
     first: IntArray
-    """(N + 1,) where the vertices of each outline begin."""
+    """(N + 1,) first row of each outline in `vectors`."""
     centre: FloatArray
-    """(N, 3) a point amid each outline, on the unit sphere."""
+    """(N, 3) a point in the middle of each outline, on the unit sphere."""
     several: BoolArray
-    """(N,) it has more than one part: in the plane they may touch."""
+    """(N,) True if the outline has several parts, which may touch in the plane."""
     corners: FloatArray
-    """(N, 8, 3) corners of a convex outline, anticlockwise, the last repeated."""
+    """(N, 8, 3) corners of each convex outline, anticlockwise, the last one repeated."""
     corner_count: IntArray
-    """(N,) how many; 0 where the outline is not convex, or has more."""
+    """(N,) number of corners; 0 if the outline is not convex or has more than 8."""
     area_m2: FloatArray
     """(N,) square metres."""
 
@@ -59,10 +59,15 @@ class Ground:
 
     @classmethod
     def of(cls, outlines: Geometries) -> Self:
-        """Take polygons as `footprint.lonlat_outlines` makes them; none may be empty.
+        """Measure polygons.
 
-        An outline whose every side follows a meridian or a parallel is a box in degrees and stays one; the
-        sides of any other are the shortest ways on the ground, as those of scenes are.
+        If every side of an outline follows a meridian or a parallel, it is a box in degrees and stays one.
+        The sides of any other outline are shortest paths on the ground, as those of scenes are.
+
+        Parameters
+        ----------
+        outlines : Geometries
+            (N,) polygons as `footprint.lonlat_outlines` makes them, none empty.
         """
         fine = refined(outlines)
         vectors = unit_vectors(shapely.get_coordinates(fine))
@@ -80,7 +85,7 @@ class Ground:
         return found
 
     def _fill(self, rows: IntArray) -> None:
-        """Measure outlines in planes of their own, and note the corners of those that are convex."""
+        """Measure each outline in its own plane, and store the corners of the convex ones."""
         centre = self.centre[rows]
         plane = self.flat(rows, centre)
         self.area_m2[rows] = shapely.area(plane)
@@ -98,7 +103,7 @@ class Ground:
         self.area_m2[rows[good]] = signed_area(xy)
 
     def take(self, rows: IntArray) -> Self:
-        """Only these rows, in this order."""
+        """Keep only these rows, in this order."""
         counts = self.first[rows + 1] - self.first[rows]
         return type(self)(
             self.outlines[rows],
@@ -112,7 +117,7 @@ class Ground:
         )
 
     def flat(self, rows: IntArray, centre: FloatArray) -> Geometries:
-        """Outlines of `rows` (K,) in equal-area planes that touch the sphere at `centre` (K, 3), metres."""
+        """Project outlines of `rows` (K,) to equal-area planes that touch the sphere at `centre`, metres."""
         counts = self.first[rows + 1] - self.first[rows]
         whose = np.repeat(np.arange(len(rows)), counts)
         xy = equal_area(self.vectors[self._places(rows)][:, None], centre[whose])[:, 0]
@@ -124,14 +129,31 @@ class Ground:
         return plane
 
     def _places(self, rows: IntArray) -> IntArray:
-        """Where in `vectors` the vertices of `rows` are."""
+        """Rows of `vectors` that hold the vertices of `rows`."""
         counts = self.first[rows + 1] - self.first[rows]
         places: IntArray = np.repeat(self.first[rows] - np.cumsum(counts) + counts, counts)
         return places + np.arange(counts.sum())
 
 
 def overlaps(a: Ground, b: Ground, i: IntArray, j: IntArray) -> FloatArray:
-    """Common area of a[i] and b[j] (K,), as a share of the smaller of the two, 0..1."""
+    """Compute the common area of pairs of outlines.
+
+    Parameters
+    ----------
+    a : Ground
+        The first outlines.
+    b : Ground
+        The second outlines.
+    i : IntArray
+        (K,) rows of `a`.
+    j : IntArray
+        (K,) rows of `b`.
+
+    Returns
+    -------
+    FloatArray
+        (K,) common area as a share of the smaller of the two, 0..1.
+    """
     common = np.zeros(len(i))
     counts = np.maximum(a.corner_count[i], b.corner_count[j])
     counts[(a.corner_count[i] == 0) | (b.corner_count[j] == 0)] = CORNERS[-1] + 1
@@ -151,7 +173,20 @@ def overlaps(a: Ground, b: Ground, i: IntArray, j: IntArray) -> FloatArray:
 
 
 def search_boxes(outlines: Geometries) -> tuple[Geometries, IntArray]:
-    """Boxes in degrees (K,) round the parts of outlines, bulging sides too, and whose each is (K,)."""
+    """Make boxes in degrees for a spatial search, large enough for sides that bulge.
+
+    Parameters
+    ----------
+    outlines : Geometries
+        (N,) in degrees.
+
+    Returns
+    -------
+    Geometries
+        (K,) a box for each part of an outline.
+    IntArray
+        (K,) the outline that each box belongs to.
+    """
     parts, owner = shapely.get_parts(outlines, return_index=True)
     west, south, east, north = shapely.bounds(parts).T
     # a great circle rises above the parallel of its ends by about its longitude squared over 16, and never by

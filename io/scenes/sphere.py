@@ -1,6 +1,6 @@
-"""The Earth as a sphere of its own area: places as unit vectors, equal-area planes that touch it anywhere.
+"""The Earth as a sphere of equal area: points as unit vectors, and equal-area planes that touch it anywhere.
 
-Latitudes become authalic first: areas on that sphere are those of the ellipsoid.
+Latitudes are first made authalic, so that areas on the sphere are those of the ellipsoid.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
     Geometries = NDArray[np.object_]
 
 RADIUS_M = 6_371_007.181
-"""Of the sphere with the area of WGS 84."""
+"""Radius of the sphere with the area of WGS 84, metres."""
 
 E2 = 0.0066943799901413165
 """Eccentricity of WGS 84, squared."""
 
 PARALLEL_STEP_DEG = 0.5
-"""Sides of boxes in degrees follow their parallel in steps of at most this."""
+"""Longest step along a parallel, for sides of boxes in degrees."""
 
 LONG_SIDE_RAD = 0.06
-"""Sides that are longer, about 400 km, are refined: short ones are straight enough in the plane."""
+"""Longer sides, above about 400 km, get more vertices. Shorter ones are straight enough in the plane."""
 
 HALF_TURN_DEG = 179.999
-"""A side over more longitude than this has no shortest way: it is taken to follow its parallel."""
+"""A side over more longitude than this has no unique shortest path: it is assumed to follow its parallel."""
 
 FAST_DEG, MOST_PIECES = 3.0, 5000
-"""Refined sides have no longer steps of longitude, unless they run through the pole itself."""
+"""Longest step of longitude along a refined side; a side over the pole stops at this number of pieces."""
 
 BOWED = 0.005
-"""A box in degrees whose parallel bends by less, as a share of its height, has straight sides."""
+"""A box in degrees has straight sides if its parallel bends by less than this share of its height."""
 
 
 def unit_vectors(lonlat: FloatArray) -> FloatArray:
-    """Positions (N, 2) in degrees -> (N, 3) on the authalic unit sphere."""
+    """Convert positions (N, 2) in degrees to points (N, 3) of the authalic unit sphere."""
     lon, lat = np.radians(lonlat[:, 0]), np.radians(lonlat[:, 1])
     # Snyder (1987), Map Projections, equation 3-18
     lat = (
@@ -55,17 +55,26 @@ def unit_vectors(lonlat: FloatArray) -> FloatArray:
 
 
 def refined_ring(lonlat: FloatArray, *, step_rad: float = LONG_SIDE_RAD / 4) -> FloatArray:
-    """Add vertices to a line (N, 2), so that it follows the shortest ways between those given.
+    """Add vertices to a line, so that it follows the shortest paths between the given ones.
 
-    Longitudes may run on beyond 180 degrees, and do so in the result. Vertices are at most `step_rad` apart,
-    and near a pole, where the longitude runs fast, closer.
+    Parameters
+    ----------
+    lonlat : FloatArray
+        (N, 2) in degrees. Longitudes may continue beyond 180, also in the result.
+    step_rad : float, optional
+        Longest distance between vertices; near a pole, where the longitude changes fast, they are closer.
+
+    Returns
+    -------
+    FloatArray
+        (M, 2) in degrees.
     """
-    pieces = [_shortest_way(here, there, step_rad) for here, there in pairwise(lonlat.tolist())]
+    pieces = [_shortest_path(here, there, step_rad) for here, there in pairwise(lonlat.tolist())]
     return np.vstack([*pieces, lonlat[-1:]])
 
 
-def _shortest_way(here: list[float], there: list[float], step_rad: float) -> FloatArray:
-    """Vertices of one side, its first end included, its last not."""
+def _shortest_path(here: list[float], there: list[float], step_rad: float) -> FloatArray:
+    """Vertices of one side, with its first end and without its last."""
     turn = there[0] - here[0]
     ends = _plain(*here), _plain(*there)
     angle = float(np.arccos(np.clip(ends[0] @ ends[1], -1, 1)))
@@ -92,7 +101,7 @@ def _plain(lon: float, lat: float) -> FloatArray:
 
 
 def equal_area(vectors: FloatArray, centre: FloatArray) -> FloatArray:
-    """Points (K, P, 3) of the unit sphere in planes that touch it at `centre` (K, 3): (K, P, 2), metres."""
+    """Project points (K, P, 3) of the unit sphere to planes that touch it at `centre`: (K, P, 2), metres."""
     seen = vectors @ _axes(centre)
     # Snyder (1987), equations 24-2, 22-4 and 22-5: Lambert's azimuthal equal-area projection
     scale = RADIUS_M * np.sqrt(2 / np.maximum(1 + seen[..., 2], 1e-9))
@@ -101,7 +110,7 @@ def equal_area(vectors: FloatArray, centre: FloatArray) -> FloatArray:
 
 
 def on_sphere(xy: FloatArray, centre: FloatArray) -> FloatArray:
-    """Inverse of `equal_area`: points (K, P, 2) of planes -> (K, P, 3)."""
+    """Invert `equal_area`: points (K, P, 2) of planes, metres, to points (K, P, 3) of the unit sphere."""
     far = np.linalg.norm(xy, axis=2, keepdims=True) / RADIUS_M
     angle = 2 * np.arcsin(np.minimum(far / 2, 1.0))
     way = xy / RADIUS_M * (np.sin(angle) / np.maximum(far, 1e-15))
@@ -111,7 +120,7 @@ def on_sphere(xy: FloatArray, centre: FloatArray) -> FloatArray:
 
 
 def _axes(centre: FloatArray) -> FloatArray:
-    """East, north and up (K, 3, 3), as columns, at places (K, 3) of the unit sphere."""
+    """East, north and up as columns (K, 3, 3), at points (K, 3) of the unit sphere."""
     east = np.column_stack([-centre[:, 1], centre[:, 0], np.zeros(len(centre))])
     length = np.linalg.norm(east, axis=1, keepdims=True)
     east = np.where(length > 1e-12, east / np.maximum(length, 1e-12), [1.0, 0.0, 0.0])
@@ -119,7 +128,7 @@ def _axes(centre: FloatArray) -> FloatArray:
 
 
 def refined(outlines: Geometries) -> Geometries:
-    """Add vertices where a straight line in the plane would leave the outline's side."""
+    """Add vertices to outlines (N,) whose sides are not straight in the plane."""
     parts, owner = shapely.get_parts(outlines, return_index=True)
     rings, part_of = shapely.get_rings(parts, return_index=True)
     points, ring_of = shapely.get_coordinates(rings, return_index=True)
@@ -134,7 +143,7 @@ def refined(outlines: Geometries) -> Geometries:
     vectors = unit_vectors(points)
     long = any_of(np.linalg.norm(vectors[inside + 1] - vectors[inside], axis=1) > LONG_SIDE_RAD)
     is_box = ~any_of((step > 1e-9).all(axis=1))
-    # a parallel leaves the shortest way by its longitude squared over 16, times sin 2 lat
+    # a parallel differs from the shortest path by its longitude squared over 16, times sin 2 lat
     bow = np.radians(step[:, 0]) ** 2 / 16 * np.abs(np.sin(2 * np.radians(here[:, 1])))
     south, north = shapely.bounds(outlines)[:, 1], shapely.bounds(outlines)[:, 3]
     bowed = any_of(bow > BOWED * np.radians(north - south)[whose])

@@ -1,4 +1,4 @@
-"""Scenes by the hundred thousand: columns, of which single scenes are made only where one is asked for."""
+"""Many scenes as columns. Single scenes are made only when asked for, so that 100 000 scenes stay cheap."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 UNKNOWN = np.iinfo(np.int64).min
-"""A moment or a number that the catalog does not say."""
+"""Stands for a time or a number that the catalog does not give."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,9 @@ class LeftOut:
     scene: str
     """Its id."""
     rule: str
-    """What left it out, in the same words for all: a heading."""
+    """The rule that left it out, in the same words for all scenes: a heading."""
     why: str
-    """The same in one sentence, with the values."""
+    """The reason in one sentence, with the values."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,25 +42,25 @@ class Scenes(Sequence[SceneRef]):
     id: Objects
     is_sar: BoolArray
     acquired_us: IntArray
-    """Acquisition, whole microseconds since 1970: gaps are exact."""
+    """Acquisition, whole microseconds since 1970, so that time gaps are exact."""
     outline: Objects
     """Polygons in degrees, as `footprint.lonlat_outlines` makes them."""
     href: Objects
     """Tuples of addresses."""
     platform: Objects
     cloud_cover_pct: FloatArray
-    """NaN where the catalog does not say."""
+    """NaN if the catalog does not give it."""
     collection: Objects
     product_type: Objects
     orbit_state: Objects
     relative_orbit: IntArray
-    """`UNKNOWN` where the catalog does not say."""
+    """`UNKNOWN` if the catalog does not give it."""
     mgrs_tile: Objects
     processing_baseline: Objects
     created_us: IntArray
-    """`UNKNOWN` where the catalog does not say."""
+    """`UNKNOWN` if the catalog does not give it."""
     left_out: tuple[LeftOut, ...] = ()
-    """Scenes that were found and are not among these."""
+    """Scenes that were found but are not in the columns."""
 
     def __len__(self) -> int:
         return len(self.id)
@@ -81,12 +81,12 @@ class Scenes(Sequence[SceneRef]):
         return f"Scenes({len(self)} scenes, {len(self.left_out)} left out)"
 
     def take(self, rows: IntArray | BoolArray) -> Self:
-        """Only these rows, in this order; `left_out` stays."""
+        """Keep only these rows, in this order; `left_out` stays."""
         columns = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "left_out"}
         return replace(self, **columns)
 
     def refs(self, rows: IntArray) -> list[SceneRef]:
-        """Single scenes."""
+        """Make single scenes of these rows."""
         wkt = shapely.to_wkt(self.outline[rows], rounding_precision=DECIMALS)
         return [
             SceneRef(
@@ -110,7 +110,7 @@ class Scenes(Sequence[SceneRef]):
 
     @classmethod
     def of(cls, scenes: Sequence[SceneRef]) -> Scenes:
-        """Columns of single scenes; an outline that is no WKT becomes None."""
+        """Make columns of single scenes. An outline that is not WKT becomes None."""
         if isinstance(scenes, Scenes):
             return scenes
         wkt = [scene.footprint_wkt for scene in scenes]
@@ -135,19 +135,19 @@ class Scenes(Sequence[SceneRef]):
 
 
 def objects(values: Sequence[object]) -> Objects:
-    """Array (N,) of Python objects, tuples too."""
+    """Make an array (N,) of Python objects; tuples stay whole."""
     column = np.empty(len(values), dtype=object)
     column[:] = values
     return column
 
 
 def utc_from_us(us: int) -> datetime:
-    """Time of whole microseconds since 1970, UTC."""
+    """Convert whole microseconds since 1970 to a time in UTC."""
     return EPOCH + us * MICROSECOND
 
 
 def microseconds(when: datetime) -> int:
-    """Whole microseconds since 1970."""
+    """Convert a time to whole microseconds since 1970."""
     return (when - EPOCH) // MICROSECOND
 
 
