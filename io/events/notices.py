@@ -1,7 +1,7 @@
-"""Notices that a scene has arrived: S3 events in their several forms, and STAC items. Only ids leave here.
+"""Read notices that a scene has arrived: S3 events in several forms, and STAC items. The result is ids only.
 
-Nothing else of a message is believed: no bucket, link or setting. Message texts never quote what was sent,
-so that they can be logged and answered whatever it was.
+Nothing else in a message is trusted: no bucket, link or setting. Error messages never quote the message, so
+that they can be logged and sent back whatever it contains.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from crosstie.errors import BadInputError
 from crosstie.io.scenes.ids import EXAMPLE, SceneIds, ids_in_path, kind_of
 from crosstie.types import Kind
 
-MOST_RECORDS = 100
-"""Records of one message; storage services send one, seldom ten."""
+MAX_RECORDS = 100
+"""Maximum number of records in one message. Storage services usually send one, rarely ten."""
 
 FORMS = (
     "an S3 event (Records, or an EventBridge event of aws.s3), a SeaweedFS filer event (event_type, key), "
@@ -31,7 +31,7 @@ class NoticeError(BadInputError):
 
 @dataclass(frozen=True, slots=True)
 class NoticeRules:
-    """What is believed of a message."""
+    """What is accepted in a message."""
 
     ids: SceneIds = field(default_factory=SceneIds)
     """Which texts are scene ids."""
@@ -43,18 +43,18 @@ class NoticeRules:
 
 @dataclass(frozen=True, slots=True)
 class Notices:
-    """What a message says."""
+    """The content of a message."""
 
     scene_ids: tuple[str, ...] = ()
     """Scenes that have arrived, each once, in the order of the message."""
     ignored: int = 0
-    """Records that are understood and ask for nothing: deletions, folders, a service's test."""
+    """Number of valid records that announce no scene: deletions, folders, the test message of a service."""
     refused: tuple[str, ...] = ()
-    """Why other records were left out: one sentence each, without a word of the message."""
+    """Why other records were left out: one sentence each, which quotes nothing from the message."""
 
 
 def read_json(text: bytes | str) -> object:
-    """Parse JSON from outside.
+    """Parse JSON from an unknown sender.
 
     Raises
     ------
@@ -104,15 +104,13 @@ class _Item:
 
 
 _Record = _Object | _Item | None
-"""One thing that a message tells; None is understood and asks for nothing."""
+"""One record of a message; None is valid and announces no scene."""
 
 
 def _records(message: dict[str, Any]) -> list[_Record]:
     if isinstance(records := message.get("Records"), list):
-        if len(records) > MOST_RECORDS:
-            raise NoticeError(
-                f"the message holds {len(records)} records; send at most {MOST_RECORDS} at once"
-            )
+        if len(records) > MAX_RECORDS:
+            raise NoticeError(f"the message holds {len(records)} records; send at most {MAX_RECORDS} at once")
         if not records:
             raise NoticeError("the message holds no record")
         return [_s3_record(record) for record in records]
@@ -128,7 +126,7 @@ def _records(message: dict[str, Any]) -> list[_Record]:
 
 
 def _s3_record(record: object) -> _Record:
-    """AWS's form, which MinIO and Ceph share but for an `s3:` before the event's name."""
+    """The form of AWS. MinIO and Ceph use the same, with `s3:` before the event's name."""
     name = _text_at(record, "eventName").removeprefix("s3:")
     if not name:
         raise NoticeError("a record has no eventName, and is no S3 event")
@@ -145,7 +143,7 @@ def _event_bridge(message: dict[str, Any]) -> _Record:
 
 
 def _filer_event(message: dict[str, Any]) -> _Record:
-    """SeaweedFS: every change of its filer, folders and the parts of an upload under way among them."""
+    """SeaweedFS: every change of its filer, including folders and the parts of an unfinished upload."""
     entry = _value_at(message, "message", "new_entry")
     if (
         message["event_type"] not in {"create", "update", "rename"}
@@ -189,7 +187,7 @@ def _scene_of(record: _Object | _Item, rules: NoticeRules) -> str:
 
 
 def _check_collection(kind: Kind | None, collection: object, rules: NoticeRules) -> None:
-    """An item without a collection is good; one of a collection that is not looked at would be lost."""
+    """Refuse an item of a collection that is not searched: it would never be found. None is accepted."""
     allowed = {
         Kind.SAR: rules.sar_collections,
         Kind.OPTICAL: rules.optical_collections,
@@ -209,6 +207,6 @@ def _value_at(value: object, *path: str) -> object:
 
 
 def _text_at(value: object, *path: str) -> str:
-    """Text at a place of a message; empty where there is none, which is no scene and no event."""
+    """Text at a place in a message; empty if there is none, which is no scene and no event."""
     found = _value_at(value, *path)
     return found if isinstance(found, str) else ""

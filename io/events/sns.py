@@ -1,4 +1,4 @@
-"""Messages of Amazon SNS: what is inside, and whether Amazon signed it.
+"""Messages of Amazon SNS: their content, and whether Amazon signed them.
 
 https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html
 """
@@ -22,15 +22,16 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from crosstie.errors import BadInputError
 
 FetchUrl = Callable[[str], bytes]
-"""Reads a URL that was checked before; raises SnsError where it cannot."""
+"""Reads a URL that has been checked; raises SnsError if it cannot."""
 
-OLDEST = timedelta(hours=1)
-"""Older messages are not believed: SNS gives up on a delivery within the hour, a replay comes later."""
+MAX_AGE = timedelta(hours=1)
+"""Older messages are refused. SNS gives up on a delivery within an hour, so a later one is a replay."""
 
 ANSWER_TIMEOUT_S = 5
+"""Longest wait for an answer of Amazon, seconds."""
 
-MOST_BYTES = 64 * 1024
-"""Longest answer that is read: certificates and confirmations are a few KB."""
+MAX_ANSWER_BYTES = 64 * 1024
+"""Longest answer that is read. Certificates and confirmations have a few KB."""
 
 _HOST = re.compile(r"sns\.[a-z0-9-]{3,40}\.amazonaws\.com(\.cn)?", re.ASCII)
 
@@ -57,7 +58,7 @@ class SnsError(BadInputError):
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """An SNS message; its texts are what the sender says until `check_signature` agrees."""
+    """An SNS message. Do not trust its fields before `check_signature` has passed."""
 
     fields: dict[str, str]
 
@@ -76,7 +77,7 @@ class Envelope:
 
 
 def read_envelope(message: object) -> Envelope | None:
-    """Envelope of a parsed message; None where it is no SNS message.
+    """Make the envelope of a parsed message; None if it is not an SNS message.
 
     Raises
     ------
@@ -92,14 +93,14 @@ def read_envelope(message: object) -> Envelope | None:
 
 
 def check_signature(envelope: Envelope, fetch: FetchUrl, *, now_utc: datetime) -> None:
-    """Agree that Amazon sent this, within the hour.
+    """Check that Amazon sent this message within the last hour.
 
-    Anyone can have a topic and Amazon's signature on what it sends: check the topic, too.
+    Anyone can own a topic, and Amazon signs its messages: check the topic, too.
 
     Raises
     ------
     SnsError
-        Not signed, not by Amazon, not lately.
+        It is not signed, not signed by Amazon, or too old.
     """
     fields = envelope.fields
     try:
@@ -110,7 +111,7 @@ def check_signature(envelope: Envelope, fetch: FetchUrl, *, now_utc: datetime) -
         url = fields["SigningCertURL"]
     except (KeyError, ValueError, OverflowError, binascii.Error):
         raise SnsError("the SNS message is not signed as Amazon signs them") from None
-    if not -OLDEST <= age <= OLDEST:
+    if not -MAX_AGE <= age <= MAX_AGE:
         raise SnsError("the SNS message is of another hour")
     key = _public_key(fetch(_amazon(url, path=r"/[A-Za-z0-9._-]+\.pem", query=False)), now_utc)
     try:
@@ -120,7 +121,7 @@ def check_signature(envelope: Envelope, fetch: FetchUrl, *, now_utc: datetime) -
 
 
 def signed_text(envelope: Envelope) -> bytes:
-    """Make the text that Amazon signs: names and values of certain fields, a line each.
+    """Make the text that Amazon signs: names and values of certain fields, one on each line.
 
     Raises
     ------
@@ -133,7 +134,7 @@ def signed_text(envelope: Envelope) -> bytes:
 
 
 def confirmation_url(envelope: Envelope) -> str:
-    """Address that confirms a subscription, when it is Amazon's and of the topic of the message.
+    """Address that confirms a subscription, if it is Amazon's and for the topic of the message.
 
     Raises
     ------
@@ -148,24 +149,24 @@ def confirmation_url(envelope: Envelope) -> str:
 
 
 def fetch_url(url: str) -> bytes:
-    """Read a short answer; nothing is followed to another address.
+    """Read a short answer. Redirects are not followed.
 
     Raises
     ------
     SnsError
-        No answer, or no good one.
+        No answer, or an error status.
     """
     try:
         with requests.get(url, timeout=ANSWER_TIMEOUT_S, allow_redirects=False, stream=True) as answer:
             if answer.status_code != requests.codes.ok:
                 raise SnsError(f"Amazon SNS answered {answer.status_code}")
-            return next(answer.iter_content(MOST_BYTES), b"")
+            return next(answer.iter_content(MAX_ANSWER_BYTES), b"")
     except requests.RequestException as problem:
         raise SnsError(f"Amazon SNS does not answer ({type(problem).__name__})") from None
 
 
 def _amazon(url: str, *, path: str, query: bool) -> str:
-    """Give back an address of SNS itself; any other could be the sender's own."""
+    """Return an address of SNS itself; refuse any other, which could be the sender's own."""
     try:
         parts = urlsplit(url)
         good = (
