@@ -1,4 +1,4 @@
-"""An area that a user drew: a GeoJSON file in, WKT in degrees out."""
+"""Read an area that a user drew: from a GeoJSON file to WKT in degrees."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from crosstie.errors import BadInputError
 
 
 def read_area(path: str | Path) -> str:
-    """Read the area of a GeoJSON file: of all its features together, as WKT in degrees.
+    """Read the area of a GeoJSON file: the union of all its features, as WKT in degrees.
 
     Raises
     ------

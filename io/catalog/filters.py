@@ -1,8 +1,9 @@
-"""Which scenes a query wants: the same test whatever the catalog has filtered before."""
+"""Decide which scenes a query wants. The test is the same whether or not the catalog has filtered before."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,20 @@ if TYPE_CHECKING:
 
 
 def touches(outlines: Objects, query: SceneQuery) -> BoolArray:
-    """Whether each outline (N,) touches the query's box and its area, in the plane of degrees as in STAC."""
+    """Say which outlines touch the query's box and its area, in the plane of degrees as in STAC.
+
+    Parameters
+    ----------
+    outlines : Objects
+        (N,) polygons in degrees.
+    query : SceneQuery
+        Its `boxes` and `area` are used.
+
+    Returns
+    -------
+    BoolArray
+        (N,) True for outlines that touch both.
+    """
     keep = np.ones(len(outlines), bool)
     if query.boxes:
         keep &= np.any([shapely.intersects(outlines, shapely.box(*box)) for box in query.boxes], axis=0)
@@ -26,72 +40,101 @@ def touches(outlines: Objects, query: SceneQuery) -> BoolArray:
     return keep
 
 
-def refused(scenes: Scenes, query: SceneQuery) -> tuple[BoolArray, list[LeftOut]]:
-    """Whether the query's rules let each scene pass, and why not."""
+def apply_rules(scenes: Scenes, query: SceneQuery) -> tuple[BoolArray, list[LeftOut]]:
+    """Apply the rules of a query to scenes: cloud, platform, product, orbit direction and track.
+
+    Returns
+    -------
+    BoolArray
+        (N,) True for scenes that pass.
+    list of LeftOut
+        The others, each with the first rule that refused it.
+    """
     keep = np.ones(len(scenes), bool)
     left_out: list[LeftOut] = []
-
-    def refuse(which: BoolArray, rule: str, why: Callable[[int], str]) -> None:
-        left_out.extend(LeftOut(scenes.id[n], rule, why(n)) for n in np.flatnonzero(which & keep).tolist())
-        keep[which] = False
-
-    limit = query.max_cloud_pct
-    if limit is not None:
-        cloudy = ~scenes.is_sar & (scenes.cloud_cover_pct > limit)  # NaN, unknown, is not
-        cover = scenes.cloud_cover_pct
-        refuse(
-            cloudy,
-            "cloud",
-            lambda n: f"{cover[n]:.1f} % of it are cloud (catalog.max_cloud_pct is {limit:g})",
-        )
-    platforms = query.full_platforms
-    if platforms:
-        missions = tuple({name[: len("sentinel-1")] for name in platforms})
-        of_mission = np.where(scenes.is_sar, "sentinel-1" in missions, "sentinel-2" in missions)
-        other = of_mission & ~np.isin(scenes.platform.astype(str), list(platforms))
-        names = ", ".join(query.platforms)
-        refuse(
-            other,
-            "platform",
-            lambda n: (
-                f"it is of {scenes.platform[n] or 'no platform that is named'} (catalog.platforms: {names})"
-            ),
-        )
-    if query.product_types:
-        _refuse_products(scenes, query, refuse)
-    if query.orbit != "any":
-        other = scenes.is_sar & (scenes.orbit_state != query.orbit)
-        refuse(
-            other,
-            "orbit direction",
-            lambda n: f"its orbit is {scenes.orbit_state[n] or 'not said'} (catalog.orbit is {query.orbit})",
-        )
-    if query.tracks:
-        track = scenes.relative_orbit
-        other = scenes.is_sar & ~np.isin(track, query.tracks)
-        names = ", ".join(map(str, query.tracks))
-        refuse(
-            other,
-            "track",
-            lambda n: (
-                f"its track is {'not said' if track[n] == UNKNOWN else track[n]} (catalog.tracks: {names})"
-            ),
-        )
+    for rule in (_by_cloud, _by_platform, _by_product_type, _by_orbit, _by_track):
+        found = rule(scenes, query)
+        if found is None:
+            continue
+        rows = np.flatnonzero(found.refused & keep).tolist()
+        left_out += [LeftOut(scenes.id[n], found.rule, found.why(n)) for n in rows]
+        keep[found.refused] = False
     return keep, left_out
 
 
-def _refuse_products(
-    scenes: Scenes, query: SceneQuery, refuse: Callable[[BoolArray, str, Callable[[int], str]], None]
-) -> None:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Refusal:
+    """What one rule refuses."""
+
+    rule: str
+    """Heading of the rule."""
+    refused: BoolArray
+    """(N,) True for scenes that the rule refuses."""
+    why: Callable[[int], str]
+    """Says why the scene of a row is refused."""
+
+
+def _by_cloud(scenes: Scenes, query: SceneQuery) -> _Refusal | None:
+    limit = query.max_cloud_pct
+    if limit is None:
+        return None
+    cover = scenes.cloud_cover_pct
+    return _Refusal(
+        "cloud",
+        ~scenes.is_sar & (cover > limit),  # NaN (unknown) passes
+        lambda n: f"{cover[n]:.1f} % of it are cloud (catalog.max_cloud_pct is {limit:g})",
+    )
+
+
+def _by_platform(scenes: Scenes, query: SceneQuery) -> _Refusal | None:
+    platforms = query.full_platforms
+    if not platforms:
+        return None
+    missions = {name[: len("sentinel-1")] for name in platforms}
+    of_mission = np.where(scenes.is_sar, "sentinel-1" in missions, "sentinel-2" in missions)
+    names = ", ".join(query.platforms)
+    return _Refusal(
+        "platform",
+        of_mission & ~np.isin(scenes.platform.astype(str), list(platforms)),
+        lambda n: (
+            f"it is of {scenes.platform[n] or 'no platform that is named'} (catalog.platforms: {names})"
+        ),
+    )
+
+
+def _by_product_type(scenes: Scenes, query: SceneQuery) -> _Refusal | None:
+    if not query.product_types:
+        return None
     given = {name.upper() for name in query.product_types}
     optical = {name for name in given if name.startswith("L")}
     of_mission = np.where(scenes.is_sar, bool(given - optical), bool(optical))
-    other = of_mission & ~np.isin(np.char.upper(scenes.product_type.astype(str)), list(given))
     names = ", ".join(query.product_types)
-    refuse(
-        other,
+    return _Refusal(
         "product type",
+        of_mission & ~np.isin(np.char.upper(scenes.product_type.astype(str)), list(given)),
         lambda n: (
             f"it is {scenes.product_type[n] or 'of no type that is named'} (catalog.product_types: {names})"
         ),
+    )
+
+
+def _by_orbit(scenes: Scenes, query: SceneQuery) -> _Refusal | None:
+    if query.orbit == "any":
+        return None
+    return _Refusal(
+        "orbit direction",
+        scenes.is_sar & (scenes.orbit_state != query.orbit),
+        lambda n: f"its orbit is {scenes.orbit_state[n] or 'not said'} (catalog.orbit is {query.orbit})",
+    )
+
+
+def _by_track(scenes: Scenes, query: SceneQuery) -> _Refusal | None:
+    if not query.tracks:
+        return None
+    track = scenes.relative_orbit
+    names = ", ".join(map(str, query.tracks))
+    return _Refusal(
+        "track",
+        scenes.is_sar & ~np.isin(track, query.tracks),
+        lambda n: f"its track is {'not said' if track[n] == UNKNOWN else track[n]} (catalog.tracks: {names})",
     )

@@ -1,7 +1,6 @@
-"""Items of a catalog as columns, as they come: what every kind of catalog is read into first.
+"""Items of a catalog as columns, unchanged. Every kind of catalog is first read into these.
 
-From here on there is one way, so that the same items give the same scenes from a file, a site, a table or an
-API.
+All later steps are shared, so the same items give the same scenes from a file, a website, a table or an API.
 """
 
 from __future__ import annotations
@@ -30,31 +29,31 @@ TIMES = ("datetime", "start_datetime", "end_datetime")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """Items (N,) before anything of them is judged."""
+    """Items (N,) before any check."""
 
     id: Objects
     collection: Objects
-    """None where the item names none."""
+    """None if the item names none."""
     times_us: Mapping[str, IntArray]
-    """`TIMES` in whole microseconds since 1970; `UNKNOWN` where the item does not say."""
+    """`TIMES` in whole microseconds since 1970; `UNKNOWN` if the item does not give them."""
     geometry: Objects
-    """As it stands; None where there is none, or none that can be read."""
+    """As given; None if there is none that can be read."""
     bbox: Objects
     """Tuples of four or six numbers, or None."""
     properties: Mapping[str, Objects]
     """Values of `KIND_PROPERTIES`, `OTHER_PROPERTIES` and those of the preset."""
     hrefs: Mapping[str, Objects]
-    """Asset name -> address as it stands, None where the item has no such asset."""
+    """Asset name -> address as given; None if the item has no such asset."""
     base: Objects
-    """Path or URL of the file that each item stands in."""
+    """Path or URL of the file that contains each item."""
     asset_names: Callable[[int], list[str]]
-    """Names of all assets of one row: for the message that none of them is known."""
+    """Gives the names of all assets of a row, for the message that none of them is known."""
 
     def __len__(self) -> int:
         return len(self.id)
 
     def take(self, keep: BoolArray) -> Rows:
-        """Only these rows."""
+        """Keep only these rows."""
         if keep.all():
             return self
         places, names = np.flatnonzero(keep), self.asset_names
@@ -72,15 +71,22 @@ class Rows:
 
 
 def rows_of(items: list[tuple[Json, str]], preset: Preset) -> Rows:
-    """Columns of STAC items as JSON, each with the path or URL of the file that it stands in.
+    """Make columns of STAC items.
+
+    Parameters
+    ----------
+    items : list of (Json, str)
+        (N,) items, each with the path or URL of the file that contains it.
+    preset : Preset
+        Names of the assets and properties to keep.
 
     Raises
     ------
     CatalogError
-        One is no STAC item.
+        One of them is not a STAC item.
     """
     for item, base in items:
-        refuse_no_item(item, base)
+        check_item(item, base)
     said = [item.get("properties") or {} for item, _ in items]
     assets = [_asset_hrefs(item) for item, _ in items]
     names = dict.fromkeys((*preset.sar_assets, *preset.optical_assets))
@@ -98,13 +104,13 @@ def rows_of(items: list[tuple[Json, str]], preset: Preset) -> Rows:
     )
 
 
-def refuse_no_item(item: Json, base: str) -> None:
-    """Check that `item` has the form of a STAC item.
+def check_item(item: Json, base: str) -> None:
+    """Check that `item` has the form of a STAC item; `base` names its file in the message.
 
     Raises
     ------
     CatalogError
-        It has not.
+        It has another form.
     """
     wrong = None
     if not isinstance(item.get("id"), str) or not item["id"]:
@@ -120,7 +126,7 @@ def refuse_no_item(item: Json, base: str) -> None:
 
 
 def time_us(value: object) -> int:
-    """Whole microseconds since 1970 of an RFC 3339 text; `UNKNOWN` where it is none. Without a zone: UTC."""
+    """Convert RFC 3339 text (UTC if it has no zone) to microseconds since 1970; `UNKNOWN` for others."""
     if not isinstance(value, str):
         return int(UNKNOWN)
     try:

@@ -1,6 +1,6 @@
 """How well-known catalogs name things: collections, assets, properties.
 
-Read from their items in 2025 and 2026; a catalog that is none of them is read with all these names.
+Taken from their items in 2025 and 2026. For any other catalog all these names are tried.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ Names = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """The names that one catalog uses; of several the first that an item has counts."""
+    """The names that one catalog uses. Of several names the first that an item has is used."""
 
     name: str
     hosts: Names
-    """Of its API. Empty: told by no address."""
+    """Hosts of its API. Empty: no address selects this preset."""
     collections: Names
-    """All that it has of Sentinel-1 and 2 as detected or corrected images. Empty: not known."""
+    """All its collections of detected or corrected Sentinel-1 and 2 images. Empty: not known."""
     sar_assets: Names
     """VH before VV: over land it varies less with the look direction and with wind and waves."""
     optical_assets: Names
@@ -34,13 +34,13 @@ class Preset:
     """Properties that hold the tile alone or as `MGRS-31UFS`."""
     processing_baseline: Names
     created: Names
-    """When the product was made; never when the catalog's entry was last touched."""
+    """When the product was made, not when the catalog's entry was last changed."""
     page_items: int
-    """Items asked of its API at once: as many as it sends without breaking off."""
+    """Items on one page of its API: as many as it sends without an error."""
 
     @property
     def properties(self) -> Names:
-        """All properties that are looked at."""
+        """All properties that are read."""
         groups = (
             self.orbit_state, self.relative_orbit, self.product_type, self.mgrs_tile,
             self.processing_baseline, self.created,
@@ -48,7 +48,7 @@ class Preset:
         return tuple(dict.fromkeys(name for group in groups for name in group))
 
     def asked(self, wanted: Sequence[str]) -> tuple[str, ...]:
-        """Those of `wanted` that the catalog may have: of the usual ones only its own, else those named."""
+        """Keep the collections that the catalog may have: its own, and those that no preset knows."""
         usual = {*SAR_COLLECTIONS, *OPTICAL_COLLECTIONS} if self.collections else set()
         return tuple(name for name in wanted if name in self.collections or name not in usual)
 
@@ -117,7 +117,7 @@ PRESETS = {preset.name: preset for preset in (EARTH_SEARCH, PLANETARY_COMPUTER, 
 
 
 def preset_of(query: SceneQuery, catalog_href: str) -> Preset:
-    """Preset that a query names, or that the address of a catalog tells."""
+    """Preset that a query names, or else that belongs to the address of the catalog."""
     if query.preset != "auto":
         return PRESETS[query.preset]
     host = urlsplit(catalog_href).hostname

@@ -1,4 +1,4 @@
-"""What an item says of itself, in the words of every catalog, brought to one form."""
+"""Read the properties of items, which each catalog names and writes differently, into one form."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OPTICAL_PRODUCTS = {"1C": "L1C", "2A": "L2A"}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Facts:
-    """Columns (N,) as in `Scenes`."""
+    """Properties of items, as columns (N,) like those of `Scenes`."""
 
     platform: Objects
     cloud_cover_pct: FloatArray
@@ -47,8 +47,8 @@ class Facts:
 
 
 def kinds_of(rows: Rows, query: SceneQuery) -> IntArray:
-    """1 for SAR, 0 for optical, -1 where neither can be told."""
-    # the query's own words first: they also name collections that this file has never heard of
+    """Kind of each item, (N,): 1 for SAR, 0 for optical, -1 if unknown."""
+    # the query's collections first: they may include some that are not known here
     named = dict.fromkeys(query.optical_collections, 0) | dict.fromkeys(query.sar_collections, 1)
     said = rows.properties
     found = np.array([named.get(collection, -1) for collection in rows.collection], np.int64)
@@ -59,15 +59,15 @@ def kinds_of(rows: Rows, query: SceneQuery) -> IntArray:
             said["platform"][n],
             *(instruments if instruments is not None else []),
         ]
-        told = (
+        known_kinds = (
             kind for word in words for start, kind in SENSORS.items() if str(word).lower().startswith(start)
         )
-        found[n] = next(told, -1)
+        found[n] = next(known_kinds, -1)
     return found
 
 
 def facts_of(rows: Rows, is_sar: BoolArray, preset: Preset) -> Facts:
-    """Read the properties under the preset's names; what is not there is told by the id where it can be."""
+    """Read the properties under the preset's names. What is missing is taken from the id if possible."""
     said, ids = rows.properties, rows.id
     optical = ~is_sar
     return Facts(
@@ -80,7 +80,7 @@ def facts_of(rows: Rows, is_sar: BoolArray, preset: Preset) -> Facts:
         ),
         mgrs_tile=_or_by_id(_first(said, preset.mgrs_tile, _tile), ids, TILE_IN_ID, _padded, where=optical),
         processing_baseline=_or_by_id(
-            _first(said, preset.processing_baseline, _as_text),
+            _first(said, preset.processing_baseline, _stripped),
             ids,
             BASELINE_IN_ID,
             "{}.{}".format,
@@ -91,7 +91,7 @@ def facts_of(rows: Rows, is_sar: BoolArray, preset: Preset) -> Facts:
 
 
 def _first(said: Any, names: Sequence[str], read: Callable[[Any], Any]) -> Objects:
-    """Of several properties the first that says something."""
+    """Of several properties take the first that has a value."""
     found = objects([None] * len(next(iter(said.values()))))
     for name in reversed(names):
         values = _mapped(said[name], read)
@@ -101,7 +101,7 @@ def _first(said: Any, names: Sequence[str], read: Callable[[Any], Any]) -> Objec
 
 
 def _mapped(values: Objects, read: Callable[[Any], Any]) -> Objects:
-    """Apply `read` to each value that is not None; once to values that repeat."""
+    """Apply `read` to each value that is not None, once for equal values."""
     seen: dict[Any, Any] = {None: None}
     result = objects([None] * len(values))
     for n, value in enumerate(values.tolist()):
@@ -127,12 +127,12 @@ def _or_by_id(
 
 
 def _product_types(rows: Rows, is_sar: BoolArray, preset: Preset) -> Objects:
-    said = _first(rows.properties, preset.product_type, _as_text)
+    said = _first(rows.properties, preset.product_type, _stripped)
     found = objects([None] * len(rows))
     for n, (sar, value, collection, name) in enumerate(
         zip(is_sar.tolist(), said, rows.collection, rows.id, strict=True)
     ):
-        # the collection goes first: corrected scenes say GRD, from which they were made
+        # the collection first: terrain-corrected (RTC) scenes name GRD, from which they were made
         words = [str(word).upper() for word in (collection, value, name) if word is not None]
         found[n] = (_sar_product(words) if sar else _optical_product(words)) or value
     return found
@@ -153,7 +153,7 @@ def _platform(value: object) -> str | None:
     return full_platform(value) if isinstance(value, str) and value.strip() else None
 
 
-def _as_text(value: object) -> str | None:
+def _stripped(value: object) -> str | None:
     return value.strip() or None if isinstance(value, str) else None
 
 
@@ -182,7 +182,7 @@ def _as_number(value: object) -> float:
 
 
 def _time(value: object) -> int | None:
-    """Microseconds since 1970; tables give them as a number already."""
+    """Microseconds since 1970; tables hold them as numbers already."""
     us = value if isinstance(value, int) else time_us(value)
     return None if us == UNKNOWN else us
 

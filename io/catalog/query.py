@@ -1,4 +1,4 @@
-"""Which scenes of a catalog are wanted. Light: settings are made of it."""
+"""Which scenes of a catalog are wanted. Imports little, because the settings are made of it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def _bare_date(value: object) -> object:
-    """Keep a date written as text a date: pydantic would make it midnight, and lose the rest of the day."""
+    """Read a date from text as a date: pydantic would make it midnight and lose the rest of the day."""
     return date.fromisoformat(value) if isinstance(value, str) and len(value) == len("2025-06-12") else value
 
 
 Moment = Annotated[datetime | date, BeforeValidator(_bare_date)]
-"""The annotation speaks to settings files and to what travels as JSON; Python callers give the value."""
+"""A time or a date. The validator is for settings files and JSON; Python callers give the value itself."""
 
 SAR_COLLECTIONS = ("sentinel-1-grd", "sentinel-1-rtc")
 OPTICAL_COLLECTIONS = ("sentinel-2-l1c", "sentinel-2-l2a", "sentinel-2-c1-l2a")
@@ -45,23 +45,23 @@ class SceneQuery:
     optical_collections: tuple[str, ...] = OPTICAL_COLLECTIONS
     """Collections taken for optical."""
     max_cloud_pct: float | None = None
-    """Optical scenes said to be cloudier are left out, 0..100; those that do not say pass. None: all pass."""
+    """Optical scenes with more cloud are left out, 0..100; those without a value pass. None: all pass."""
     orbit: Literal["any", "ascending", "descending"] = "any"
     """Direction of flight of the SAR scenes: any, ascending or descending."""
     tracks: tuple[int, ...] = ()
     """Relative orbits of the SAR scenes, 1..175; of S1A/B/C alike. Empty: any."""
     platforms: tuple[str, ...] = ()
-    """Satellites, S1A, S1C, S2B, ...; of a mission that is not named here all are taken. Empty: any."""
+    """Satellites, S1A, S1C, S2B, ...; a mission without one in this list is not limited. Empty: any."""
     product_types: tuple[str, ...] = ()
-    """Products, GRD, RTC, L1C, L2A; of a mission that is not named here all are taken. Empty: any."""
+    """Products, GRD, RTC, L1C, L2A; a mission without one in this list is not limited. Empty: any."""
     preset: Literal["auto", "earth-search", "planetary-computer", "cdse", "none"] = "auto"
     """Whose names of collections, assets and properties the catalog uses: earth-search, planetary-computer,
-    cdse (Copernicus Data Space), none (those of all three are tried); auto tells by its address."""
+    cdse (Copernicus Data Space), none (those of all three are tried); auto chooses by its address."""
     allow_hosts: tuple[str, ...] = ()
     """Hosts on a private network or on this machine that a catalog elsewhere may name, without scheme and
-    port. Its own host it may name anyway; a service that gives out a machine's keys is never allowed."""
+    port. It may always name its own host. A cloud's metadata service is never allowed."""
     allow_buckets: tuple[str, ...] = ()
-    """S3 buckets that a catalog may name, besides the one that it lies in. Empty: all."""
+    """S3 buckets that a catalog may name, besides its own. Empty: all."""
 
     def __post_init__(self) -> None:
         for name in ("start_utc", "end_utc"):
@@ -100,12 +100,12 @@ class SceneQuery:
 
     @property
     def interval_utc(self) -> tuple[datetime | None, datetime | None]:
-        """First and last moment wanted, both inclusive; None where open."""
+        """Earliest and latest time wanted, both inclusive; None if open."""
         return _moment(self.start_utc, time.min), _moment(self.end_utc, time.max)
 
     @property
     def boxes(self) -> tuple[Box, ...]:
-        """`bbox` in parts that do not cross the antimeridian; none where it is open."""
+        """`bbox` in parts that do not cross the antimeridian; empty if it is None."""
         if self.bbox is None:
             return ()
         west, south, east, north = self.bbox
@@ -115,17 +115,17 @@ class SceneQuery:
 
     @property
     def area(self) -> BaseGeometry | None:
-        """`intersects` as a geometry; None where it is open."""
+        """`intersects` as a geometry; None if it is None."""
         return None if self.intersects is None else area_from_wkt(self.intersects)
 
     @property
     def full_platforms(self) -> frozenset[str]:
-        """`platforms` as catalogs write them: sentinel-1a, ..."""
+        """`platforms` in the form that catalogs use: sentinel-1a, ..."""
         return frozenset(full_platform(name) for name in self.platforms)
 
 
 def full_platform(name: str) -> str:
-    """Write a platform as catalogs do: S1A, Sentinel-1A and sentinel-1a are sentinel-1a."""
+    """Write a platform in the form that catalogs use: S1A and Sentinel-1A become sentinel-1a."""
     text = name.strip().lower().replace("_", "-").replace(" ", "-")
     if len(text) == 3 and text[0] == "s" and text[1].isdigit():
         return f"sentinel-{text[1:]}"
@@ -139,7 +139,7 @@ def _mission(platform: str) -> str | None:
 
 @lru_cache(maxsize=16)
 def area_from_wkt(wkt: str) -> BaseGeometry:
-    """Read an area: WKT in degrees.
+    """Read an area from WKT in degrees, and repair its outline.
 
     Raises
     ------

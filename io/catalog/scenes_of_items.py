@@ -1,4 +1,4 @@
-"""From rows of a catalog to scenes: what each item is, and whether it is wanted and can be used."""
+"""Make scenes of the rows of a catalog: what each item is, and whether it is wanted and can be used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import shapely
 
 from crosstie.errors import CatalogError
-from crosstie.io.catalog.filters import refused, touches
+from crosstie.io.catalog.filters import apply_rules, touches
 from crosstie.io.catalog.properties import facts_of, kinds_of
 from crosstie.io.scenes.footprint import box_outline, lonlat_outlines
 from crosstie.io.scenes.table import UNKNOWN, LeftOut, Scenes, microseconds, objects
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from crosstie.types import BoolArray, IntArray, Objects
 
 UNUSABLE = "cannot be used"
-"""Heading of what is wrong with an item itself."""
+"""Heading for items that have an error themselves."""
 
 NO_TIME = "it has neither datetime nor start_datetime and end_datetime that are times"
 NO_OUTLINE = "it has neither geometry nor bbox that can be read"
 
 NO_HREF = ("",)
-"""In place of addresses that have not been looked at yet."""
+"""Stands for addresses that have not been checked yet."""
 
 
 def scenes_of(
@@ -44,11 +44,32 @@ def scenes_of(
     policy: AddressPolicy | None = None,
     explain: bool = True,
 ) -> Scenes:
-    """Reduce items to scenes that the query wants and that can be used, oldest first.
+    """Keep the items that the query wants and that can be used, as scenes, oldest first.
 
-    Items of other collections, times and places were not asked for and go without a word. What a property
-    rules out (cloud, orbit, platform, product) is listed in `left_out` with its value where `explain` is set,
-    and what cannot be used always.
+    Items of other collections, times and places are dropped without a reason. `left_out` lists the items that
+    cannot be used. With `explain` it also lists those that a rule refuses (cloud, orbit, platform, product).
+
+    Parameters
+    ----------
+    rows : Rows
+        Items of the catalog.
+    query : SceneQuery
+        Which scenes are wanted.
+    preset : Preset
+        Names that the catalog uses.
+    catalog_href : str
+        Path or URL of the catalog, which the user named.
+    allow : sequence of Path, optional
+        Folders outside a local catalog's own whose files it may name.
+    policy : AddressPolicy, optional
+        Where the catalog may lead.
+    explain : bool, optional
+        List refused scenes too.
+
+    Returns
+    -------
+    Scenes
+        Sorted by time, then by id.
     """
     left_out: list[LeftOut] = []
     rows = rows.take(_of_wanted_collections(rows, query))
@@ -63,7 +84,7 @@ def scenes_of(
     rows, outlines = rows.take(here), outlines[here]
 
     found = _scenes(rows, outlines, query, preset)
-    wanted, why_not = refused(found, query)
+    wanted, why_not = apply_rules(found, query)
     left_out += why_not if explain else []
     found, rows = found.take(wanted), rows.take(wanted)
     hrefs, broken = _hrefs(rows, found.is_sar, preset, catalog_href, allow, policy)
@@ -110,7 +131,7 @@ def _in_time(acquired_us: IntArray, query: SceneQuery) -> BoolArray:
 
 
 def _acquired(rows: Rows) -> IntArray:
-    """Moment of each, else the middle of its interval, else `UNKNOWN`."""
+    """Time of each item, else the middle of its interval, else `UNKNOWN`."""
     start, end = rows.times_us["start_datetime"], rows.times_us["end_datetime"]
     interval = (start != UNKNOWN) & (end != UNKNOWN)
     middle = np.where(interval, start, 0) + (np.where(interval, end, 0) - np.where(interval, start, 0)) // 2
@@ -151,7 +172,7 @@ def _hrefs(
     allow: Sequence[Path],
     policy: AddressPolicy | None,
 ) -> tuple[Objects, list[LeftOut]]:
-    """Address of the one asset of each that is read, None where it has none that may be."""
+    """Address of the one asset of each item that is read; None if it has none that is allowed."""
     chosen = objects([None] * len(rows))
     for names, of_kind in ((preset.sar_assets, is_sar), (preset.optical_assets, ~is_sar)):
         for name in reversed(names):
@@ -180,7 +201,7 @@ def _no_asset(rows: Rows, n: int, is_sar: bool, preset: Preset) -> str:
 
 
 def _order(scenes: Scenes) -> IntArray:
-    """Oldest first, then by id; and where these are equal too, still in one order."""
+    """Oldest first, then by id, then by collection and address, so that the order is always the same."""
     keys = [scenes.id, scenes.collection, scenes.href]
     order = sorted(
         range(len(scenes)),

@@ -1,4 +1,4 @@
-"""STAC catalogs in, scenes out: one result, be the catalog an API, a site, a folder or a table."""
+"""Find scenes in STAC catalogs. An API, a website, a folder and a table all give the same result."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ __all__ = ["Moment", "SceneQuery", "find_scene", "find_scenes"]
 
 LOG = logging.getLogger(__name__)
 
-MOST_WARNINGS = 20
-"""Items that cannot be used and are named one by one."""
+MAX_WARNINGS = 20
+"""Maximum number of unusable items that are named one by one in the log."""
 
 
 def find_scenes(
@@ -38,12 +38,12 @@ def find_scenes(
     allow: Sequence[Path] = (),
     explain: bool = True,
 ) -> Scenes:
-    """List the scenes of a STAC catalog that a query wants, oldest first.
+    """Find the scenes of a STAC catalog that a query wants, oldest first.
 
-    A STAC API is known by its landing page (`conformsTo`, or a `search` link), stac-geoparquet by its name
-    (`.parquet`, `.geoparquet`) or its first bytes; anything else is walked link by link. All give the same.
-    An item that cannot be used (no known asset, no outline, no time, an href that is not allowed) is left out
-    with a reason.
+    A STAC API is recognised by its landing page (`conformsTo`, or a `search` link), and stac-geoparquet by
+    its name (`.parquet`, `.geoparquet`) or its first bytes. Anything else is followed link by link. An item
+    that cannot be used (no known asset, outline or time, or an href that is not allowed) is left out with a
+    reason.
 
     Parameters
     ----------
@@ -51,14 +51,19 @@ def find_scenes(
         Path or URL (https, s3) of a catalog, a collection, a file of search results, a stac-geoparquet file
         or folder, or an API's landing page.
     query : SceneQuery, optional
-        None wants everything in the default collections.
+        None means everything in the default collections.
     storage : S3Options, optional
-        How `s3://` is reached.
-    allow : Sequence[Path], optional
+        How to reach `s3://`.
+    allow : sequence of Path, optional
         Folders outside a local catalog's own whose files it may name.
     explain : bool, optional
-        Also list, in `left_out`, every scene that a rule of the query refuses. Without, an API is asked for
-        less where it can filter, and items that cannot be used are warned of.
+        Also list in `left_out` every scene that a rule of the query refuses. Otherwise an API filters where
+        it can, and each item that cannot be used gives a warning.
+
+    Returns
+    -------
+    Scenes
+        Columns, and a sequence of `SceneRef`.
 
     Raises
     ------
@@ -76,14 +81,14 @@ def find_scene(
     storage: S3Options = FROM_ENVIRONMENT,
     allow: Sequence[Path] = (),
 ) -> SceneRef | None:
-    """Look one scene up by its id, whenever and wherever it was taken; None where there is none.
+    """Find one scene by its id, of any time and place; None if there is none.
 
-    Of a query only collections and preset count.
+    Of `query` only the collections, the preset and what a catalog may name (`allow_...`) are used.
 
     Raises
     ------
     CatalogError
-        As `find_scenes`; also where the scene is there but cannot be used.
+        As for `find_scenes`; also if the scene exists but cannot be used.
     """
     query = query or SceneQuery()
     anywhere = replace(
@@ -118,20 +123,20 @@ def _found(
     root = text if is_url(text) else str(Path(text).resolve())
     policy = AddressPolicy.of(root, query.allow_hosts, query.allow_buckets)
     preset = preset_of(query, root)
-    rows = _read_rows(root, query, preset, ids, storage, allow, policy, narrow=not explain)
-    # a folder of tables is itself the home of what they name
+    rows = _rows_of_catalog(root, query, preset, ids, storage, allow, policy, narrow=not explain)
+    # a folder of tables counts as the folder of the catalog
     href = str(Path(root) / "table") if not is_url(root) and Path(root).is_dir() else root
     scenes = scenes_of(rows, query, preset, catalog_href=href, allow=allow, policy=policy, explain=explain)
     if not explain:
         broken = [out for out in scenes.left_out if out.rule == UNUSABLE]
-        for out in broken[:MOST_WARNINGS]:
+        for out in broken[:MAX_WARNINGS]:
             LOG.warning("left out %s: %s", out.scene, out.why)
-        if len(broken) > MOST_WARNINGS:
-            LOG.warning("left out %d more that cannot be used", len(broken) - MOST_WARNINGS)
+        if len(broken) > MAX_WARNINGS:
+            LOG.warning("left out %d more that cannot be used", len(broken) - MAX_WARNINGS)
     return scenes
 
 
-def _read_rows(
+def _rows_of_catalog(
     root: str,
     query: SceneQuery,
     preset: Preset,
@@ -171,7 +176,7 @@ def _is_table(root: str) -> bool:
         with path.open("rb") as file:
             return file.read(4) == b"PAR1"
     except OSError:
-        return False  # said where it is read
+        return False  # reported when it is read
 
 
 def _has_search(landing: dict[str, object]) -> bool:

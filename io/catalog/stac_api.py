@@ -1,4 +1,4 @@
-"""STAC APIs: searched page by page, with as much of the query as the API says it understands."""
+"""Search STAC APIs page by page, and let the API filter as far as it says that it can."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from crosstie.io.storage.address import AddressPolicy
 
 SCENE_DEG = 4.0
-"""No scene is wider at the equator, degrees."""
+"""Largest width of a scene at the equator, degrees."""
 
 
 def search(
@@ -46,14 +46,14 @@ def search(
     ids: Sequence[str] = (),
     narrow: bool = False,
 ) -> Iterator[tuple[Json, str]]:
-    """Items of the query's time and place, once each, and the address that each is known by.
+    """Give the items of the query's time and place, each once and with its address.
 
     Parameters
     ----------
-    ids : Sequence[str], optional
-        Only these, whenever and wherever they are; empty: all.
+    ids : sequence of str, optional
+        Only these ids, of any time and place; empty means all.
     narrow : bool, optional
-        Let the API keep back what the query's rules would refuse (CQL2), where it can.
+        Let the API leave out what the query's rules would refuse (CQL2), if it can.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def search(
 
 
 class _OnlyHttp(StacApiIO):
-    """Reads no files: what an API links to is no path of this machine, whatever it looks like."""
+    """Reads no files: a link of an API never means a path on this machine, whatever it looks like."""
 
     def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
         if not isinstance(source, pystac.Link) and not is_url(str(source)):
@@ -92,14 +92,14 @@ class _OnlyHttp(StacApiIO):
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """One search, less its filter."""
+    """One search, and its filter apart."""
 
     parameters: Json
     filter: Json | None
 
 
 def _searches(query: SceneQuery, preset: Preset, ids: Sequence[str], filtered: bool) -> Iterator[_Search]:
-    """SAR and optical apart, for they are filtered by other rules; a box over the antimeridian in halves."""
+    """Separate searches for SAR and optical, which have different rules, and for each half of a split box."""
     start, end = query.interval_utc
     when = (
         None if start is None and end is None else "/".join(_interval_bound(bound) for bound in (start, end))
@@ -119,7 +119,7 @@ def _searches(query: SceneQuery, preset: Preset, ids: Sequence[str], filtered: b
 
 
 def _places(query: SceneQuery) -> list[Json]:
-    """Where to search: never less than is wanted. Of box and area, which exclude each other, the area."""
+    """Where to search, never less than is wanted. STAC allows a box or an area: an area is preferred."""
     if query.area is None:
         return [{"bbox": _widened(box)} for box in query.boxes] or [{}]
     bounds = query.area.bounds
@@ -129,9 +129,9 @@ def _places(query: SceneQuery) -> list[Json]:
 
 
 def _widened(box: Box) -> Box:
-    """Widen a box at the antimeridian, so that it also meets outlines that cross it and are not cut there.
+    """Widen a box at the antimeridian, so that it also touches outlines that cross it and are not cut there.
 
-    To a planar search such an outline runs round the Earth the other way, and ends short of the antimeridian.
+    In a planar search such an outline goes round the Earth the other way and ends before the antimeridian.
     """
     west, south, east, north = box
     margin = min(SCENE_DEG / max(cos(radians(max(abs(south), abs(north)))), 0.01), 90.0)
@@ -152,7 +152,7 @@ def _items(client: Client, asked: _Search) -> Iterator[Json]:
     except APIError as error:
         if error.status_code != 400:
             raise
-        # it has the filter, but not for these properties: they are filtered here anyway
+        # the API can filter, but not these properties; they are filtered after reading anyway
         yield from client.search(**asked.parameters).items_as_dicts()
         return
     if first is not None:
@@ -169,31 +169,33 @@ def _understands_cql2(landing: Json) -> bool:
 
 
 def _filter(query: SceneQuery, is_sar: bool) -> Json | None:
-    """Rules that mean the same in every API, as CQL2; what does not say passes and is judged here.
+    """The rules that mean the same in every API, as CQL2. Items without the property pass.
 
-    Only numbers and the words of the satellite extension: names of platforms and products differ in case and
-    form from one catalog to the next.
+    Only numbers and terms of the satellite extension are used: catalogs write names of platforms and products
+    differently.
     """
     terms = []
     if not is_sar and query.max_cloud_pct is not None:
         # rounded up: some compare whole per cents
-        terms.append(_or_unsaid({"op": "<=", "args": [_of("eo:cloud_cover"), ceil(query.max_cloud_pct)]}))
+        terms.append(
+            _or_missing({"op": "<=", "args": [_property("eo:cloud_cover"), ceil(query.max_cloud_pct)]})
+        )
     if is_sar and query.orbit != "any":
-        terms.append(_or_unsaid({"op": "=", "args": [_of("sat:orbit_state"), query.orbit]}))
+        terms.append(_or_missing({"op": "=", "args": [_property("sat:orbit_state"), query.orbit]}))
     if is_sar and query.tracks:
-        track = _of("sat:relative_orbit")
+        track = _property("sat:relative_orbit")
         one_of = [{"op": "=", "args": [track, number]} for number in query.tracks]
-        terms.append(_or_unsaid(*one_of))
+        terms.append(_or_missing(*one_of))
     if not terms:
         return None
     return terms[0] if len(terms) == 1 else {"op": "and", "args": terms}
 
 
-def _or_unsaid(*terms: Json) -> Json:
+def _or_missing(*terms: Json) -> Json:
     return {"op": "or", "args": [*terms, {"op": "isNull", "args": [terms[0]["args"][0]]}]}
 
 
-def _of(name: str) -> Json:
+def _property(name: str) -> Json:
     return {"property": name}
 
 

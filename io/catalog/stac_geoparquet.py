@@ -1,7 +1,7 @@
-"""stac-geoparquet: a catalog as one table, of which only the wanted rows and columns are read.
+"""Read stac-geoparquet, a catalog as one table: only the wanted rows and columns.
 
-Read by pyarrow and not into a GeoDataFrame: the assets of an item are nested, and of them one address is
-wanted, not a dictionary of Python objects a row.
+pyarrow reads it, not geopandas: the assets of an item are nested, and one address is needed, not a dictionary
+of Python objects for each row.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ def read_table(
     storage: S3Options = FROM_ENVIRONMENT,
     policy: AddressPolicy | None = None,
 ) -> Rows:
-    """Rows of the query's collections and about its time and place.
+    """Read the rows of the query's collections, near its time and place.
 
     Parameters
     ----------
     root : str
-        Path, https or s3 address of a file, or of a folder of files of one schema.
-    ids : Sequence[str], optional
-        Only these, whenever and wherever they are; empty: all.
+        Path, https or s3 address of a file, or of a folder of files with the same schema.
+    ids : sequence of str, optional
+        Only these ids, of any time and place; empty means all.
 
     Raises
     ------
     CatalogError
-        It cannot be read, or is no stac-geoparquet.
+        It cannot be read, or is not stac-geoparquet.
     """
     with _as_catalog_error(root):
         table = _open_dataset(root, storage, policy or AddressPolicy.of(root))
@@ -69,7 +69,7 @@ def read_table(
                 f" {', '.join(missing)}"
             )
         condition = _ids(ids) if ids else _condition(table.schema, query)
-        # Arrow's threads may let go of a file that Python opened after the interpreter is gone: an abort.
+        # Arrow's threads may release a file that Python opened after the interpreter has ended, which aborts.
         found = table.to_table(columns=columns.wanted(), filter=condition, use_threads=not is_url(root))
     return columns.rows(found, lambda *item: _asset_names(table, *item))
 
@@ -77,7 +77,7 @@ def read_table(
 def _open_dataset(root: str, storage: S3Options, policy: AddressPolicy) -> ds.Dataset:
     if not is_url(root):
         return ds.dataset(root, format="parquet")
-    import fsspec  # only for what is not on this machine
+    import fsspec  # only for files of other machines
 
     scheme = root.split(":", 1)[0].lower()
     options = s3fs_options(storage) if scheme == "s3" else {"get_client": _http_client(policy)}
@@ -86,17 +86,17 @@ def _open_dataset(root: str, storage: S3Options, policy: AddressPolicy) -> ds.Da
 
 
 def _http_client(policy: AddressPolicy) -> Callable[..., Any]:
-    """Maker of fsspec's HTTP client: it connects, redirected or not, where the catalog may lead."""
+    """Make a factory of HTTP clients for fsspec. They only connect where the policy allows."""
 
-    def agreed(info: Any) -> socket.socket:
+    def checked_socket(info: Any) -> socket.socket:
         family, kind, protocol, _, place = info
         policy.check_ip(str(place[0]))
         return socket.socket(family, kind, protocol)
 
     async def make(**options: Any) -> Any:
-        import aiohttp  # only for what is not on this machine
+        import aiohttp  # only for files of other machines
 
-        return aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=agreed), **options)
+        return aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=checked_socket), **options)
 
     return make
 
@@ -110,7 +110,7 @@ def _as_catalog_error(root: str) -> Iterator[None]:
 
 
 def _condition(schema: pa.Schema, query: SceneQuery) -> ds.Expression | None:
-    """What the file itself can tell apart; a little more than is wanted passes, never less."""
+    """Filter that Parquet can apply while reading. More than is wanted may pass, never less."""
     terms: list[ds.Expression] = []
     if "collection" in schema.names:
         collection = ds.field("collection")
@@ -131,7 +131,7 @@ def _condition(schema: pa.Schema, query: SceneQuery) -> ds.Expression | None:
 def _meets(box: Sequence[float]) -> ds.Expression:
     west, south, east, north = box
     xmin, ymin, xmax, ymax = (ds.field("bbox", side) for side in SIDES)
-    # some write west > east over the antimeridian, some write outlines beyond 180
+    # over the antimeridian some writers give west > east, others longitudes beyond 180
     over = (xmin > xmax) | (xmax > 180) | (xmin < -180) | (xmax - xmin > 180)
     return (ymin <= north) & (ymax >= south) & (over | ((xmin <= east) & (xmax >= west)))
 
@@ -167,7 +167,7 @@ def _asset_names(table: ds.Dataset, item: str, collection: str | None) -> list[s
 
 
 class _Columns:
-    """Where in a schema the things lie that are wanted of an item."""
+    """The places in a schema of the values that are needed of an item."""
 
     def __init__(self, schema: pa.Schema, preset: Preset) -> None:
         self._schema = schema
@@ -177,7 +177,7 @@ class _Columns:
         self._nested = pa.types.is_struct(kind)
 
     def wanted(self) -> dict[str, ds.Expression]:
-        """Columns to read, by the name that `rows` looks for."""
+        """Columns to read, under the names that `rows` uses."""
         names = ("id", "collection", "geometry", "bbox", *TIMES, *self._properties)
         found = {name: place for name in names if (place := self._place(name)) is not None}
         if not self._nested:
@@ -189,7 +189,7 @@ class _Columns:
         return found
 
     def rows(self, table: pa.Table, asset_names: Any) -> Rows:
-        """Columns as everything else wants them."""
+        """Convert a table to the columns that all catalogs share."""
         count = len(table)
         ids, collections = _column(table, "id"), _column(table, "collection")
         return Rows(
@@ -219,7 +219,7 @@ class _Columns:
             return ds.field(name)
         if "properties" not in self._schema.names:
             return None
-        # as the first writers had it
+        # the form of early writers
         inside = self._child(self._schema.field("properties").type, name)
         return None if inside is None else ds.field("properties", name)
 
@@ -231,7 +231,7 @@ class _Columns:
 
 
 def _as_dict(value: object) -> dict[str, Any]:
-    """Assets as a struct, a map or JSON text."""
+    """Read assets that are a struct, a map or JSON text."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -243,7 +243,7 @@ def _as_dict(value: object) -> dict[str, Any]:
 
 
 def _column(table: pa.Table, name: str) -> Objects:
-    """Python values, None where there is none; times as whole microseconds."""
+    """Python values of a column, None where missing; times as whole microseconds."""
     if name not in table.column_names:
         return objects([None] * len(table))
     column = table.column(name)

@@ -1,4 +1,4 @@
-"""Static STAC catalogs: files of a folder, a site or a bucket that lead from one to the next."""
+"""Read static STAC catalogs: files in a folder, on a website or in a bucket that link to each other."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def walk(
     allow: Sequence[Path] = (),
     storage: S3Options = FROM_ENVIRONMENT,
 ) -> Iterator[tuple[Json, str]]:
-    """Items and the files that they stand in, following the links; one file is held at a time.
+    """Give all items and the path or URL of the file that contains each, following the links.
 
     Raises
     ------
     CatalogError
-        A file is missing, not JSON or not STAC, or a link leads where it may not.
+        A file is missing, not JSON or not STAC, or a link is not allowed.
     """
     seen = {root}
     ahead = [(landing, root)]
-    # what the user named by http may lead on by http, within its own host
+    # a catalog that the user named by http may use http within its own host
     own_host = None if policy.catalog is None else policy.catalog.host
     while ahead:
         node, href = ahead.pop()
@@ -45,7 +45,7 @@ def walk(
         elif node.get("type") == "Feature":
             yield node, href
         elif node.get("type") in ("Catalog", "Collection") or "stac_version" in node:
-            # a collection that is not wanted may still hold some that are
+            # a collection that is not wanted may contain collections that are
             wanted = node.get("type") != "Collection" or node.get("id") in query.collections
             follow = ("child", "item") if wanted else ("child",)
             for rel, link in reversed(links(node)):

@@ -35,7 +35,7 @@ def pair_scenes(scenes: Sequence[SceneRef], rules: PairingRules | None = None) -
 
     Parameters
     ----------
-    scenes : Sequence[SceneRef]
+    scenes : sequence of SceneRef
         As `find_scenes` gives them, or any list; their order changes nothing.
     """
     rules = rules or PairingRules()
@@ -61,7 +61,7 @@ def _usable(given: Scenes, left_out: list[LeftOut]) -> tuple[Scenes, Ground]:
     """Scenes with an area, without older versions, oldest first; and their outlines on the ground."""
     area = shapely.area(given.outline)  # NaN where there is none
     flat = ~(area > 0)
-    why = "its footprint is no area: mend its geometry in the catalog"
+    why = "its footprint is no area: correct its geometry in the catalog"
     left_out += [LeftOut(given.id[n], "no footprint", why) for n in np.flatnonzero(flat)]
     kept = np.flatnonzero(~flat)
     ids = given.id.tolist()

@@ -18,13 +18,13 @@ class PairingRules:
     min_overlap: float = 0.1
     """Smallest common area, as a share of the smaller footprint, 0..1."""
     best_n: int = 1
-    """Most secondaries for one reference; slices of one pass count as one."""
+    """Maximum number of secondaries for one reference; slices of one pass count as one."""
     best_n_per_tile: int | None = None
-    """Most pairs for one Sentinel-2 tile, whatever the dates; an optical scene that names no tile counts as a
-    tile of its own. None: any number."""
+    """Maximum number of pairs for one Sentinel-2 tile over all dates; an optical scene without a tile counts
+    as a tile of its own. None: any number."""
     slices: Literal["largest", "each"] = "largest"
-    """Where several slices of one SAR pass cover a reference: largest takes the one that covers most of it,
-    each makes a pair of every one that covers enough."""
+    """If several slices of one SAR pass cover a reference: largest uses the one that covers most of it, each
+    makes a pair with every one that covers enough."""
     secondary: Kind = Kind.SAR
     """Kind that is corrected; the other kind is the reference."""
 

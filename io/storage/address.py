@@ -120,7 +120,7 @@ def refuse_ambiguous(text: str) -> None:
     """
     if not text or _CONTROL.search(text) or _CONTROL.search(_percent_decoded(text)):
         raise CatalogError(
-            f"href {short_href(text)!r} is empty or holds control characters; mend the catalog"
+            f"href {short_href(text)!r} is empty or holds control characters; correct the catalog"
         )
     place = text.split("?", 1)[0]
     if "\\" in text or "\\" in _percent_decoded(place):
@@ -190,9 +190,9 @@ class AddressPolicy:
         ----------
         root : str
             Path or URL of the catalog.
-        hosts : Iterable[str], optional
+        hosts : iterable of str, optional
             Hosts that may be on a private network or on this machine.
-        buckets : Iterable[str], optional
+        buckets : iterable of str, optional
             Buckets that may be named besides the catalog's own.
 
         Raises
@@ -255,7 +255,7 @@ class AddressPolicy:
             where = "this one" if is_loopback(address.host) else f"the private network ({address.host})"
             raise CatalogError(
                 f"href {href!r} points from a catalog on another machine into {where}; refused:"
-                " if it is meant, add the host to catalog.allow_hosts"
+                " if you intend this, add the host to catalog.allow_hosts"
             )
 
     def check_host(self, address: RemoteAddress, *, shown: str) -> None:
@@ -295,7 +295,7 @@ class AddressPolicy:
             ):
                 raise CatalogError(
                     f"{address.host} is {text}, an address of a private network or of this machine; refused:"
-                    " if it is meant, add the host to catalog.allow_hosts"
+                    " if you intend this, add the host to catalog.allow_hosts"
                 )
         return found
 
@@ -390,7 +390,7 @@ def _percent_decoded(text: str) -> str:
         if again == text:
             return text
         text = again
-    raise CatalogError(f"href {short_href(text)!r} is percent-encoded again and again; mend the catalog")
+    raise CatalogError(f"href {short_href(text)!r} is percent-encoded again and again; correct the catalog")
 
 
 def _parse_ip(host: str) -> IpAddress | None:

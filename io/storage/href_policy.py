@@ -50,13 +50,13 @@ def resolve_href(
         Path or URL of the catalog's root file, which the user named and so trusts.
     base_href : str, optional
         Path or URL of the file that contains `href`, if that is not the root file.
-    allow : Sequence[Path], optional
+    allow : sequence of Path, optional
         Further folders whose files a local catalog may name.
     http_host : str, optional
         A host that may be asked by plain http, although it is not this machine.
     policy : AddressPolicy, optional
-        Where the catalog may lead; with it, names of hosts are looked up. None: told by what the address says
-        alone.
+        Where the catalog may lead; with it, names of hosts are looked up. If None, the
+        address is checked as written only.
 
     Returns
     -------
@@ -74,7 +74,7 @@ def resolve_href(
     is_file = text[:5].lower() == "file:"
     if is_url(text) or (is_url(base) and not is_file):
         # the scheme is checked after joining: an href that looks relative may contain one of its own
-        address = parse_address(_join(base, text) if is_url(base) else text)
+        address = parse_address(_join_href(base, text) if is_url(base) else text)
         rules = policy or AddressPolicy(parse_address(catalog_href) if is_url(catalog_href) else None)
         rules.check_address(address, shown=href, http_host=http_host)
         if policy is not None:
@@ -90,7 +90,7 @@ def is_url(href: str) -> bool:
     return urlsplit(href).scheme.lower() in REMOTE_SCHEMES and "://" in href
 
 
-def _join(base: str, text: str) -> str:
+def _join_href(base: str, text: str) -> str:
     """Join as browsers do. `urljoin` does not know relative addresses of s3."""
     if not base.lower().startswith("s3:") or is_url(text):
         return urljoin(base, text)

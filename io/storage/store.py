@@ -91,7 +91,7 @@ class Store:
     def scratch(self, key: str) -> Iterator[Path]:
         """Make a folder for a large file that `put_file` will store; it is removed when the block ends.
 
-        On a disk the folder is beside the final place of the file, so that no bytes are copied; else it is a
+        On a disk the folder is next to the final place of the file, so that no bytes are copied; else it is a
         temporary folder.
 
         Raises

@@ -134,7 +134,7 @@ def test_every_scene_without_a_pair_is_named_with_the_value_that_left_it_out():
         "elsewhere": "no SAR scene overlaps it",
         "grazed": "largest overlap is 4.0% (min_overlap is 10%)",
         "grazing": "largest overlap is 4.0% (min_overlap is 10%)",
-        "a-point": "its footprint is no area: mend its geometry in the catalog",
+        "a-point": "its footprint is no area: correct its geometry in the catalog",
         "taken": "its id is listed more than once: the newest is taken",
     }
     assert dict(plan.by_rule()) == {
