@@ -1,43 +1,39 @@
-"""One picture of an evaluation: how far off, how well it knows, and where it is lost."""
+"""One picture of an evaluation: the errors, the reliability of the confidence, and the worst pairs."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from crosstie.io.plots.overlay import stretched
+from crosstie.io.plots.style import FAINT, INK, LINE, figure_png, plain_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from numpy.typing import NDArray
 
-    from crosstie.types import FloatArray
+    from crosstie.types import BoolArray, FloatArray, IntArray, Plane
 
-    Plane = NDArray[np.float32]
-
-INK, FAINT = "#1b1f24", "#6b7480"
 GOOD, BAD = "#0f766e", "#c2410c"
 SIZES = ("#0f766e", "#1d4ed8", "#b45309", "#7c3aed", "#be123c")
-"""One colour a template size."""
+"""One colour per template size."""
 LIMITS_PX = (1, 2, 5)
 LONGEST_PX = 50.0
-"""Right end of the error axis; what lies beyond is counted there."""
+"""Right end of the error axis; larger errors are counted there."""
 SHORTEST_PX = 0.05
+"""Left end of the error axis."""
 BINS = 10
-"""Of confidence, as in the expected calibration error."""
+"""Bins of confidence, as in the expected calibration error."""
 DPI, WIDTH_IN, CURVES_IN, PAIR_IN = 100, 16.0, 5.2, 3.3
 PAIRS_A_ROW = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WorstPair:
-    """One of the pairs with the largest errors, ready to be looked at."""
+    """One of the pairs with the largest errors, as images."""
 
     name: str
     reference: Plane
@@ -62,8 +58,21 @@ def evaluation_png(
 
     Parameters
     ----------
-    distance_px, confidence, sizes_px : (N,) of each pair: length of the error, confidence, template side
-    worst : largest error first
+    title : str
+        Headline of the picture.
+    distance_px : FloatArray
+        (N,) length of the error of each pair, px.
+    confidence : FloatArray
+        (N,) confidence of each pair, 0..1.
+    sizes_px : Sequence of int
+        (N,) side of the template of each pair, px.
+    worst : Sequence of WorstPair
+        Pairs to show, largest error first.
+
+    Returns
+    -------
+    bytes
+        The PNG file.
     """
     rows = -(-len(worst) // PAIRS_A_ROW)
     heights = [CURVES_IN, *([PAIR_IN] * rows)]
@@ -76,19 +85,16 @@ def evaluation_png(
     )
     sizes = np.asarray(sizes_px)
     _draw_curve(curve, distance_px, sizes)
-    _draw_histogram(histogram, distance_px)
+    _draw_error_histogram(histogram, distance_px)
     _draw_reliability(reliability, confidence, distance_px <= 1)
     for n, part in enumerate(below):
         _draw_pairs(part, worst[n * PAIRS_A_ROW : (n + 1) * PAIRS_A_ROW], first=n * PAIRS_A_ROW)
-    canvas: Any = FigureCanvasAgg(figure)
-    body = io.BytesIO()
-    canvas.print_png(body, metadata={"Software": None})
-    return body.getvalue()
+    return figure_png(figure)
 
 
-def _draw_curve(ax: Axes, distance_px: FloatArray, sizes: NDArray[np.int64]) -> None:
+def _draw_curve(ax: Axes, distance_px: FloatArray, sizes: IntArray) -> None:
     for limit in LIMITS_PX:
-        ax.axvline(limit, color="#cbd5e1", linewidth=1, zorder=0)
+        ax.axvline(limit, color=LINE, linewidth=1, zorder=0)
     for n, size in enumerate(sorted(set(sizes.tolist()), reverse=True)):
         error = np.sort(distance_px[sizes == size])
         share = np.arange(1, len(error) + 1) / len(error)
@@ -104,10 +110,10 @@ def _draw_curve(ax: Axes, distance_px: FloatArray, sizes: NDArray[np.int64]) -> 
     _error_ticks(ax)
     ax.set_ylabel("share of the pairs", size=9.5, color=FAINT)
     ax.legend(frameon=False, fontsize=9.5, loc="lower right", title="template: within 1, 2, 5 px")
-    _caption(ax, "Pairs within an error", "the farther up and left, the better")
+    _title_panel(ax, "Pairs within an error", "the farther up and left, the better")
 
 
-def _draw_histogram(ax: Axes, distance_px: FloatArray) -> None:
+def _draw_error_histogram(ax: Axes, distance_px: FloatArray) -> None:
     bins = np.geomspace(SHORTEST_PX, LONGEST_PX, 41).tolist()
     clipped = np.clip(distance_px, SHORTEST_PX, LONGEST_PX)
     ax.hist(clipped[distance_px <= 5], bins=bins, color=GOOD, alpha=0.75, label="found (within 5 px)")
@@ -117,12 +123,12 @@ def _draw_histogram(ax: Axes, distance_px: FloatArray) -> None:
     _error_ticks(ax)
     ax.set_ylabel("pairs", size=9.5, color=FAINT)
     ax.legend(frameon=False, fontsize=9.5, loc="upper right")
-    _caption(ax, "How far off", f"{len(distance_px)} pairs, median {np.median(distance_px):.2f} px")
+    _title_panel(ax, "How far off", f"{len(distance_px)} pairs, median {np.median(distance_px):.2f} px")
 
 
-def _draw_reliability(ax: Axes, confidence: FloatArray, good: NDArray[np.bool_]) -> None:
+def _draw_reliability(ax: Axes, confidence: FloatArray, good: BoolArray) -> None:
     which = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    ax.plot([0, 1], [0, 1], color="#cbd5e1", linewidth=1.5, zorder=0)
+    ax.plot([0, 1], [0, 1], color=LINE, linewidth=1.5, zorder=0)
     largest = max(int(np.bincount(which, minlength=BINS).max()), 1)
     for b in range(BINS):
         mine = which == b
@@ -136,7 +142,7 @@ def _draw_reliability(ax: Axes, confidence: FloatArray, good: NDArray[np.bool_])
     ax.set_xlabel("confidence", size=9.5, color=FAINT)
     ax.set_ylabel("share within 1 px", size=9.5, color=FAINT)
     text = "on the line: as sure as it is right;\nbelow it (orange): too sure; number = pairs"
-    _caption(ax, "Does it know when it is right?", text)
+    _title_panel(ax, "Does it know when it is right?", text)
 
 
 def _draw_pairs(part: Any, pairs: Sequence[WorstPair], *, first: int) -> None:
@@ -154,15 +160,15 @@ def _draw_pairs(part: Any, pairs: Sequence[WorstPair], *, first: int) -> None:
         part.text(left, 0.96, head, size=10.5, weight="bold", color=INK, va="center", parse_math=False)
         shown = (
             ("template, of the reference", pair.reference),
-            (f"secondary at the true offset\n({_pair(pair.true_px)}) px", pair.at_truth),
-            (f"secondary where it was found\n({_pair(pair.measured_px)}) px", pair.at_answer),
+            (f"secondary at the true offset\n({_signed(pair.true_px)}) px", pair.at_truth),
+            (f"secondary where it was found\n({_signed(pair.measured_px)}) px", pair.at_answer),
         )
         for ax, (text, plane) in zip(axes[3 * n : 3 * n + 3], shown, strict=True):
             ax.imshow(stretched(plane), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             ax.set_title(text, size=8.5, color=FAINT, pad=3, loc="left", parse_math=False)
 
 
-def _pair(offset_px: tuple[float, float]) -> str:
+def _signed(offset_px: tuple[float, float]) -> str:
     return f"{offset_px[0]:+.1f}, {offset_px[1]:+.1f}"
 
 
@@ -173,14 +179,12 @@ def _error_ticks(ax: Axes) -> None:
     ax.set_xlabel(f"error, px (at {LONGEST_PX:g}: and more)", size=9.5, color=FAINT)
 
 
-def _caption(ax: Axes, title: str, text: str) -> None:
+def _title_panel(ax: Axes, title: str, text: str) -> None:
     ax.set_title(text, loc="left", size=9, color=FAINT, pad=5)
     ax.annotate(
         title, (0, 1), xycoords="axes fraction", xytext=(0, 18 + 10 * text.count("\n")),
         textcoords="offset points", size=12, weight="bold", color=INK, va="bottom",
     )  # fmt: skip
-    ax.tick_params(labelsize=8.5, colors=FAINT, length=2.5)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
-    for spine in ax.spines.values():
-        spine.set_color("#cbd5e1")
+    plain_ticks(ax)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
 
-    Plane = NDArray[np.float32]
+    from crosstie.types import Plane
 
 EDGE_SIGMA_PX = 2.0
 """Smoothing before the gradient: less shows speckle, more hides a shift of two pixels."""

@@ -1,30 +1,27 @@
-"""Pictures of a training run: how the loss fell, and what the network sees where it never learnt."""
+"""Pictures of a training run: the losses, and the probabilities of offsets at held-out places."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter
 
 from crosstie.io.plots.overlay import stretched
+from crosstie.io.plots.style import FAINT, INK, figure_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from numpy.typing import NDArray
 
-    Plane = NDArray[np.float32]
+    from crosstie.types import Plane
 
-INK, FAINT = "#1b1f24", "#6b7480"
 COLOURS = ("#0f766e", "#1d4ed8", "#b45309", "#7c3aed", "#be123c", "#4d7c0f")
 TRUTH, FOUND = "#16a34a", "#f97316"
 DPI = 100
 SIDE_IN = 2.5
-"""Of one map."""
+"""Side of one map, inches."""
 
 
 class Shown(Protocol):
@@ -67,7 +64,7 @@ def curves_png(rows: Sequence[Mapping[str, str]]) -> bytes:
         for axis in (median.yaxis.set_major_formatter, median.yaxis.set_minor_formatter):
             axis(FormatStrFormatter("%.2g"))
         median.tick_params(which="minor", labelsize=8.5, colors=FAINT)
-    return _png(figure)
+    return figure_png(figure)
 
 
 def heatmaps_png(title: str, examples: Sequence[Shown]) -> bytes:
@@ -94,7 +91,7 @@ def heatmaps_png(title: str, examples: Sequence[Shown]) -> bytes:
         line[1].set_xlabel(f"{error:.2f} px off", size=8.5, color=FAINT, labelpad=2)
     for ax, head in zip(axes[0], heads, strict=True):
         ax.set_title(head, size=9.5, color=FAINT, loc="left", pad=4)
-    return _png(figure)
+    return figure_png(figure)
 
 
 def _draw(ax: Axes, rows: Sequence[Mapping[str, str]], names: Sequence[str], title: str) -> None:
@@ -144,10 +141,3 @@ def _draw_surface(ax: Axes, surface: Plane, example: Shown) -> None:
         ax.plot([x], [y], marker=marker, color=colour, markersize=10, markeredgewidth=1.6)
     ax.set_xlim(extent[:2])
     ax.set_ylim(extent[2:])
-
-
-def _png(figure: Figure) -> bytes:
-    canvas: Any = FigureCanvasAgg(figure)
-    body = io.BytesIO()
-    canvas.print_png(body, metadata={"Software": None})
-    return body.getvalue()

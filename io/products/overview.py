@@ -16,6 +16,7 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 from PIL import Image
 
 from crosstie.io.plots.overlay import red_cyan_edges, resampled, stretched
+from crosstie.io.plots.style import FAINT, INK
 from crosstie.io.products.text import VERDICT_COLOURS, figures, headline, verdict_sentences
 from crosstie.types import IDENTITY_AFFINE, VerdictCode
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 WIDTH_IN, DPI = 16.0, 100
 HEAD_IN, IMAGES_IN, FOOT_IN = 1.35, 11.0, 3.65
-INK, FAINT = "#1b1f24", "#6b7480"
 BEFORE, AFTER = "#c2410c", "#0f766e"
 _LENGTHS = colormaps["plasma"].resampled(10)
 """Ten steps, so that a picture of few colours shows them even."""
