@@ -35,7 +35,7 @@ The same goes for what lies beside a file: overviews, masks, coordinates (`.ovr`
 HEADER_BYTES = 16_384
 """Asked for at first: the header of a COG of 10,980 px and 512-px blocks, overviews included, fits."""
 
-PIECE_BYTES = 4_096
+CACHE_PIECE_BYTES = 4_096
 """What is fetched and kept is counted in pieces of this. GDAL doubles what it asks for while it reads on
 without a gap, up to 128 pieces: smaller ones cost requests, larger ones bytes that nobody needs."""
 
@@ -66,7 +66,7 @@ def check_href(href: str | Path) -> str:
     UnreadableRasterError : not allowed; the message says which rule
     """
     if isinstance(href, Path):
-        return _local(str(href))
+        return _local_path(str(href))
     if is_url(href):
         try:
             return resolve_href(href, catalog_href=href)
@@ -74,16 +74,16 @@ def check_href(href: str | Path) -> str:
             raise UnreadableRasterError(str(error)) from None
     scheme = _SCHEME.match(href)
     if scheme and scheme[1].lower() == "file":
-        return _local(unquote(urlsplit(href).path))
+        return _local_path(unquote(urlsplit(href).path))
     if scheme:
         raise UnreadableRasterError(
             f"{href[:200]!r} begins with {scheme[1]!r}, which is no address of a file; give a path,"
             " https:// or s3:// (for a file whose name holds a colon: ./name)"
         )
-    return _local(href)
+    return _local_path(href)
 
 
-def _local(path: str) -> str:
+def _local_path(path: str) -> str:
     if not path.strip() or any(ord(char) < 32 for char in path) or path.lstrip().startswith(("<", "{", "[")):
         raise UnreadableRasterError(f"{path[:200]!r} is not a file name; give the path of a raster")
     if re.match(r"/*vsi", os.path.normpath(path), re.IGNORECASE):
@@ -101,6 +101,10 @@ def gdal_settings(href: str, *, beside: bool) -> dict[str, Any]:
         # The file has no siblings: GDAL opens what lies beside it with any driver, and a VRT of the
         # name `a.tif.ovr` leads anywhere. Over http each sibling costs a request besides.
         "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE" if beside and not is_url(href) else "EMPTY_DIR",
+        # For files of this machine, too: a VRT may name remote ones. GDAL makes one cache for all remote
+        # files of a process when the first of them is opened, and its size stays as it was set then.
+        "CPL_VSIL_CURL_CHUNK_SIZE": CACHE_PIECE_BYTES,
+        "CPL_VSIL_CURL_CACHE_SIZE": CACHE_BYTES,
     }
     if not is_url(href):
         return settings
@@ -108,8 +112,6 @@ def gdal_settings(href: str, *, beside: bool) -> dict[str, Any]:
         # The header and the index of the blocks come with the first request, which also tells the size.
         "GDAL_INGESTED_BYTES_AT_OPEN": HEADER_BYTES,
         "CPL_VSIL_CURL_USE_HEAD": "NO",
-        "CPL_VSIL_CURL_CHUNK_SIZE": PIECE_BYTES,
-        "CPL_VSIL_CURL_CACHE_SIZE": CACHE_BYTES,
         "GDAL_HTTP_CONNECTTIMEOUT": 10,
         "GDAL_HTTP_TIMEOUT": 60,
         "GDAL_HTTP_MAX_RETRY": 3,
@@ -140,7 +142,7 @@ def opened(
     _GDAL_LOG.addFilter(_REDACT)  # once: a filter that is there already is not added again
     with rasterio.Env(session=_Access(href, storage), **gdal_settings(href, beside="VRT" in drivers)):
         try:
-            raster = _open(_followed(signed(href)), drivers)
+            raster = _open_allowed(_followed(signed(href)), drivers)
         except RasterioError as error:
             cause = _cause(error)
             raise UnreadableRasterError(
@@ -196,7 +198,7 @@ class _Access(Session):  # type: ignore[misc]  # rasterio has no types
         return self._options
 
 
-def _open(href: str, drivers: tuple[str, ...]) -> DatasetReader:
+def _open_allowed(href: str, drivers: tuple[str, ...]) -> DatasetReader:
     # `rasterio.open` takes one driver only; the class takes an allow-list.
     if not is_url(href):
         return _reader(href, drivers)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 import boto3
 import numpy as np
 import pytest
+import rasterio.shutil
 from counting_proxy import CountingProxy, counting
 from moto.server import ThreadedMotoServer
 from numpy.typing import NDArray
@@ -114,6 +118,42 @@ def test_a_raster_without_overviews_is_fetched_once_for_plan_and_tiles(
         local = real_data / "scenes" / scene
         needed = needed_bytes(plan, local / FILES[0], local / FILES[1])
         assert proxy.received() <= 1.3 * needed.full_resolution
+
+
+FETCH_TWICE = """
+import sys
+from crosstie.io.raster import open_source, read_plane
+from crosstie.io.storage.s3 import S3Options
+
+first, endpoint, href = sys.argv[1:]
+source = open_source(first)
+read_plane(source, source.geobox[:64, :64])
+for _ in range(2):
+    source = open_source(href, storage=S3Options(endpoint=endpoint))
+    read_plane(source, source.geobox[:6144])
+"""
+
+
+@pytest.mark.slow
+def test_what_is_kept_does_not_depend_on_what_was_opened_first(
+    scenes: Callable[[str], str], real_data: Path, tmp_path: Path
+):
+    """GDAL sizes its cache at the first remote file of a process, be it one that a local VRT names."""
+    scene = "T11SMT"
+    with counting(scenes(scene)) as proxy:
+        signed = boto3.client("s3", endpoint_url=proxy.url, region_name="us-east-1").generate_presigned_url(
+            "get_object", {"Bucket": "scenes", "Key": f"{scene}/{FILES[0]}"}
+        )
+        optical, sar = (real_data / "scenes" / scene / name for name in FILES)
+        vrt = tmp_path / "s2.vrt"
+        rasterio.shutil.copy(optical, vrt, driver="VRT")
+        text = vrt.read_text()
+        assert f">{optical}<" in text
+        vrt.write_text(text.replace(f">{optical}<", f">{escape(f'/vsicurl/{signed}')}<"))
+        ask = [vrt, proxy.url, f"s3://scenes/{scene}/{FILES[1]}"]
+        subprocess.run([sys.executable, "-c", FETCH_TWICE, *ask], check=True)
+        assert proxy.log[0].path.endswith(FILES[0])
+        assert proxy.received(FILES[1]) <= sar.stat().st_size
 
 
 def test_the_planes_are_those_of_the_files(scenes: Callable[[str], str], real_data: Path):
