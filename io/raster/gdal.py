@@ -1,4 +1,4 @@
-"""How GDAL may open a raster: which addresses, which drivers, which settings. The only place that says so."""
+"""The one way to open a raster through GDAL: allowed addresses, drivers and settings."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ OWN_DRIVERS = (*IMAGE_DRIVERS, "VRT")
 The same goes for what lies beside a file: overviews, masks, coordinates (`.ovr`, `.msk`, `.tfw`, ...)."""
 
 HEADER_BYTES = 16_384
-"""Asked for at first: the header of a COG of 10,980 px and 512-px blocks, overviews included, fits."""
+"""Size of the first request: holds the header of a COG of 10,980 px and 512-px blocks with its overviews."""
 
 CACHE_PIECE_BYTES = 4_096
-"""What is fetched and kept is counted in pieces of this. GDAL doubles what it asks for while it reads on
-without a gap, up to 128 pieces: smaller ones cost requests, larger ones bytes that nobody needs."""
+"""Smallest piece that GDAL fetches and keeps. While it reads on without a gap it doubles its requests, up to
+128 pieces. Smaller pieces cost more requests, larger ones fetch bytes that nobody needs."""
 
 CACHE_BYTES = 128 * 2**20
-"""Of remote files, as stored, that a process keeps: what two windows share, or what planning has read
-already, is not fetched again. Holds a row of windows of the largest scenes many times."""
+"""Size of the cache of remote files in a process, bytes as stored. What two windows share, and what planning
+has read already, is not fetched again. Holds a row of windows of the largest scenes many times."""
 
 CACHED = "/vsisubfile/0_0,"
 """GDAL's name for `the whole file, from byte 0`. Behind it, GDAL reads block by block through that cache;
@@ -51,19 +51,21 @@ _SCHEME = re.compile(r"^([A-Za-z0-9_+.-]+):")
 
 
 def check_href(href: str | Path) -> str:
-    """Say what to open for `href`, or refuse it.
+    """Check an address, and return what to open for it.
 
     Allowed are local paths and `file://`, `https`, `s3`, and `http` to this machine. GDAL's own syntax
-    (`/vsi...`, `NETCDF:...`, XML) is refused: it reaches whatever GDAL reaches. What a catalog names has
-    passed the narrower `catalog_href.resolve_href` before.
+    (`/vsi...`, `NETCDF:...`, XML) is refused: it reaches whatever GDAL reaches. Addresses from a catalog
+    have passed the narrower `href_policy.resolve_href` before.
 
     Returns
     -------
-    A local path or a URL, for `rasterio.open`.
+    str
+        A local path or a URL, to be opened by `opened`.
 
     Raises
     ------
-    UnreadableRasterError : not allowed; the message says which rule
+    UnreadableRasterError
+        Not allowed; the message says which rule.
     """
     if isinstance(href, Path):
         return _local_path(str(href))
@@ -124,18 +126,22 @@ def gdal_settings(href: str, *, beside: bool) -> dict[str, Any]:
 def opened(
     href: str, *, drivers: tuple[str, ...], storage: S3Options = FROM_ENVIRONMENT
 ) -> Iterator[DatasetReader]:
-    """Open a checked href under our settings; what GDAL then has open is checked, too.
+    """Open a checked address under our settings, and check what GDAL has opened.
 
     Parameters
     ----------
-    drivers : `IMAGE_DRIVERS`, or `OWN_DRIVERS` for what the user named: then side files count as well
-    storage : how S3 is reached
+    drivers : tuple[str, ...]
+        `IMAGE_DRIVERS`, or `OWN_DRIVERS` for what the user named: then side files count as well.
+    storage : S3Options, optional
+        How S3 is reached.
 
     Raises
     ------
-    StoreError : the profile that `storage` names gives no credentials
-    UnreadableRasterError : missing, not a raster of an allowed driver, leading on to other files, or beyond
-        a limit of `untrusted`
+    StoreError
+        The profile that `storage` names gives no credentials.
+    UnreadableRasterError
+        Missing, not a raster of an allowed driver, leading on to other files, or beyond a limit of
+        `untrusted`.
     """
     if not is_url(href) and not Path(href).is_file():
         raise UnreadableRasterError(f"{href}: no such file; check the path")
@@ -158,7 +164,8 @@ def _followed(href: str) -> str:
 
     Raises
     ------
-    UnreadableRasterError : one leads where it may not, or the server does not answer
+    UnreadableRasterError
+        One leads where it may not, or the server does not answer.
     """
     if not href.startswith(("http:", "https:")):
         return href
@@ -222,11 +229,12 @@ def _reader(path: str, drivers: tuple[str, ...]) -> DatasetReader:
 
 
 def _forget(path: str, drivers: tuple[str, ...]) -> None:
-    """Open a remote file plainly: GDAL then says what is wrong, and does not hold to it at the next attempt.
+    """Open a remote file without the cache: GDAL gives the reason, and forgets the failure.
 
     Raises
     ------
-    RasterioError : the server's reason, where there is one
+    RasterioError
+        The server's reason, where there is one.
     """
     with rasterio.Env(session=DummySession(), CPL_VSIL_CURL_NON_CACHED=path):
         _reader(path, drivers).close()
@@ -246,17 +254,18 @@ def _next_step(cause: str, drivers: tuple[str, ...]) -> str:
 
 
 def shown_name(name: str) -> str:
-    """Name of an open raster, or of a file that it names, as it may be shown and as others can open it."""
+    """Return the name of an open raster, without secrets and as other programs can open it."""
     return public_href(name.removeprefix(CACHED))
 
 
 @contextmanager
 def reading(raster: DatasetReader) -> Iterator[None]:
-    """Read pixels inside: what GDAL then raises names the file.
+    """Turn GDAL's errors while pixels are read into one that names the file.
 
     Raises
     ------
-    UnreadableRasterError : a block is missing or damaged
+    UnreadableRasterError
+        A block is missing or damaged.
     """
     try:
         yield

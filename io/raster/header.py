@@ -1,4 +1,4 @@
-"""What a raster file is: its place, its kind, its bands and units, told from the header and few values."""
+"""What a raster file is: georeference, sensor, bands and units, from its header and a few values."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 SAMPLE_PX = 256
-"""Rows and columns, at most, of the decimated sample that tells dB and reflectance."""
+"""Maximum rows and columns of the decimated sample that tells dB and reflectance."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """All that opening one file tells, before the kind is settled."""
+    """Everything read from one file, before the kind of the image is decided."""
 
     href: str
     labels: tuple[str, ...]
@@ -81,18 +81,26 @@ def open_source(
 
     Parameters
     ----------
-    hrefs : one file, or several of one band each
-    kind : what formed the image; found from names, bands and values where None
-    other_kind : kind of the image it is paired with: where nothing tells, this one is the other kind
-    from_catalog : a catalog named the files, not the user: they are then never opened as VRT, which could
-        lead on to any other file
-    storage : how S3 is reached
+    hrefs : str or Path or Sequence[str or Path]
+        One file, or several of one band each.
+    kind : Kind or None, optional
+        What formed the image; found from names, bands and values where None.
+    other_kind : Kind or None, optional
+        Kind of the image it is paired with: where nothing tells, this one is the other kind.
+    from_catalog : bool, optional
+        A catalog named the files, not the user: they are then never opened as VRT, which could lead on to any
+        other file.
+    storage : S3Options, optional
+        How S3 is reached.
 
     Raises
     ------
-    UnreadableRasterError : missing, no raster, cut short, or an address that is not allowed
-    NoGeoreferenceError : neither CRS and transform nor GCPs that fix a place
-    BadInputError : the kind cannot be told, or several files do not fit together
+    UnreadableRasterError
+        Missing, no raster, cut short, or an address that is not allowed.
+    NoGeoreferenceError
+        Neither CRS and transform nor GCPs that fix a place.
+    BadInputError
+        The kind cannot be told, or several files do not fit together.
     """
     files, found = _read_headers(hrefs, kind=kind, from_catalog=from_catalog, storage=storage)
     found = found or (other_kind.other if other_kind else None)
@@ -101,7 +109,7 @@ def open_source(
             f"{public_href(files[0].href)}: nothing in it tells optical from SAR;"
             " say which (kind='optical' or 'sar')"
         )
-    return _settle(files, found, storage)
+    return _source_of(files, found, storage)
 
 
 def open_pair(
@@ -115,8 +123,8 @@ def open_pair(
 ) -> tuple[RasterSource, RasterSource]:
     """Open both rasters of a pair; a kind that cannot be told is the complement of the other.
 
-    Where neither tells, the reference is optical and the secondary SAR. Two of one kind are allowed.
-    Errors as `open_source`.
+    If neither can be told, the reference is optical and the secondary SAR. Two rasters of one kind are
+    allowed. Raises the same errors as `open_source`.
     """
     first, first_kind = _read_headers(
         reference, kind=reference_kind, from_catalog=from_catalog, storage=storage
@@ -125,13 +133,18 @@ def open_pair(
         secondary, kind=secondary_kind, from_catalog=from_catalog, storage=storage
     )
     kind = first_kind or (second_kind.other if second_kind else Kind.OPTICAL)
-    return _settle(first, kind, storage), _settle(second, second_kind or kind.other, storage)
+    return _source_of(first, kind, storage), _source_of(second, second_kind or kind.other, storage)
+
+
+def image_bands(raster: DatasetReader) -> tuple[int, ...]:
+    """Numbers, from 1, of all bands that are not alpha."""
+    return tuple(n for n, colour in enumerate(raster.colorinterp, start=1) if colour is not ColorInterp.alpha)
 
 
 def _read_headers(
     hrefs: str | Path | Sequence[str | Path], *, kind: Kind | None, from_catalog: bool, storage: S3Options
 ) -> tuple[list[_Header], Kind | None]:
-    """Read each file, and tell what formed them: what they agree on, else what they are together."""
+    """Read each file, and find their kind: the one they agree on, else the one of all together."""
     given = [hrefs] if isinstance(hrefs, str | Path) else list(hrefs)
     if not given:
         raise BadInputError("a raster needs at least one file; give its path or URL")
@@ -171,12 +184,10 @@ def _read_one(href: str, drivers: tuple[str, ...], storage: S3Options) -> _Heade
                 LOG.log(level, "%s: %s", public_href(href), facts.sentence)
             _refuse_unusable(href, raster)
             _refuse_truncated(href, raster)
-            bands = tuple(
-                n for n, colour in enumerate(raster.colorinterp, start=1) if colour is not ColorInterp.alpha
-            )
+            bands = image_bands(raster)
             labels = tuple(raster.descriptions[n - 1] or "" for n in bands)
             dtype = raster.dtypes[bands[0] - 1]
-            values = None if np.dtype(dtype).kind == "u" else _sample(raster, bands[:2])
+            values = None if np.dtype(dtype).kind == "u" else _sample_values(raster, bands[:2])
             return _Header(
                 href=href,
                 labels=labels,
@@ -193,8 +204,8 @@ def _read_one(href: str, drivers: tuple[str, ...], storage: S3Options) -> _Heade
             )
 
 
-def _settle(files: list[_Header], kind: Kind, storage: S3Options) -> RasterSource:
-    """Choose files, bands and units, now that the kind is known."""
+def _source_of(files: list[_Header], kind: Kind, storage: S3Options) -> RasterSource:
+    """Choose files, bands and units for an image of a known kind."""
     several = len(files) > 1
     if several:
         names = [file.name for file in files]
@@ -273,7 +284,7 @@ def _refuse_truncated(href: str, raster: DatasetReader) -> None:
             )
 
 
-def _sample(raster: DatasetReader, bands: tuple[int, ...]) -> FloatArray:
+def _sample_values(raster: DatasetReader, bands: tuple[int, ...]) -> FloatArray:
     """Read valid values spread over the raster: from an overview or, without one, a few windows."""
     rows, cols = raster.shape
     if max(rows, cols) <= 4 * SAMPLE_PX or raster.overviews(bands[0]):

@@ -1,4 +1,4 @@
-"""What a JPEG 2000 file claims, read before it is opened: OpenJPEG then makes room for every tile."""
+"""Checks of a JPEG 2000 file before it is opened: opening alone makes OpenJPEG allocate every tile."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from crosstie.errors import UnreadableRasterError
+from crosstie.io.raster.limits import refuse_beyond
 
 DRIVER = "JP2OpenJPEG"
 
 MAX_TILES_BYTES = 128 * 2**20
-"""Of OpenJPEG's own notes on all tiles; those of a Sentinel-2 product take 1 MB."""
+"""Memory for OpenJPEG's bookkeeping of all tiles; a Sentinel-2 product needs 1 MB."""
 
 TILE_BYTES, COMPONENT_BYTES = 6_000, 1_200
-"""Of notes, for a tile and for each component in it (OpenJPEG 2.5: 65,025 tiles of one took 600 MB)."""
+"""Bookkeeping for a tile and for each component in it (OpenJPEG 2.5: 65,025 tiles of one took 600 MB)."""
 
 MAX_CODE_BLOCKS = 2**20
 """Code-blocks and precincts of one tile, about 330 bytes each while it is decoded. 10,980 px in one tile of
 three components have 120,000."""
 
 MAX_BOXES = 64
-"""Boxes looked through for the image itself; GDAL and others write it within the first ten."""
+"""Maximum number of boxes searched for the image; GDAL and others write it within the first ten."""
+
+LARGER_TILES = "write it in larger tiles"
 
 _SIGNATURES = (b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
 _PIECE = 4096
@@ -40,7 +43,8 @@ def refuse_greedy(path: str, name: str) -> None:
 
     Raises
     ------
-    UnreadableRasterError : beyond a limit, or no image where one should be
+    UnreadableRasterError
+        Beyond a limit, or no image where one should be.
     """
     start = _codestream(path)
     head = b"" if start is None else _bytes(path, start, _PIECE)
@@ -52,13 +56,15 @@ def refuse_greedy(path: str, name: str) -> None:
         raise UnreadableRasterError(f"{name}: a JPEG 2000 image of no size; fetch it again")
     tiles = math.ceil((x1 - tx0) / tile_x) * math.ceil((y1 - ty0) / tile_y)
     notes = tiles * (TILE_BYTES + components * COMPONENT_BYTES)
-    _refuse_beyond(name, f"bytes of notes on {tiles} tiles", notes, MAX_TILES_BYTES)
+    refuse_beyond(name, f"bytes of notes on {tiles} tiles", notes, MAX_TILES_BYTES, next_step=LARGER_TILES)
     samples = min(width, tile_x) * min(height, tile_y) * components
-    _refuse_beyond(name, "code-blocks in one tile", _parts(head, samples), MAX_CODE_BLOCKS)
+    refuse_beyond(
+        name, "code-blocks in one tile", _code_blocks(head, samples), MAX_CODE_BLOCKS, next_step=LARGER_TILES
+    )
 
 
-def _parts(head: bytes, samples: int) -> int:
-    """Code-blocks, or precincts where those are more, of a tile of so many samples, at all resolutions."""
+def _code_blocks(head: bytes, samples: int) -> int:
+    """Count the code-blocks (or precincts, where there are more) of a tile, over all resolutions."""
     at = 2
     while at + 4 <= len(head):
         marker, length = struct.unpack_from(">HH", head, at)
@@ -79,7 +85,7 @@ def _parts(head: bytes, samples: int) -> int:
 
 
 def _codestream(path: str) -> int | None:
-    """Where the image begins: box by box, each with its length before it."""
+    """Find where the image begins: walk from box to box by their lengths."""
     if _bytes(path, 0, 4) == _SIGNATURES[1]:
         return 0
     at = 0
@@ -99,7 +105,7 @@ def _codestream(path: str) -> int | None:
 
 
 def _bytes(path: str, offset: int, count: int) -> bytes:
-    """Bytes of a file as GDAL reads it, fewer at its end: it alone knows how to reach it, and keeps them."""
+    """Read bytes of a file through GDAL, which knows how to reach it and caches them; fewer at its end."""
     while count >= 4:
         described = (
             f'<VRTDataset rasterXSize="{count}" rasterYSize="1">'
@@ -115,10 +121,3 @@ def _bytes(path: str, offset: int, count: int) -> bytes:
         except RasterioError:
             count //= 2
     return b""
-
-
-def _refuse_beyond(name: str, what: str, value: int, limit: int) -> None:
-    if value > limit:
-        raise UnreadableRasterError(
-            f"{name}: {value} {what}, and the limit is {limit}; write it in larger tiles"
-        )

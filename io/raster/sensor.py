@@ -59,10 +59,14 @@ def find_kind(
 
     Parameters
     ----------
-    names : file names, without folder
-    descriptions : of the bands, empty where unset
-    count : bands in all, without alpha
-    sample : some valid values where they are floating point, else None
+    names : Sequence[str]
+        File names, without folder.
+    descriptions : Sequence[str]
+        Of the bands, empty where unset.
+    count : int
+        Bands in all, without alpha.
+    sample : FloatArray or None
+        Some valid values where they are floating point, else None.
     """
     if count <= 4 and POLARISATIONS & {word for text in descriptions for word in tokens(text)}:
         return Kind.SAR  # VV, VH and the incidence angle are three bands too
@@ -99,8 +103,10 @@ def optical_bands(labels: Sequence[str], colours: Sequence[str]) -> tuple[int, .
 
     Parameters
     ----------
-    labels : description of each band, empty where unset
-    colours : what each band shows (`red`, `gray`, ...), as the file says
+    labels : Sequence[str]
+        Description of each band, empty where unset.
+    colours : Sequence[str]
+        What each band shows (`red`, `gray`, ...), as the file says.
     """
     count = len(labels)
     for texts in (colours, labels):

@@ -1,4 +1,4 @@
-"""What an open raster must not do, whoever named it: lead on to other files, or fill memory and time."""
+"""Checks of an open raster: it must not lead on to other files, nor exhaust memory or time."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from crosstie.errors import UnreadableRasterError
+from crosstie.io.raster.limits import refuse_beyond
 
 MAX_BLOCK_BYTES = 256 * 2**20
-"""Decoded, of one block: GDAL holds it whole, however few of its pixels are asked for. Those of Sentinel-1
-and Sentinel-2 products hold 2 MB; an image of 10,980 px in a single strip of 16 bits, 241 MB."""
+"""Largest decoded block: GDAL holds a block whole, however few of its pixels are read. Blocks of Sentinel-1
+and Sentinel-2 products have 2 MB; an image of 10,980 px in a single strip of 16 bits has 241 MB."""
 
 MAX_BANDS = 64
 """Sentinel-2 has 13. A file of some hundred bytes can claim 65,535, and each costs memory once it is open."""
@@ -30,6 +31,8 @@ decoded for a plan: at 2**31, empty ones take 3 s."""
 MAX_DIRECTORIES = 64
 """Images in a TIFF: an overview and its mask for each halving of the longest side need 36."""
 
+CUT = "cut it into smaller files or blocks"
+
 POINTERS = ("OVERVIEWS", "GEOLOCATION")
 """Metadata domains that name further files, which GDAL opens with any driver: overviews, and coordinates."""
 
@@ -38,16 +41,19 @@ GRID_FILES = re.compile(r"(?:nadgrids|geoidgrids)=(?!@null\b)|PROJ4_GRIDS|PARAME
 
 
 def refuse_untrusted(raster: DatasetReader, *, name: str, drivers: tuple[str, ...]) -> None:
-    """Check a raster that GDAL has just opened, before a pixel, an overview or a mask is asked for.
+    """Check a raster that GDAL has just opened, before a pixel, an overview or a mask is read.
 
     Parameters
     ----------
-    name : of the file, as it may be shown
-    drivers : those that may have opened it
+    name : str
+        Of the file, as it may be shown.
+    drivers : tuple[str, ...]
+        Those that may have opened it.
 
     Raises
     ------
-    UnreadableRasterError : another driver, a pointer to another file, or beyond a limit; says which
+    UnreadableRasterError
+        Another driver, a pointer to another file, or beyond a limit; says which.
     """
     if raster.driver not in drivers:
         raise UnreadableRasterError(f"{name}: opened as {raster.driver}; give a {', '.join(drivers)} file")
@@ -73,26 +79,23 @@ def refuse_untrusted(raster: DatasetReader, *, name: str, drivers: tuple[str, ..
 
 
 def _refuse_size(raster: DatasetReader, name: str) -> None:
-    """Refuse an image beyond a limit. Only what the header says is asked for."""
+    """Refuse an image beyond a limit, by its header alone."""
     rows, cols = raster.shape
-    _refuse_beyond(name, "bands", raster.count, MAX_BANDS)
-    _refuse_beyond(name, "px on its longer side", max(rows, cols), MAX_SIDE_PX)
-    _refuse_beyond(name, "samples", rows * cols * raster.count, MAX_SAMPLES)
+    refuse_beyond(name, "bands", raster.count, MAX_BANDS, next_step=CUT)
+    refuse_beyond(name, "px on its longer side", max(rows, cols), MAX_SIDE_PX, next_step=CUT)
+    refuse_beyond(name, "samples", rows * cols * raster.count, MAX_SAMPLES, next_step=CUT)
     sizes = [
         math.prod(block) * np.dtype(dtype.removeprefix("complex_")).itemsize
         for block, dtype in zip(raster.block_shapes, raster.dtypes, strict=True)
     ]
     together = raster.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL"
-    _refuse_beyond(
-        name, "decoded bytes in one block", sum(sizes) if together else max(sizes), MAX_BLOCK_BYTES
+    refuse_beyond(
+        name,
+        "decoded bytes in one block",
+        sum(sizes) if together else max(sizes),
+        MAX_BLOCK_BYTES,
+        next_step=CUT,
     )
-
-
-def _refuse_beyond(name: str, what: str, value: int, limit: int) -> None:
-    if value > limit:
-        raise UnreadableRasterError(
-            f"{name}: {value} {what}, and the limit is {limit}; cut it into smaller files or blocks"
-        )
 
 
 def _directories(raster: DatasetReader, name: str) -> Iterator[DatasetReader]:
@@ -107,5 +110,5 @@ def _directories(raster: DatasetReader, name: str) -> Iterator[DatasetReader]:
                 return
             continue  # GDAL passes over what it cannot open, and may find more behind it
         with further:
-            _refuse_beyond(name, "images in one file", number, MAX_DIRECTORIES)
+            refuse_beyond(name, "images in one file", number, MAX_DIRECTORIES, next_step=CUT)
             yield further

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     BoolArray = NDArray[np.bool_]
     IntArray = NDArray[np.int64]
     Plane = NDArray[np.float32]
+    ByteArray = NDArray[np.uint8]
     Objects = NDArray[np.object_]
 
 __all__ = [
