@@ -14,7 +14,7 @@ from crosstie.errors import SettingsError
 from crosstie.flows.training.mined_scenes import read_mined_scenes
 from crosstie.flows.training.progress import training_listener
 from crosstie.io.datasets.labelled import LabelledScene, read_labelled
-from crosstie.io.datasets.mined import read_index
+from crosstie.io.datasets.mined import read_mining_index
 from crosstie.io.datasets.picture_pairs import read_picture_pairs
 from crosstie.matcher.training.samples import TrainingScene
 from crosstie.matcher.training.unlabelled import UnlabelledScene
@@ -81,7 +81,7 @@ def read_data(settings: TrainSettings) -> TrainingData:
     if settings.use_unlabelled:
         unlabelled += [UnlabelledScene(s.optical_rgb, s.optical_valid, s.sar_db, s.centres_px) for s in west]
         unlabelled += read_pictures(settings.pictures.folders, settings.pictures.hold_out_places)
-        index = read_index(settings.out / MINED) if settings.mine.catalog is not None else None
+        index = read_mining_index(settings.out / MINED) if settings.mine.catalog is not None else None
         if index is not None:
             mined = read_mined_scenes(
                 settings.out / MINED, index["pairs"], with_labels=settings.mine.pseudo_labels

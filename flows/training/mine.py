@@ -24,10 +24,10 @@ from crosstie.flows.registration.plan import plan_pair
 from crosstie.grid import window
 from crosstie.io.datasets.mined import (
     MinedTiles,
-    read_index,
+    read_mining_index,
     tiles_path,
-    write_index,
     write_mined,
+    write_mining_index,
 )
 from crosstie.io.raster import RasterSource, open_pair, read_plane
 from crosstie.matcher.training.samples import CROP_MARGIN_PX
@@ -116,7 +116,7 @@ def mine_catalog(
         There is no pair in it, or `folder` was mined by other rules.
     """
     asked = mining_record(catalog, settings, rules)
-    index = read_index(folder)
+    index = read_mining_index(folder)
     if index is not None and index["asked"] != asked:
         raise SettingsError(f"{folder}: was mined by other settings; remove it, or choose another `out`")
     pairs: dict[str, ScenePair] = {}
@@ -126,7 +126,7 @@ def mine_catalog(
             raise SettingsError(f"{catalog}: no pair to mine; `crosstie pairs --catalog …` says why")
     if index is None:
         index = {"asked": asked, "pairs": draw_keys(sorted(pairs), rules.pairs, seed=rules.seed)}
-        write_index(folder, index)
+        write_mining_index(folder, index)
     keys: list[str] = index["pairs"]
     matcher: TileMatcher | None = None
     for n, key in enumerate(keys):

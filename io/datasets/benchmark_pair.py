@@ -6,26 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from crosstie.errors import BadInputError
 from crosstie.io.datasets.picture import picture_header, read_picture
 from crosstie.types import Kind, Tile
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Plane = NDArray[np.float32]
+    from crosstie.types import Plane
 
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkPair:
-    """Where two images lie and how they are offset; their pixels are read when they are asked for."""
+    """Paths of two images and the true offset between them; pixels are read on request."""
 
     name: str
-    """Tells it from all others of its set."""
+    """Unique within its set."""
     place: str
-    """Ground that it shows: pairs of one place are never split, and are drawn together."""
+    """Ground that it shows: pairs of one place stay together in splits and in draws."""
     reference: Path
     secondary: Path
     reference_kind: Kind = Kind.OPTICAL
@@ -35,15 +31,17 @@ class BenchmarkPair:
     dy_px: float = 0.0
     """The same, px down."""
     tile: Tile | None = None
-    """The template, where the set cuts one out of a larger image; None leaves the choice to who measures."""
+    """The template, where the set cuts one out of a larger image; None leaves the choice to the caller."""
 
     def shape(self) -> tuple[int, int]:
         """(rows, cols) of both images, px, from their headers.
 
         Raises
         ------
-        UnreadableRasterError : one is missing, or no raster
-        BadInputError : they differ in size
+        UnreadableRasterError
+            One is missing, or no raster.
+        BadInputError
+            They differ in size.
         """
         first, second = (picture_header(path).shape for path in (self.reference, self.secondary))
         if first != second:
@@ -60,9 +58,12 @@ class BenchmarkPair:
 
         Parameters
         ----------
-        row, col : first pixel of the window in the reference; it may stick out
-        shape : (rows, cols) of the window
-        shift_px : whole px (x, y) that the secondary is moved by, right and down; it adds to the offset
+        row, col : int
+            First pixel of the window in the reference; it may stick out.
+        shape : tuple[int, int]
+            (rows, cols) of the window.
+        shift_px : tuple[int, int], optional
+            Whole px (x, y) that the secondary is moved by, right and down; it adds to the offset.
         """
         x, y = shift_px
         return (

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
 
 from crosstie.errors import UnreadableRasterError
+from crosstie.io.datasets.truth import OPTICAL_NAME, SAR_NAME, opened_part, read_truth
 from crosstie.io.raster.plane import sar_plane
 
 
@@ -43,30 +42,25 @@ def read_labelled(folder: Path, *, tile_px: int = 256) -> LabelledScene:
 
     Raises
     ------
-    UnreadableRasterError : a file is missing or broken, or the truth does not lie on the images' grid
+    UnreadableRasterError
+        A file is missing or broken, or the truth does not lie on the images' grid.
     """
-    try:
-        with rasterio.open(folder / "s1_vh.tif") as file:
-            amplitude, transform = file.read(), file.transform
-        with rasterio.open(folder / "s2_tci.tif") as file:
-            rgb, valid = file.read(), file.dataset_mask() > 0
-        with rasterio.open(folder / "truth_offsets.tif") as file:
-            truth, truth_transform = file.read().astype(np.float32), file.transform
-    except RasterioError as error:
-        raise UnreadableRasterError(f"labelled scene {folder}: {error}") from error
-    step = truth_transform.a / transform.a
-    first_node = ~transform @ (truth_transform @ (0.5, 0.5))
-    if np.abs(first_node).max() > 0.5 or rgb.shape[1:] != amplitude.shape[1:]:
+    with opened_part(folder, SAR_NAME) as raster:
+        amplitude, transform = raster.read(), raster.transform
+    with opened_part(folder, OPTICAL_NAME) as raster:
+        rgb, valid = raster.read(), raster.dataset_mask() > 0
+    truth, step = read_truth(folder, transform)
+    if rgb.shape[1:] != amplitude.shape[1:]:
         raise UnreadableRasterError(
-            f"labelled scene {folder}: its first truth node lies at pixel {first_node}, and the images have "
-            f"{rgb.shape[1:]} and {amplitude.shape[1:]} pixels; all must begin at one corner"
+            f"labelled scene {folder}: its images have {rgb.shape[1:]} and {amplitude.shape[1:]} px"
+            " (rows, cols); they must lie on one grid"
         )
     centres = _trusted_centres(folder / "tiles.csv", tile_px)
     return LabelledScene(
         optical_rgb=rgb,
         optical_valid=valid,
         sar_db=sar_plane(amplitude.astype(np.float32), is_db=False).astype(np.float16),
-        truth_px=truth,
+        truth_px=truth.astype(np.float32),
         truth_step_px=step,
         centres_px=centres,
         centres_m=np.column_stack(transform @ tuple(centres.T)),

@@ -1,4 +1,4 @@
-"""Tiles mined from a catalog's pairs, as files: one a pair, so that a resumed run reads no raster twice."""
+"""Tiles mined from the pairs of a catalog: one file per pair, so that a resumed run reads no raster twice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from crosstie.errors import BadInputError
 
-INDEX = "index.json"
+MINING_INDEX = "index.json"
 """Name of the file that lists the pairs and says how they were mined."""
 
 
@@ -53,11 +53,12 @@ class MinedTiles:
 
 
 def tiles_path(folder: Path, pair_key: str) -> Path:
+    """Path of the tiles of one pair."""
     return folder / f"{pair_key}.npz"
 
 
 def write_mined(path: Path, tiles: MinedTiles) -> None:
-    """Write beside and rename: a file that is there is whole."""
+    """Write the tiles of one pair; a file is complete once it has its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
@@ -77,7 +78,8 @@ def read_mined(path: Path) -> MinedTiles:
 
     Raises
     ------
-    BadInputError : no such file, or not written by `write_mined`
+    BadInputError
+        No such file, or not written by `write_mined`.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -90,21 +92,23 @@ def read_mined(path: Path) -> MinedTiles:
         ) from error
 
 
-def write_index(folder: Path, index: dict[str, Any]) -> None:
+def write_mining_index(folder: Path, index: dict[str, Any]) -> None:
+    """Write which pairs were mined, and how."""
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{INDEX}.partial"
+    partial = folder / f"{MINING_INDEX}.partial"
     partial.write_text(json.dumps(index, indent=1))
-    partial.replace(folder / INDEX)
+    partial.replace(folder / MINING_INDEX)
 
 
-def read_index(folder: Path) -> dict[str, Any] | None:
-    """What `write_index` wrote; None where nothing was mined yet.
+def read_mining_index(folder: Path) -> dict[str, Any] | None:
+    """Read what `write_mining_index` wrote; None where nothing was mined yet.
 
     Raises
     ------
-    BadInputError : the file is broken
+    BadInputError
+        The file is broken.
     """
-    path = folder / INDEX
+    path = folder / MINING_INDEX
     if not path.exists():
         return None
     try:

@@ -1,4 +1,4 @@
-"""Names of the public sets, of their parts and of the ways to split them; the command line offers them."""
+"""Names of the public sets, their splits and their parts, as the command line offers them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Dataset(StrEnum):
 
 
 class Split(StrEnum):
-    """How a set is parted."""
+    """How a set is split into parts."""
 
     PLACE = "place"
     PUBLISHED = "published"

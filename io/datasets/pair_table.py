@@ -1,4 +1,4 @@
-"""A table of pairs with their true offsets: anybody's benchmark."""
+"""A CSV table of pairs with their true offsets, as a benchmark of the user's own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from crosstie.io.datasets.benchmark_pair import BenchmarkPair
 from crosstie.io.datasets.picture import picture_header
 from crosstie.types import Kind
 
-COLUMNS = ("reference", "secondary", "dx_px", "dy_px")
+REQUIRED_COLUMNS = ("reference", "secondary", "dx_px", "dy_px")
 
 
 def read_pair_table(table: Path) -> list[BenchmarkPair]:
@@ -23,7 +23,8 @@ def read_pair_table(table: Path) -> list[BenchmarkPair]:
 
     Raises
     ------
-    BadInputError : not such a table, or a row that names no two images of one size; the message names it
+    BadInputError
+        Not such a table, or a row that names no two images of one size; the message names it.
     """
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
@@ -33,21 +34,21 @@ def read_pair_table(table: Path) -> list[BenchmarkPair]:
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadInputError(f"{table}: cannot be read as a CSV table ({error})") from None
-    missing = [name for name in COLUMNS if name not in columns]
+    missing = [name for name in REQUIRED_COLUMNS if name not in columns]
     if missing:
         raise BadInputError(
-            f"{table}: no column {', '.join(missing)}; it needs {', '.join(COLUMNS)} and has "
+            f"{table}: no column {', '.join(missing)}; it needs {', '.join(REQUIRED_COLUMNS)} and has "
             f"{', '.join(columns) or 'none'}"
         )
     if not rows:
         raise BadInputError(f"{table}: no row below the header; give one a pair")
-    return [_pair(table, number, row) for number, row in enumerate(rows, start=1)]
+    return [_pair_of_row(table, number, row) for number, row in enumerate(rows, start=1)]
 
 
-def _pair(table: Path, number: int, row: dict[str, str | None]) -> BenchmarkPair:
+def _pair_of_row(table: Path, number: int, row: dict[str, str | None]) -> BenchmarkPair:
     where = f"{table}, row {number}"
     reference, secondary = (_file(table, where, name, row[name]) for name in ("reference", "secondary"))
-    dx, dy = (_number(where, name, row[name]) for name in ("dx_px", "dy_px"))
+    dx, dy = (_true_offset(where, name, row[name]) for name in ("dx_px", "dy_px"))
     try:
         first, second = picture_header(reference), picture_header(secondary)
     except UnreadableRasterError as error:
@@ -79,7 +80,7 @@ def _file(table: Path, where: str, column: str, text: str | None) -> Path:
     return path
 
 
-def _number(where: str, column: str, text: str | None) -> float:
+def _true_offset(where: str, column: str, text: str | None) -> float:
     try:
         value = float(text or "")
     except ValueError:

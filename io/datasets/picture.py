@@ -1,9 +1,9 @@
-"""A raster or picture as pixels only: wherever it lies on the ground, and where it lies nowhere."""
+"""A raster or picture as pixels alone, with or without a georeference."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning
 
 from crosstie.io.raster import sensor as kinds
 from crosstie.io.raster.gdal import IMAGE_DRIVERS, check_href, opened, reading
+from crosstie.io.raster.header import SAMPLE_PX, image_bands
 from crosstie.io.raster.read import read_plane
 from crosstie.io.raster.source import RasterSource
 from crosstie.types import Kind
@@ -26,17 +27,14 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
 PIXEL_CRS = "EPSG:3857"
-"""Stands for no place at all: the grid is that of the pixels, x to the right, y down, one unit a pixel."""
+"""A placeholder: the grid is that of the pixels, x to the right, y down, one unit per pixel."""
 
 NO_NODATA = ("PNG", "JPEG")
 """Formats that cannot say which value is no data: their black is the dark end of a stretch."""
 
 BLACK_GREY = 0.5
-"""Where black is dark and not missing, SAR of 0 counts as half a step of its 8 bits. Left out as invalid,
-which takes the water out of a shore, 92 % of 89 templates (sih1733, 192 px) came within 1 px; so, 99 %."""
-
-SAMPLE_PX = 256
-"""Rows and columns, at most, of the decimated sample that tells dB and reflectance."""
+"""Value of SAR pixels of 0 where black is dark and not missing: half a step of 8 bits. With them, 99 % of 89
+templates (sih1733, 192 px) were within 1 px; without them, which removes the water of a shore, 92 %."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +52,13 @@ def picture_header(path: Path) -> PictureHeader:
 
     Raises
     ------
-    UnreadableRasterError : missing, or no raster
+    UnreadableRasterError
+        Missing, or no raster.
     """
-    with _opened(path) as raster:
-        bands = _bands(raster)
+    with _opened_picture(path) as raster:
+        bands = image_bands(raster)
         descriptions = [raster.descriptions[n - 1] or "" for n in bands]
-        values = _sample(raster, bands) if np.dtype(raster.dtypes[0]).kind == "f" else None
+        values = _sample_whole(raster, bands) if np.dtype(raster.dtypes[0]).kind == "f" else None
         found = None
         for name in (path.name, path.resolve().parent.name):
             found = found or kinds.find_kind(
@@ -75,14 +74,16 @@ def read_picture(
 
     Returns
     -------
-    One plane as `pixels.read_plane` gives it, NaN where invalid and outside the picture. SAR of 0 is invalid
-    in a raster, and dark in a PNG or JPEG of 8 bits without a mask.
+    Plane
+        As `read_plane` gives it, NaN where invalid and outside the picture. SAR of 0 is invalid in a raster,
+        and dark in a PNG or JPEG of 8 bits without a mask.
 
     Raises
     ------
-    UnreadableRasterError : missing, no raster, or cut short
+    UnreadableRasterError
+        Missing, no raster, or cut short.
     """
-    with _opened(path) as raster:
+    with _opened_picture(path) as raster:
         source = _source(path, raster, kind)
         black_is_dark = kind is Kind.SAR and _cannot_miss(raster)
     with warnings.catch_warnings():
@@ -101,12 +102,12 @@ def _cannot_miss(raster: DatasetReader) -> bool:
 
 
 def _source(path: Path, raster: DatasetReader, kind: Kind) -> RasterSource:
-    bands = _bands(raster)
+    bands = image_bands(raster)
     labels = [raster.descriptions[n - 1] or "" for n in bands]
     colours = [raster.colorinterp[n - 1].name for n in bands]
     chosen = kinds.sar_bands(labels) if kind is Kind.SAR else kinds.optical_bands(labels, colours)
     dtype = raster.dtypes[bands[0] - 1]
-    values = None if np.dtype(dtype).kind == "u" else _sample(raster, bands)
+    values = None if np.dtype(dtype).kind == "u" else _sample_whole(raster, bands)
     return RasterSource(
         hrefs=(str(path),),
         kind=kind,
@@ -121,14 +122,9 @@ def _source(path: Path, raster: DatasetReader, kind: Kind) -> RasterSource:
     )
 
 
-def _bands(raster: DatasetReader) -> list[int]:
-    """Numbers, from 1, of all bands that are not alpha."""
-    return [n for n, colour in enumerate(raster.colorinterp, start=1) if colour is not ColorInterp.alpha]
-
-
-def _sample(raster: DatasetReader, bands: list[int]) -> NDArray[np.float64]:
+def _sample_whole(raster: DatasetReader, bands: Sequence[int]) -> NDArray[np.float64]:
     shape = (min(SAMPLE_PX, raster.height), min(SAMPLE_PX, raster.width))
-    ask = {"indexes": bands[:2], "out_shape": (len(bands[:2]), *shape)}
+    ask = {"indexes": list(bands[:2]), "out_shape": (len(bands[:2]), *shape)}
     with reading(raster):
         values = raster.read(**ask)[raster.read_masks(**ask) > 0]
     kept: NDArray[np.float64] = values[np.isfinite(values)].astype(np.float64)
@@ -136,7 +132,7 @@ def _sample(raster: DatasetReader, bands: list[int]) -> NDArray[np.float64]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[DatasetReader]:
+def _opened_picture(path: Path) -> Iterator[DatasetReader]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with opened(check_href(path), drivers=IMAGE_DRIVERS) as raster:

@@ -35,7 +35,8 @@ def read_picture_pairs(folder: Path) -> list[PicturePair]:
 
     Raises
     ------
-    UnreadableRasterError : no pair in the folder, a picture that cannot be read, or two sizes at one place
+    UnreadableRasterError
+        No pair in the folder, a picture that cannot be read, or two sizes at one place.
     """
     sar = {path.stem: path for path in _pictures(folder / "s1")}
     optical = {path.stem: path for path in _pictures(folder / "s2")}
@@ -44,7 +45,7 @@ def read_picture_pairs(folder: Path) -> list[PicturePair]:
         raise UnreadableRasterError(f"{folder}: no name is both in s1/ and in s2/; nothing to pair")
     # Decoded once, shared by all the pairs they are in.
     sar_of = {stem: _decibel(sar[stem]) for stem in stems}
-    optical_of = {s: _bands(optical[s]) for s in stems}
+    optical_of = {s: _read_bands(optical[s]) for s in stems}
     pairs = []
     for stem in stems:
         for other in stems:
@@ -69,11 +70,11 @@ def _place(stem: str) -> str:
 
 def _decibel(path: Path) -> NDArray[np.float16]:
     """Of 8-bit pictures, whose black is the dark end of a stretch and not missing."""
-    grey = np.maximum(_bands(path)[:1].astype(np.float32), BLACK_GREY)
+    grey = np.maximum(_read_bands(path)[:1].astype(np.float32), BLACK_GREY)
     return sar_plane(grey, is_db=False).astype(np.float16)
 
 
-def _bands(path: Path) -> NDArray[np.uint8]:
+def _read_bands(path: Path) -> NDArray[np.uint8]:
     """All bands of a picture, three at most: (bands, rows, cols)."""
     try:
         pixels = np.asarray(Image.open(path))

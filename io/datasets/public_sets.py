@@ -24,7 +24,8 @@ def sen12(folder: Path) -> list[BenchmarkPair]:
 
     Raises
     ------
-    BadInputError : no such files, or one without its partner
+    BadInputError
+        No such files, or one without its partner.
     """
     pairs = []
     for sar in sorted(folder.glob("ROIs*/s1_*/*.png"), key=_by_numbers):
@@ -45,7 +46,8 @@ def qxs(folder: Path) -> list[BenchmarkPair]:
 
     Raises
     ------
-    BadInputError : no such files, or one without its partner
+    BadInputError
+        No such files, or one without its partner.
     """
     numbered = sorted((int(p.stem), p) for p in (folder / "sar_256_oc_0.2").glob("*.png") if p.stem.isdigit())
     width = max(1, -(-len(numbered) // QXS_BLOCKS))
@@ -63,7 +65,8 @@ def sebast144(folder: Path) -> list[BenchmarkPair]:
 
     Raises
     ------
-    BadInputError : no such files, or one without its partner
+    BadInputError
+        No such files, or one without its partner.
     """
     pairs = [
         BenchmarkPair(sar.stem, sar.stem.partition("_")[2], folder / "s2" / f"{sar.stem}.jpg", sar)
@@ -79,11 +82,13 @@ def ombria(folder: Path, *, role: str | None = None) -> list[BenchmarkPair]:
 
     Parameters
     ----------
-    role : `test` or `unlabelled`; None takes both
+    role : str or None, optional
+        `test` or `unlabelled`; None takes both.
 
     Raises
     ------
-    BadInputError : no such files, or a table without the columns
+    BadInputError
+        No such files, or a table without the columns.
     """
     table = folder / "offsets.csv"
     try:

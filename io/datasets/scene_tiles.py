@@ -6,18 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import rasterio
-from numpy.typing import NDArray
-from rasterio.errors import RasterioError
 from scipy.ndimage import map_coordinates
 
-from crosstie.errors import BadInputError, UnreadableRasterError
+from crosstie.errors import BadInputError
 from crosstie.grid import tiles
 from crosstie.io.datasets.benchmark_pair import BenchmarkPair
+from crosstie.io.datasets.truth import OPTICAL_NAME, SAR_NAME, TRUTH_NAME, opened_part, read_truth
 from crosstie.types import Tile
 
 STRIDE_PX = 128
-"""Between templates of every size, so that all sizes are asked at about the same places."""
+"""Stride of the templates of every size, so that all sizes are measured at about the same places."""
 
 
 def scenes(folder: Path, *, sizes_px: Sequence[int], search_px: int) -> list[BenchmarkPair]:
@@ -28,22 +26,26 @@ def scenes(folder: Path, *, sizes_px: Sequence[int], search_px: int) -> list[Ben
 
     Parameters
     ----------
-    folder : one scene, or a folder of scenes, each of which is a place
-    sizes_px : sides of the templates
+    folder : Path
+        One scene, or a folder of scenes, each of which is a place.
+    sizes_px : Sequence[int]
+        Sides of the templates.
 
     Raises
     ------
-    BadInputError : no scene there, or none with room for a tile
-    UnreadableRasterError : a file is broken, or the truth does not lie on the images' grid
+    BadInputError
+        No scene there, or none with room for a tile.
+    UnreadableRasterError
+        A file is broken, or the truth does not lie on the images' grid.
     """
-    found = [folder] if (folder / "truth_offsets.tif").is_file() else sorted(folder.glob("*/"))
-    found = [scene for scene in found if (scene / "truth_offsets.tif").is_file()]
+    found = [folder] if (folder / TRUTH_NAME).is_file() else sorted(folder.glob("*/"))
+    found = [scene for scene in found if (scene / TRUTH_NAME).is_file()]
     if not found:
         raise BadInputError(
             f"{folder}: no labelled scene there; one holds s1_vh.tif, s2_tci.tif and truth_offsets.tif"
         )
-    pairs = [pair for scene in found for pair in _scene(scene, sizes_px, search_px)]
-    return _some(pairs, folder, sizes_px, search_px)
+    pairs = [pair for scene in found for pair in _scene_pairs(scene, sizes_px, search_px)]
+    return _refuse_none(pairs, folder, sizes_px, search_px)
 
 
 def sih1733(folder: Path, *, sizes_px: Sequence[int], search_px: int) -> list[BenchmarkPair]:
@@ -53,7 +55,8 @@ def sih1733(folder: Path, *, sizes_px: Sequence[int], search_px: int) -> list[Be
 
     Raises
     ------
-    BadInputError : no such files, or a picture without room for a tile
+    BadInputError
+        No such files, or a picture without room for a tile.
     """
     pairs = []
     for sar in sorted(folder.glob("Pair-*/SAR-Image-*.jpg")):
@@ -61,12 +64,14 @@ def sih1733(folder: Path, *, sizes_px: Sequence[int], search_px: int) -> list[Be
         whole = BenchmarkPair(sar.parent.name, sar.parent.name, optical, sar)
         shape = whole.shape()
         pairs += [
-            _cut(whole, tile, (0.0, 0.0)) for size in sizes_px for tile in _inner(shape, size, search_px)
+            _tile_pair(whole, tile, (0.0, 0.0))
+            for size in sizes_px
+            for tile in _inner(shape, size, search_px)
         ]
-    return _some(pairs, folder, sizes_px, search_px)
+    return _refuse_none(pairs, folder, sizes_px, search_px)
 
 
-def _some(
+def _refuse_none(
     pairs: list[BenchmarkPair], folder: Path, sizes_px: Sequence[int], search_px: int
 ) -> list[BenchmarkPair]:
     if not pairs:
@@ -77,37 +82,22 @@ def _some(
     return pairs
 
 
-def _scene(folder: Path, sizes_px: Sequence[int], search_px: int) -> list[BenchmarkPair]:
-    whole = BenchmarkPair(folder.name, folder.name, folder / "s2_tci.tif", folder / "s1_vh.tif")
+def _scene_pairs(folder: Path, sizes_px: Sequence[int], search_px: int) -> list[BenchmarkPair]:
+    whole = BenchmarkPair(folder.name, folder.name, folder / OPTICAL_NAME, folder / SAR_NAME)
     shape = whole.shape()
-    truth, step = _truth(folder)
+    with opened_part(folder, SAR_NAME) as raster:
+        transform = raster.transform
+    truth, step = read_truth(folder, transform)
     wanted = [tile for size in sizes_px for tile in _inner(shape, size, search_px)]
     centres = np.array([tile.centre_px for tile in wanted]).reshape(-1, 2)
     offsets = np.column_stack(
         [map_coordinates(band, centres.T[::-1] / step, order=1, cval=np.nan) for band in truth]
     )
     return [
-        _cut(whole, tile, (float(dx), float(dy)))
+        _tile_pair(whole, tile, (float(dx), float(dy)))
         for tile, (dx, dy) in zip(wanted, offsets, strict=True)
         if np.isfinite([dx, dy]).all()
     ]
-
-
-def _truth(folder: Path) -> tuple[NDArray[np.float64], float]:
-    """Offsets (2, nodes, nodes), px; node k lies at pixel coordinate k * step."""
-    try:
-        with rasterio.open(folder / "truth_offsets.tif") as file:
-            truth, nodes = file.read().astype(np.float64), file.transform
-        with rasterio.open(folder / "s1_vh.tif") as file:
-            pixels = file.transform
-    except RasterioError as error:
-        raise UnreadableRasterError(f"labelled scene {folder}: {error}") from error
-    first = ~pixels @ (nodes @ (0.5, 0.5))
-    if np.abs(first).max() > 0.5:
-        raise UnreadableRasterError(
-            f"labelled scene {folder}: its first truth node lies at pixel {first}; it must lie at a corner"
-        )
-    return truth, nodes.a / pixels.a
 
 
 def _inner(shape: tuple[int, int], size_px: int, search_px: int) -> list[Tile]:
@@ -119,7 +109,7 @@ def _inner(shape: tuple[int, int], size_px: int, search_px: int) -> list[Tile]:
     ]
 
 
-def _cut(whole: BenchmarkPair, tile: Tile, offset_px: tuple[float, float]) -> BenchmarkPair:
+def _tile_pair(whole: BenchmarkPair, tile: Tile, offset_px: tuple[float, float]) -> BenchmarkPair:
     return BenchmarkPair(
         name=f"{whole.name} {tile.size_px} r{tile.row} c{tile.col}",
         place=whole.place,

@@ -11,7 +11,7 @@ from crosstie.io.datasets.benchmark_pair import BenchmarkPair
 from crosstie.io.datasets.names import Part
 
 TEST_SHARE = 0.2
-"""Share of the pairs, about, that a split by place keeps for testing."""
+"""Approximate share of the pairs that a split by place keeps for testing."""
 
 
 def split_by_place(
@@ -24,7 +24,8 @@ def split_by_place(
 
     Raises
     ------
-    SettingsError : there is only one place, which cannot be split
+    SettingsError
+        There is only one place, which cannot be split.
     """
     if part is Part.ALL:
         return list(pairs)

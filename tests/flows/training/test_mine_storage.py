@@ -13,7 +13,7 @@ from moto.server import ThreadedMotoServer
 
 from crosstie.flows.training.data import MINED
 from crosstie.flows.training.train import mine
-from crosstie.io.datasets.mined import read_index, read_mined, tiles_path
+from crosstie.io.datasets.mined import read_mined, read_mining_index, tiles_path
 from crosstie.io.simulation.pairs import write_simulated_catalog
 from crosstie.train_settings import load_train_settings
 
@@ -57,7 +57,7 @@ def test_a_catalog_behind_an_endpoint_is_mined(upstream: str, tmp_path: Path) ->
             }
         )
         assert mine(settings) == 1
-    index = read_index(settings.out / MINED)
+    index = read_mining_index(settings.out / MINED)
     assert index is not None
     (key,) = index["pairs"]
     assert len(read_mined(tiles_path(settings.out / MINED, key))) == 2
