@@ -24,9 +24,7 @@ from crosstie.io.scenes.table import microseconds, utc_from_us
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from crosstie.types import FloatArray
-
-    Objects = NDArray[np.object_]
+    from crosstie.types import BoolArray, FloatArray, IntArray, Objects
 
 REGIONS = ((-100, 30), (-60, -10), (5, 45), (20, 0), (75, 20), (105, 15), (140, -30), (172, -20), (15, 76))
 """West and south of each region, degrees; all are 16 degrees wide and 9 high."""
@@ -54,7 +52,7 @@ ROW_GROUP = 20_000
 def simulated_archive(each: int, *, years: float = 4.0, seed: int = 0) -> pa.Table:
     """Table of `each` Sentinel-1 and as many Sentinel-2 items, in no order, as stac-geoparquet has them."""
     rng = np.random.default_rng(seed)
-    optical, sar = _optical(each, years, rng), _sar(each, years, rng)
+    optical, sar = _optical_columns(each, years, rng), _sar_columns(each, years, rng)
     columns = {name: np.concatenate([optical[name], sar[name]]) for name in optical}
     table = _table(columns)
     return table.take(pa.array(rng.permutation(len(table))))
@@ -96,13 +94,6 @@ def archive_items(table: pa.Table) -> Iterator[dict[str, Any]]:
         }
 
 
-def write_items(path: Path, table: pa.Table) -> None:
-    """Write the rows of a table as STAC items, one a line."""
-    with path.open("w", encoding="utf-8") as file:
-        for item in archive_items(table):
-            file.write(json.dumps(item) + "\n")
-
-
 def archive_collections() -> list[dict[str, Any]]:
     """The collections that the items belong to."""
     return [
@@ -122,11 +113,11 @@ def archive_collections() -> list[dict[str, Any]]:
     ]
 
 
-def _optical(each: int, years: float, rng: np.random.Generator) -> dict[str, Any]:
-    places = _grid(100.0, 100.0)
+def _optical_columns(each: int, years: float, rng: np.random.Generator) -> dict[str, Any]:
+    places = _place_centres(100.0, 100.0)
     tile, turn = _visits(each, len(places))
     step_us = years * 365 * DAY_US / (turn.max() + 1)
-    when = _times(
+    when = _acquisition_us(
         turn * step_us + (tile % 5) * DAY_US + 10.5 * DAY_US / 24, rng.integers(0, 20, each) * 10**6
     )
     platform = np.where(rng.random(each) < 0.5, "sentinel-2a", "sentinel-2b").astype(object)
@@ -140,7 +131,7 @@ def _optical(each: int, years: float, rng: np.random.Generator) -> dict[str, Any
         for p, t, n in zip(platform, when.tolist(), tile.tolist(), strict=True)
     ]
     return _columns(
-        ids, "sentinel-2-l2a", when, np.zeros(each, bool), _outlines(places[tile], shape), platform,
+        ids, "sentinel-2-l2a", when, np.zeros(each, bool), _outlines_round(places[tile], shape), platform,
         cloud=np.round(rng.beta(0.5, 0.7, each) * 100, 2),
         orbit=np.array(["descending"] * each, object),
         track=tile % 143 + 1,
@@ -149,8 +140,8 @@ def _optical(each: int, years: float, rng: np.random.Generator) -> dict[str, Any
     )  # fmt: skip
 
 
-def _sar(each: int, years: float, rng: np.random.Generator) -> dict[str, Any]:
-    places = _grid(235.0, 160.0)
+def _sar_columns(each: int, years: float, rng: np.random.Generator) -> dict[str, Any]:
+    places = _place_centres(235.0, 160.0)
     tracks = np.column_stack([places, np.zeros(len(places))])
     both = np.concatenate([tracks, tracks + np.array([0.0, 0.0, 1.0])])
     frame, turn = _visits(each, len(both))
@@ -159,7 +150,7 @@ def _sar(each: int, years: float, rng: np.random.Generator) -> dict[str, Any]:
     column = np.unique(np.round(both[:, [0, 2]], 3), axis=0, return_inverse=True)[1].ravel()
     slice_us = np.round(both[:, 1] / (160 / KM_PER_DEGREE)) * SLICE_US
     step_us = years * 365 * DAY_US / (turn.max() + 1)
-    start = _times(
+    start = _acquisition_us(
         turn * step_us
         + column[frame] % 12 * DAY_US
         + np.where(ascending, 17, 5) * DAY_US / 24
@@ -179,7 +170,7 @@ def _sar(each: int, years: float, rng: np.random.Generator) -> dict[str, Any]:
         )
     ]
     return _columns(
-        ids, "sentinel-1-grd", start, np.ones(each, bool), _outlines(both[frame, :2], shape), platform,
+        ids, "sentinel-1-grd", start, np.ones(each, bool), _outlines_round(both[frame, :2], shape), platform,
         cloud=np.full(each, np.nan),
         orbit=np.where(ascending, "ascending", "descending").astype(object),
         track=column[frame] % 175 + 1,
@@ -188,7 +179,7 @@ def _sar(each: int, years: float, rng: np.random.Generator) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def _grid(across_km: float, along_km: float) -> FloatArray:
+def _place_centres(across_km: float, along_km: float) -> FloatArray:
     """Middles of places that fill the regions, (longitude, latitude)."""
     places = []
     for west, south in REGIONS:
@@ -198,18 +189,18 @@ def _grid(across_km: float, along_km: float) -> FloatArray:
     return np.array(places)
 
 
-def _visits(count: int, places: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _visits(count: int, places: int) -> tuple[IntArray, IntArray]:
     """Place and turn of each scene: all places in the first turn, all in the next."""
     number = np.arange(count)
     return number % places, number // places
 
 
-def _times(us: NDArray[Any], jitter_us: NDArray[Any]) -> NDArray[np.int64]:
-    found: NDArray[np.int64] = (microseconds(BEGIN) + us + jitter_us).astype(np.int64)
+def _acquisition_us(us: NDArray[Any], jitter_us: NDArray[Any]) -> IntArray:
+    found: IntArray = (microseconds(BEGIN) + us + jitter_us).astype(np.int64)
     return found
 
 
-def _outlines(middle: FloatArray, shape_km: FloatArray) -> Objects:
+def _outlines_round(middle: FloatArray, shape_km: FloatArray) -> Objects:
     """Outlines (N,) of corners (N, 4, 2) in km round middles (N, 2) in degrees."""
     lat = middle[:, None, 1] + shape_km[:, :, 1] / KM_PER_DEGREE
     lon = middle[:, None, 0] + shape_km[:, :, 0] / (KM_PER_DEGREE * np.cos(np.radians(lat)))
@@ -232,8 +223,8 @@ def _stamp(us: int) -> str:
 def _columns(
     ids: Sequence[str],
     collection: str,
-    when: NDArray[np.int64],
-    is_sar: NDArray[np.bool_],
+    when: IntArray,
+    is_sar: BoolArray,
     outline: Objects,
     platform: Objects,
     **said: Any,
@@ -273,12 +264,12 @@ def _table(columns: dict[str, Any]) -> pa.Table:
             "sar:product_type": pa.array(["GRD"] * len(when), mask=~is_sar),
             "grid:code": pa.array(columns["code"]),
             "s2:processing_baseline": pa.array(columns["baseline"]),
-            "assets": _assets(columns["id"], is_sar),
+            "assets": _asset_struct(columns["id"], is_sar),
         }
     )
 
 
-def _assets(ids: Objects, is_sar: NDArray[np.bool_]) -> pa.StructArray:
+def _asset_struct(ids: Objects, is_sar: BoolArray) -> pa.StructArray:
     count = len(ids)
     named = {}
     for name in (*OPTICAL_ASSETS, *SAR_ASSETS):

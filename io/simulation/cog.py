@@ -34,8 +34,10 @@ def write_cog(
 
     Parameters
     ----------
-    nodata : value of invalid pixels; None for none
-    valid : (rows, cols), kept as an internal mask; None for no mask
+    nodata : int or None, optional
+        Value of invalid pixels; None for none.
+    valid : NDArray[np.bool_] or None, optional
+        (rows, cols), kept as an internal mask; None for no mask.
     """
     count, rows, cols = bands.shape
     profile = {

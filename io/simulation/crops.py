@@ -20,20 +20,16 @@ from odc.geo.geobox import GeoBox
 
 from crosstie.errors import BadInputError
 from crosstie.io.simulation.cog import JPEG, write_cog
-from crosstie.io.simulation.items import PairOfItems, write_items
+from crosstie.io.simulation.items import PairOfItems, write_static_catalog
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from crosstie.types import BoolArray, ByteArray, FloatArray, TiePoints
 
-    from crosstie.types import FloatArray, TiePoints
-
-    ByteArray = NDArray[np.uint8]
-
-LATTICE_PX = 16
+JPEG_LATTICE_PX = 16
 """Crops begin on the lattice of the JPEG cells of a true-colour image: compressing anew loses nothing."""
 
 MARGIN_PX = 60
-"""Tie points nearer to the edge of a crop speak for ground outside it."""
+"""Tie points nearer to the edge of a crop are ignored: they describe ground outside it."""
 
 MIN_SHARE = 0.9
 """Share of a place's tie points that must agree with the scene's correction."""
@@ -42,12 +38,12 @@ MAX_SPREAD_PX = 0.6
 """Of the rest within a place: robust standard deviation, both axes together."""
 
 MIN_SHIFT_PX, MAX_SHIFT_PX = 1.5, 6.0
-"""Length of the error, any direction: none so small that leaving the scene as it is would be right."""
+"""Length of the error, in any direction: never so small that no correction would be right."""
 
-TRIES = 200
-"""Places drawn for each one that is used, at most."""
+PLACE_TRIES = 200
+"""Maximum number of places drawn for each one that is used."""
 
-COLUMNS = 50
+CROPS_A_ROW = 50
 """Crops in a row of the map. Each has a place of its own there, so none overlaps another's partner."""
 
 GAP_PX = 64
@@ -56,7 +52,7 @@ GAP_PX = 64
 PER_DAY = 10
 """Crops acquired on one day."""
 
-FIRST_UTC = datetime(2025, 1, 1, 10, 30, tzinfo=UTC)
+FIRST_CROP_UTC = datetime(2025, 1, 1, 10, 30, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,17 +81,20 @@ class RealScene:
         return None if np.hypot(*spread) > MAX_SPREAD_PX else (float(middle[0]), float(middle[1]))
 
 
-def read_scene(optical: Path, sar: Path, points: TiePoints, used: NDArray[np.bool_]) -> RealScene:
+def read_scene(optical: Path, sar: Path, points: TiePoints, used: BoolArray) -> RealScene:
     """Read a scene whose images lie on one grid, and the rest that `points` tell of.
 
     Parameters
     ----------
-    points : of the whole scene, closely spaced
-    used : (N,) which of them agree
+    points : TiePoints
+        Of the whole scene, closely spaced.
+    used : BoolArray
+        (N,) which of them agree.
 
     Raises
     ------
-    BadInputError : the images are not uint8 RGB and uint8 amplitude on one grid
+    BadInputError
+        The images are not uint8 RGB and uint8 amplitude on one grid.
     """
     with rasterio.open(optical) as a, rasterio.open(sar) as b:
         if (a.shape, a.transform, a.crs) != (b.shape, b.transform, b.crs):
@@ -121,17 +120,22 @@ def write_crops(
 
     Parameters
     ----------
-    folder : made where it is missing
-    scenes : number of pairs
-    size_px : rows and columns of every image
+    folder : str or Path
+        Made where it is missing.
+    scenes : int, optional
+        Number of pairs.
+    size_px : int, optional
+        Rows and columns of every image.
 
     Returns
     -------
-    Path of `catalog.json`.
+    Path
+        Of `catalog.json`.
 
     Raises
     ------
-    BadInputError : the scene has too few places where the rest is known
+    BadInputError
+        The scene has too few places where the rest is known.
     """
     folder = Path(folder).resolve()
     rng = np.random.default_rng(seed)
@@ -140,7 +144,7 @@ def write_crops(
         row, col, rest_px = _draw_place(rng, scene, size_px)
         angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(MIN_SHIFT_PX, MAX_SHIFT_PX)
         shift_px = length * np.cos(angle), length * np.sin(angle)
-        pair = _cut(
+        pair = _write_crop(
             folder, scene, index, row=row, col=col, size_px=size_px, shift_px=shift_px, rest_px=rest_px
         )
         listed.append(pair)
@@ -161,27 +165,27 @@ def write_crops(
     what = (
         "Crops of one real Sentinel-1 and Sentinel-2 scene, moved to places of their own, with known errors"
     )
-    return write_items(folder, listed, description=what)
+    return write_static_catalog(folder, listed, description=what)
 
 
 def _draw_place(
     rng: np.random.Generator, scene: RealScene, size_px: int
 ) -> tuple[int, int, tuple[float, float]]:
-    most = (np.array(scene.grid.shape) - size_px) // LATTICE_PX
+    most = (np.array(scene.grid.shape) - size_px) // JPEG_LATTICE_PX
     if most.min() < 0:
         raise BadInputError(f"crops of {size_px} px do not fit into a scene of {scene.grid.shape} px")
-    for _ in range(TRIES):
-        row, col = (int(LATTICE_PX * n) for n in rng.integers(0, most + 1))
+    for _ in range(PLACE_TRIES):
+        row, col = (int(JPEG_LATTICE_PX * n) for n in rng.integers(0, most + 1))
         rest = scene.rest(row=row, col=col, size_px=size_px)
         if rest is not None:
             return row, col, rest
     raise BadInputError(
-        f"among {TRIES} places of {size_px} px there is none where it is known how far the two images are "
-        "off one another; take a scene that is better aligned, or larger crops"
+        f"at none of {PLACE_TRIES} places of {size_px} px is the offset between the two images known; take a"
+        " scene that is better aligned, or larger crops"
     )
 
 
-def _cut(
+def _write_crop(
     folder: Path,
     scene: RealScene,
     index: int,
@@ -193,17 +197,17 @@ def _cut(
     rest_px: tuple[float, float],
 ) -> PairOfItems:
     step = size_px + GAP_PX
-    down, across = divmod(index, COLUMNS)
+    down, across = divmod(index, CROPS_A_ROW)
     home = scene.grid.affine @ Affine.translation(step * across, step * down)
     wrong = home @ Affine.translation(shift_px[0] - rest_px[0], shift_px[1] - rest_px[1])
     x, y = shift_px[0] * home.a, shift_px[1] * home.e
     place = folder / f"pair-{index:05d}"
     place.mkdir(parents=True, exist_ok=True)
-    block_px = -(-size_px // LATTICE_PX) * LATTICE_PX  # one block: one request
+    block_px = -(-size_px // JPEG_LATTICE_PX) * JPEG_LATTICE_PX  # one block: one request
     window = (slice(row, row + size_px), slice(col, col + size_px))
     pair = PairOfItems(
         name=f"{index:05d}",
-        seen_utc=FIRST_UTC + timedelta(days=index // PER_DAY, minutes=index % PER_DAY),
+        seen_utc=FIRST_CROP_UTC + timedelta(days=index // PER_DAY, minutes=index % PER_DAY),
         grid=GeoBox((size_px, size_px), home, scene.grid.crs),
         sar_transform=wrong,
         true_affine=Affine.translation(-x, -y),

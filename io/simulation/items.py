@@ -44,7 +44,7 @@ class PairOfItems:
     """What the catalog says of one simulated pair."""
 
     name: str
-    """Ends both ids."""
+    """Last part of both ids."""
     seen_utc: datetime
     """Of the optical scene."""
     grid: GeoBox
@@ -108,12 +108,13 @@ class PairOfItems:
         return reference, secondary
 
 
-def write_items(folder: Path, pairs: Iterable[PairOfItems], *, description: str) -> Path:
+def write_static_catalog(folder: Path, pairs: Iterable[PairOfItems], *, description: str) -> Path:
     """Write a self-contained static catalog beside the rasters: one collection a sensor, relative hrefs.
 
     Returns
     -------
-    Path of `catalog.json`.
+    Path
+        Of `catalog.json`.
     """
     items: dict[str, list[pystac.Item]] = {"sentinel-1-grd": [], "sentinel-2-l1c": []}
     homes: dict[str, Path] = {}
@@ -131,7 +132,7 @@ def write_items(folder: Path, pairs: Iterable[PairOfItems], *, description: str)
         "description": description,
         "links": [_link("root", "./catalog.json"), *(_link("child", f"./{name}.json") for name in items)],
     }
-    _write(folder / "catalog.json", root)
+    _write_json(folder / "catalog.json", root)
     return folder / "catalog.json"
 
 
@@ -157,8 +158,8 @@ def _write_collection(folder: Path, name: str, items: Sequence[pystac.Item], hom
         ]
         for asset in tree["assets"].values():
             asset["href"] = _relative(Path(asset["href"]), home)
-        _write(path, tree)
-    _write(folder / f"{name}.json", collection)
+        _write_json(path, tree)
+    _write_json(folder / f"{name}.json", collection)
 
 
 def _link(rel: str, href: str) -> dict[str, str]:
@@ -170,5 +171,5 @@ def _relative(path: Path, folder: Path) -> str:
     return found if found.startswith(".") else f"./{found}"
 
 
-def _write(path: Path, tree: dict[str, Any]) -> None:
+def _write_json(path: Path, tree: dict[str, Any]) -> None:
     path.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")

@@ -15,15 +15,11 @@ from odc.geo.geobox import GeoBox
 from scipy.ndimage import gaussian_filter
 
 from crosstie.io.simulation.cog import write_cog
-from crosstie.io.simulation.items import PairOfItems, write_items
+from crosstie.io.simulation.items import PairOfItems, write_static_catalog
 from crosstie.io.simulation.landscape import PIXEL_M, Land, Noise, draw_land
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from crosstie.types import FloatArray
-
-    ByteArray = NDArray[np.uint8]
+    from crosstie.types import BoolArray, ByteArray, FloatArray
 
 PLACES = ((32632, 690_000, 5_330_000), (32614, 540_000, 3_330_000), (32643, 610_000, 3_420_000))
 """EPSG code, easting and northing of the upper left corners."""
@@ -37,15 +33,15 @@ DN_AT_MINUS_15_DB = 158.0
 """Stretch of the simulated amplitude, that of the VH quicklooks it imitates."""
 
 CLEAR_SHARE = 0.06
-"""What the clouds leave open of the clouded scene: too little to trust a correction."""
+"""Share of the clouded scene without cloud: too little to trust a correction."""
 
 CLOUD_DN = 268.0
 """Brightness of thick cloud before it is clipped: a true-colour product saturates well below cloud."""
 
 BLOCK_ROWS = 256
-"""Rows drawn at once; bounds the memory, changes no pixel."""
+"""Rows drawn at a time: limits the memory, changes no pixel."""
 
-FIRST_UTC = datetime(2025, 6, 4, 10, 30, tzinfo=UTC)
+FIRST_PAIR_UTC = datetime(2025, 6, 4, 10, 30, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +76,7 @@ class SimulatedPair:
     error: TrueError
     optical: ByteArray
     """(3, rows, cols) uint8."""
-    optical_valid: NDArray[np.bool_]
+    optical_valid: BoolArray
     """(rows, cols); False where the swath ends."""
     sar: ByteArray
     """(rows, cols) uint8 amplitude, 0 is no data; drawn with the error."""
@@ -104,13 +100,17 @@ def write_simulated_catalog(
 
     Parameters
     ----------
-    folder : made where it is missing
-    scenes : number of pairs
-    size_px : rows and columns of every image, 10 m pixels
+    folder : str or Path
+        Made where it is missing.
+    scenes : int, optional
+        Number of pairs.
+    size_px : int, optional
+        Rows and columns of every image, 10 m pixels.
 
     Returns
     -------
-    Path of `catalog.json`.
+    Path
+        Of `catalog.json`.
     """
     if scenes < 1 or size_px < 64:
         raise ValueError(f"needs at least 1 scene of 64 px, got {scenes} of {size_px} px")
@@ -123,7 +123,7 @@ def write_simulated_catalog(
         place.mkdir(parents=True, exist_ok=True)
         about = PairOfItems(
             name=f"{index:03d}",
-            seen_utc=FIRST_UTC + timedelta(days=5 * index),
+            seen_utc=FIRST_PAIR_UTC + timedelta(days=5 * index),
             grid=pair.grid,
             sar_transform=pair.grid.affine,
             true_affine=pair.true_affine,
@@ -148,7 +148,7 @@ def write_simulated_catalog(
         )
     (folder / "truth.json").write_text(json.dumps({"seed": seed, "pairs": truth}, indent=2) + "\n")
     what = "Simulated Sentinel-1 and Sentinel-2 pairs with known errors; no real imagery"
-    return write_items(folder, listed, description=what)
+    return write_static_catalog(folder, listed, description=what)
 
 
 def simulate_pair(
@@ -156,18 +156,20 @@ def simulate_pair(
 ) -> SimulatedPair:
     """Draw the pair of place `index`: both images on one grid, the SAR with `error` (None: a drawn one)."""
     land_rng, error_rng, sensor_rng = (np.random.default_rng([seed, index, part]) for part in range(3))
-    grid = _grid(index, size_px)
+    grid = _place_grid(index, size_px)
     land = draw_land(land_rng, size_m=size_px * PIXEL_M)
     error = error or _draw_error(error_rng)
     valid = _swath(size_px, cut=0.2 if index == 0 else 0.0)
-    optical, cloud_pct = _optical(sensor_rng, _render(grid, Affine.identity(), land.optical), clouded=clouded)
+    optical, cloud_pct = _optical_image(
+        sensor_rng, _render(grid, Affine.identity(), land.optical), clouded=clouded
+    )
     return SimulatedPair(
         grid=grid,
         land=land,
         error=error,
         optical=np.where(valid, optical, np.uint8(0)),
         optical_valid=valid,
-        sar=_sar(sensor_rng, _render(grid, error.affine(_centre_m(grid)), land.sar_db)),
+        sar=_sar_image(sensor_rng, _render(grid, error.affine(_centre_m(grid)), land.sar_db)),
         cloud_pct=cloud_pct,
     )
 
@@ -181,7 +183,7 @@ def _draw_error(rng: np.random.Generator) -> TrueError:
     )
 
 
-def _grid(index: int, size_px: int) -> GeoBox:
+def _place_grid(index: int, size_px: int) -> GeoBox:
     epsg, east, north = PLACES[index % len(PLACES)]
     north += 200_000 * (index // len(PLACES))
     return GeoBox((size_px, size_px), Affine(PIXEL_M, 0, east, 0, -PIXEL_M, north), f"EPSG:{epsg}")
@@ -209,7 +211,7 @@ def _render(
     return np.concatenate(blocks, axis=-2)
 
 
-def _optical(rng: np.random.Generator, colour: FloatArray, *, clouded: bool) -> tuple[ByteArray, float]:
+def _optical_image(rng: np.random.Generator, colour: FloatArray, *, clouded: bool) -> tuple[ByteArray, float]:
     """Add the sensor's blur, clouds, haze and noise: (3, rows, cols) uint8 and the cloud cover, %."""
     seen = gaussian_filter(colour, (0, 0.5, 0.5))
     cover = np.zeros(colour.shape[1:])
@@ -227,7 +229,7 @@ def _optical(rng: np.random.Generator, colour: FloatArray, *, clouded: bool) -> 
     return np.clip(np.rint(seen), 1, 255).astype(np.uint8), float(100 * (cover > 0.5).mean())
 
 
-def _sar(rng: np.random.Generator, sigma_db: FloatArray) -> ByteArray:
+def _sar_image(rng: np.random.Generator, sigma_db: FloatArray) -> ByteArray:
     """Add the sensor's blur and correlated speckle: (rows, cols) uint8 amplitude, 1..255."""
     power = gaussian_filter(10 ** (sigma_db / 10), 0.6)
     speckle = np.zeros_like(power)
@@ -242,8 +244,8 @@ def _sar(rng: np.random.Generator, sigma_db: FloatArray) -> ByteArray:
     return image
 
 
-def _swath(size_px: int, *, cut: float) -> NDArray[np.bool_]:
+def _swath(size_px: int, *, cut: float) -> BoolArray:
     """Valid pixels: all but a triangle of `cut` times the side in the upper right corner."""
     row, col = np.mgrid[0:size_px, 0:size_px] + 0.5
-    valid: NDArray[np.bool_] = (size_px - col) + row >= cut * size_px
+    valid: BoolArray = (size_px - col) + row >= cut * size_px
     return valid
