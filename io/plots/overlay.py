@@ -1,4 +1,4 @@
-"""Two images of one place, made comparable to the eye: contrast, edges, and a move by a correction."""
+"""Two images of one place, made comparable by eye: contrast, edges, and moving by a correction."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from crosstie.types import Plane
 
 EDGE_SIGMA_PX = 2.0
-"""Smoothing before the gradient: less shows speckle, more hides a shift of two pixels."""
+"""Smoothing before the gradient: less shows speckle, more hides an offset of two pixels."""
 
 
 def resampled(plane: Plane, grid: GeoBox, affine: tuple[float, ...]) -> Plane:
@@ -34,7 +34,7 @@ def resampled(plane: Plane, grid: GeoBox, affine: tuple[float, ...]) -> Plane:
 
 
 def stretched(plane: Plane) -> Plane:
-    """0..1 between the 2nd and 98th percentile of what is valid; NaN stays."""
+    """Stretch the values between the 2nd and 98th percentile of the valid ones to 0..1; NaN stays."""
     valid = plane[np.isfinite(plane)]
     if valid.size == 0:
         return plane
@@ -44,7 +44,7 @@ def stretched(plane: Plane) -> Plane:
 
 
 def red_cyan_edges(reference: Plane, secondary: Plane) -> NDArray[np.float32]:
-    """(rows, cols, 3) gradients of the two: what SAR and optics share is where things end, not their grey."""
+    """Draw the edges of both images, (rows, cols, 3): SAR and optics share edges, not grey values."""
     red, cyan = (_edge_strength(plane) for plane in (reference, secondary))
     return np.dstack([red, cyan, cyan])
 

@@ -41,3 +41,12 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     (folder / "tiles.csv").unlink()
     with pytest.raises(UnreadableRasterError, match=r"tiles\.csv"):
         read_labelled(folder)
+
+
+@pytest.mark.parametrize("name", ["s1_vh.tif", "s2_tci.tif", "truth_offsets.tif"])
+def test_a_file_that_leads_on_to_another_is_refused(tmp_path: Path, name: str) -> None:
+    folder = write_scene(tmp_path / "a", west_m=0)
+    with rasterio.open(folder / name, "r+") as file:
+        file.update_tags(ns="OVERVIEWS", OVERVIEW_FILE="elsewhere.tif")
+    with pytest.raises(UnreadableRasterError, match=f"{name}.*never followed"):
+        read_labelled(folder)
