@@ -13,15 +13,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from crosstie import errors, types
     from crosstie.config import Settings, load_settings
+    from crosstie.flows.apply import apply, open
     from crosstie.flows.register import RegisterResult, register
     from crosstie.io.archive.index import read_index
+    from crosstie.io.products.product import Product
     from crosstie.io.storage.store import open_store
 
 __all__ = [
+    "Product",
     "RegisterResult",
     "Settings",
+    "apply",
     "errors",
     "load_settings",
+    "open",
     "open_store",
     "read_index",
     "register",
@@ -29,9 +34,12 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Product": "crosstie.io.products.product",
     "RegisterResult": "crosstie.flows.register",
     "Settings": "crosstie.config",
+    "apply": "crosstie.flows.apply",
     "load_settings": "crosstie.config",
+    "open": "crosstie.flows.apply",
     "open_store": "crosstie.io.storage.store",
     "read_index": "crosstie.io.archive.index",
     "register": "crosstie.flows.register",

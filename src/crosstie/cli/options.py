@@ -132,6 +132,20 @@ def search_options(*names: str) -> Callable[[Callable[Concatenate[Search, P], R]
     return with_search_options
 
 
+def read_time(option: str, text: str | None) -> datetime | None:
+    """Read a moment: a date is its beginning; without a zone it is UTC.
+
+    Raises
+    ------
+    SettingsError
+        The text is no date.
+    """
+    time = _read_time(option, text)
+    if time is None or isinstance(time, datetime):
+        return time
+    return datetime(time.year, time.month, time.day, tzinfo=UTC)
+
+
 def _read_time(option: str, text: str | None) -> datetime | date | None:
     if text is None:
         return None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -29,6 +31,44 @@ def print_table(rows: Sequence[dict[str, str]]) -> None:
         table.add_row(*row.values())
     console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False, markup=False)
     console.print(table)
+
+
+@contextmanager
+def show_progress(console: Console, unit: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Show the progress of named pieces of work, called as (name, done, total): bars, or a line for each.
+
+    Parameters
+    ----------
+    unit : str
+        What is counted.
+    """
+    if not console.is_terminal:
+        begun: set[str] = set()
+
+        def say(name: str, done: int, total: int) -> None:
+            del done
+            if name not in begun and total > 1:
+                begun.add(name)
+                console.print(f"{name}: {total} {unit}", highlight=False, soft_wrap=True, markup=False)
+
+        yield say
+        return
+    with Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    ) as progress:
+        bars: dict[str, TaskID] = {}
+
+        def draw(name: str, done: int, total: int) -> None:
+            if name not in bars:
+                bars[name] = progress.add_task(name)
+            progress.update(bars[name], completed=done, total=total, visible=done < total)
+
+        yield draw
 
 
 def print_outcomes(outcomes: Sequence[Outcome], catalog: str) -> None:
