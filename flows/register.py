@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from crosstie.config import Settings
+from crosstie.errors import BadInputError
 from crosstie.flows.registration.load_matcher import load_matcher
 from crosstie.flows.registration.pipeline import InProcess, Progress, register_plan
 from crosstie.flows.registration.plan import plan_pair
-from crosstie.flows.registration.publish import PairNames, assemble, publish
+from crosstie.flows.registration.publish import PairNames, assemble, publish, thumbnails_of
+from crosstie.io.products.aligned import BLOCK_PX
+from crosstie.io.products.alignment import Alignment, ModelChoice, NamedRaster
+from crosstie.io.products.correction import correction_dict, crs_of
+from crosstie.io.products.overview import overview_png
+from crosstie.io.products.summary import as_html, as_text, figure_axes
 from crosstie.io.products.tie_points import to_geodataframe
 from crosstie.io.raster import open_pair
+from crosstie.io.raster.in_memory import named_files
+from crosstie.io.raster.warp import Kernel
 from crosstie.io.storage.href import local_path, public_href
 from crosstie.io.storage.store import open_store
 
 if TYPE_CHECKING:
     import geopandas as gpd
+    import xarray
+    from matplotlib.axes import Axes
+    from odc.geo.geobox import GeoBox
+    from rasterio.io import DatasetReader
 
     from crosstie.flows.registration.measure import TileMatcher
+    from crosstie.io.products.overview import Thumbnails
+    from crosstie.io.storage.s3 import S3Options
     from crosstie.types import AffineCorrection, Kind, Registration, Verdict
 
-Hrefs = str | Path | Sequence[str | Path]
-"""One raster: a path or URL, or several of one band each."""
+    Raster: TypeAlias = str | Path | Sequence[str | Path] | DatasetReader | xarray.DataArray | xarray.Dataset
+    """One raster: a path or URL, several of one band each, or an open one."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class RegisterResult:
     """Result of `register`."""
 
@@ -37,6 +53,8 @@ class RegisterResult:
     """All details: the grid, the tie points, the estimate, and what made them."""
     products: str | None
     """URL of the folder of the products; None if none were written."""
+    _storage: S3Options
+    _thumbnails: Thumbnails | None = field(repr=False)
 
     @property
     def verdict(self) -> Verdict:
@@ -53,12 +71,53 @@ class RegisterResult:
         """One row per matched tile, with the columns of `tie_points.parquet`."""
         return to_geodataframe(self.registration)
 
+    def apply(
+        self,
+        raster: str | Path | None = None,
+        *,
+        model: str = ModelChoice.AUTO,
+        like: str | Path | GeoBox | None = None,
+        resampling: str = Kernel.CUBIC,
+        chunk_px: int = BLOCK_PX,
+    ) -> xarray.DataArray:
+        """Align a raster of the secondary scene with the reference, lazily; see `Product.apply`."""
+        return self._alignment().dataarray(
+            raster, model=model, like=like, resampling=resampling, chunk_px=chunk_px
+        )
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the overview of the pair with matplotlib."""
+        return figure_axes(overview_png(self._thumbnails, self.registration), ax)
+
+    def __repr__(self) -> str:
+        return as_text("RegisterResult", correction_dict(self.registration), *self._where())
+
+    def _repr_html_(self) -> str:
+        where = ((name, html.escape(value)) for name, value in self._where())
+        return as_html("RegisterResult", correction_dict(self.registration), *where)
+
+    def _where(self) -> list[tuple[str, str]]:
+        return [] if self.products is None else [("report", f"{self.products}/report.html")]
+
+    def _alignment(self) -> Alignment:
+        done = self.registration
+        return Alignment(
+            name=done.pair_key,
+            crs=crs_of(done),
+            affine=done.estimate.correction.affine,
+            field=None if done.field is None else done.field.field,
+            reference=NamedRaster(done.reference_hrefs[0]),
+            secondary=NamedRaster(done.secondary_hrefs[0]),
+            storage=self._storage,
+        )
+
 
 def register(
-    reference: Hrefs,
-    secondary: Hrefs,
+    reference: Raster,
+    secondary: Raster,
     *,
     out: str | Path | None = None,
+    acquired: datetime | None = None,
     settings: Settings | None = None,
     reference_kind: Kind | None = None,
     secondary_kind: Kind | None = None,
@@ -69,12 +128,16 @@ def register(
 
     Parameters
     ----------
-    reference : str, Path or sequence of them
-        Raster that stays, usually Sentinel-2: a path or URL, or one for each band.
-    secondary : str, Path or sequence of them
+    reference : str, Path, sequence of them, rasterio dataset, xarray.DataArray or xarray.Dataset
+        Raster that stays, usually Sentinel-2: a path or URL, one for each band, or an open raster. Pixels
+        that lie in memory are written to a temporary GeoTIFF, which is there until this process ends.
+    secondary : str, Path, sequence of them, rasterio dataset, xarray.DataArray or xarray.Dataset
         Raster that is corrected, usually Sentinel-1.
     out : str or Path, optional
-        Folder or URL (`file://`, `s3://`) of the product root; None writes nothing.
+        Folder or URL (`file://`, `s3://`) of the product root; None writes nothing. Products name the files
+        that they are of, so rasters that lie in memory must be saved first.
+    acquired : datetime, optional
+        When the secondary was acquired, for the STAC item; without a zone it is UTC.
     settings : Settings, optional
         None takes the defaults; `crosstie.load_settings` reads a file and the environment.
     reference_kind, secondary_kind : Kind, optional
@@ -97,9 +160,17 @@ def register(
     """
     settings = settings or Settings()
     begin = time.monotonic()
+    files = [
+        named_files(raster, name) for raster, name in ((reference, "reference"), (secondary, "secondary"))
+    ]
+    if out is not None and any(is_temporary for _, is_temporary in files):
+        raise BadInputError(
+            "products name the files that they are of, and a raster lies in memory: save it and give its"
+            " path, or leave `out` away"
+        )
     sources = open_pair(
-        reference,
-        secondary,
+        files[0][0],
+        files[1][0],
         reference_kind=reference_kind,
         secondary_kind=secondary_kind,
         storage=settings.storage,
@@ -113,6 +184,7 @@ def register(
         secondary_id=file_id(sources[1].hrefs),
         reference_hrefs=sources[0].hrefs,
         secondary_hrefs=sources[1].hrefs,
+        secondary_acquired_utc=_utc(acquired),
     )
     registration = assemble(
         names,
@@ -122,9 +194,14 @@ def register(
         weights_sha256=matcher.weights_sha256,
         seconds=time.monotonic() - begin,
     )
-    return RegisterResult(
-        registration, None if store is None else publish(store, registration, plan, names, settings)
-    )
+    products = None if store is None else publish(store, registration, plan, names, settings)
+    return RegisterResult(registration, products, settings.storage, thumbnails_of(plan))
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    if moment is None:
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def file_id(hrefs: Sequence[str]) -> str:

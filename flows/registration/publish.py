@@ -125,7 +125,7 @@ def publish(
     return write_products(
         store,
         registration,
-        thumbnails=_thumbnails(plan),
+        thumbnails=thumbnails_of(plan),
         detail=_detail(plan, registration, read),
         acquired_utc=names.secondary_acquired_utc,
         storage=plan.secondary.storage,
@@ -140,7 +140,8 @@ def _aligned(plan: TilePlan, settings: Settings) -> AlignedRequest | None:
     return AlignedRequest(plan.reference.geobox, Kernel(settings.products.resampling))
 
 
-def _thumbnails(plan: TilePlan) -> Thumbnails | None:
+def thumbnails_of(plan: TilePlan) -> Thumbnails | None:
+    """Both images over the whole common grid, small; None where there is none."""
     if plan.overviews is None:
         return None
     return Thumbnails(plan.overviews.reference, plan.overviews.secondary, plan.overviews.grid)

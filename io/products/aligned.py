@@ -32,7 +32,7 @@ from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options
 from crosstie.types import IDENTITY_AFFINE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import xarray
@@ -80,6 +80,7 @@ def write_aligned(
     resampling: Kernel = Kernel.CUBIC,
     from_catalog: bool = False,
     storage: S3Options = FROM_ENVIRONMENT,
+    progress: Callable[[int, int], None] | None = None,
 ) -> StoredFile:
     """Lay a raster on a grid and write it as a COG, whole or not at all; memory does not grow with it.
 
@@ -96,6 +97,7 @@ def write_aligned(
         the others are averages over it
     from_catalog : a catalog named the file, not the user: see `open_source`
     storage : how S3 is reached, where the raster lies there
+    progress : called with (blocks done, blocks in all)
 
     Raises
     ------
@@ -124,7 +126,7 @@ def write_aligned(
             transform=grid.affine,
         ) as out:
             _describe(raster, out, mapping, resampling)
-            holes = _fill(raster, out, plan)
+            holes = _fill(raster, out, plan, progress)
             if holes and out.nodata is None and not plan.has_alpha:
                 out.nodata = 0
                 out.update_tags(CROSSTIE_NODATA="0 outside the source, which declares none")
@@ -147,7 +149,8 @@ def aligned_dataarray(
 
     Returns
     -------
-    Dims (band, y, x), Dask-backed, with coordinates, CRS and the attribute `nodata`.
+    Dims (band, y, x), Dask-backed, with coordinates, CRS and attributes as rioxarray has them: subtract what
+    `rioxarray.open_rasterio` opens on the same grid, and no pixel and no coordinate is lost.
     """
     if chunk_px <= 0 or chunk_px % LATTICE_PX:
         raise ValueError(f"chunk_px must be a multiple of {LATTICE_PX}, got {chunk_px}")
@@ -174,9 +177,13 @@ def aligned_dataarray(
         chunk, chunks=chunks, dtype=plan.dtype, meta=np.zeros((0, 0, 0), plan.dtype)
     )
     array = wrap_xr(pixels, grid, axis=1, always_yx=True, nodata=plan.fill).rename(time="band")
+    array = array.assign_coords(band=np.arange(1, count + 1)).assign_attrs(
+        _FillValue=plan.dtype.type(plan.fill)
+    )
     if any(names):
-        array = array.assign_coords(band=[name or str(n) for n, name in enumerate(names, start=1)])
-    return array
+        array = array.assign_attrs(long_name=tuple(name or "" for name in names))
+    # rioxarray's number for every CRS. With another one here, xarray would drop the CRS from a difference.
+    return array.assign_coords(spatial_ref=((), 0, array["spatial_ref"].attrs))
 
 
 def _opened(href: str | Path, from_catalog: bool, storage: S3Options) -> Any:
@@ -387,18 +394,24 @@ def _beside(nodata: float, dtype: np.dtype[Any]) -> float:
     return nodata - 1 if nodata == np.iinfo(dtype).max else nodata + 1
 
 
-def _fill(raster: DatasetReader, out: DatasetWriter, plan: _Plan) -> bool:
+def _fill(
+    raster: DatasetReader, out: DatasetWriter, plan: _Plan, progress: Callable[[int, int], None] | None
+) -> bool:
     """Write all blocks: one thread reads and writes, the others warp. Says whether any pixel is not valid."""
     waiting: deque[tuple[int, _Part, Future[tuple[Pixels, bool]]]] = deque()
     holes = False
     met = False
+    done, total = 0, raster.count * math.prod(-(-length // plan.block_px) for length in plan.grid.shape)
 
     def write_first() -> None:
-        nonlocal holes
+        nonlocal holes, done
         band, part, future = waiting.popleft()
         pixels, some = future.result()
         holes |= some
         out.write(pixels, band, window=Window(part.col, part.row, part.shape[1], part.shape[0]))
+        done += 1
+        if progress is not None:
+            progress(done, total)
 
     with ThreadPoolExecutor(THREADS, thread_name_prefix="crosstie-warp") as pool:
         for part in _parts(plan, 0, plan.grid.shape[0], 0, plan.grid.shape[1]):

@@ -27,13 +27,17 @@ if TYPE_CHECKING:
 
 PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 
+VRT = "image/vnd.gdal.vrt"
+"""Nobody has registered a type for VRT. Of `application/x-gdal-vrt` odc-stac says that it is no raster; what
+begins with `image/` it opens."""
+
 FIRST_SENTINEL = datetime(2014, 4, 3, tzinfo=UTC)
 """Launch of Sentinel-1A: no scene is older, which bounds an acquisition nobody has dated."""
 
 ASSETS = {
     "corrected": (
         "corrected.vrt",
-        "application/x-gdal-vrt",
+        VRT,
         "Secondary, coordinates corrected",
         ["data"],
     ),
@@ -67,17 +71,17 @@ def stac_item(
     A STAC 1.1 item; the hrefs of its assets are relative to it.
     """
     created = registration.provenance.created_utc
-    geometry = _lon_lat_outline(place)
+    geometry = lon_lat_outline(place)
     verdict = registration.estimate.verdict
     item = pystac.Item(
         id=f"{registration.pair_key}-{registration.run_key}",
         geometry=None if geometry is None else mapping(geometry),
-        bbox=None if geometry is None else _bbox(geometry),
+        bbox=None if geometry is None else bbox_of(geometry),
         datetime=acquired_utc,
         start_datetime=None if acquired_utc else min(FIRST_SENTINEL, created),
         end_datetime=None if acquired_utc else created,
         properties={
-            "created": _rfc3339(created),
+            "created": rfc3339(created),
             "crosstie:verdict": str(verdict.code),
             "crosstie:reasons": [str(reason) for reason in verdict.reasons],
             "crosstie:reference": registration.reference_id,
@@ -96,7 +100,7 @@ def stac_item(
     for key, (href, media_type, title, roles) in ASSETS.items():
         item.add_asset(key, pystac.Asset(href, media_type=media_type, title=title, roles=roles))
     for key, (asset, grid) in _rasters(registration, aligned_grid).items():
-        asset.extra_fields |= _grid_fields(grid)
+        asset.extra_fields |= grid_fields(grid)
         item.add_asset(key, asset)
     return item.to_dict(include_self_link=False, transform_hrefs=False)
 
@@ -134,7 +138,8 @@ def _rasters(
     return found
 
 
-def _grid_fields(grid: GeoBox) -> dict[str, Any]:
+def grid_fields(grid: GeoBox) -> dict[str, Any]:
+    """Describe a grid by the fields of the projection extension."""
     return _projection(Georeference(grid.shape.yx, str(grid.crs), grid.affine))
 
 
@@ -152,7 +157,7 @@ def _projection(place: Georeference) -> dict[str, Any]:
     return properties
 
 
-def _lon_lat_outline(place: Georeference) -> BaseGeometry | None:
+def lon_lat_outline(place: Georeference) -> BaseGeometry | None:
     """Outline in EPSG:4326, counter-clockwise, cut at the antimeridian; None where it has no coordinates."""
     xy = outline(place)
     to_lon_lat = Transformer.from_crs(place.crs, "EPSG:4326", always_xy=True)
@@ -177,7 +182,7 @@ def _ring(lon_lat: FloatArray, place: Georeference) -> BaseGeometry:
     return ring if ring.exterior.is_ccw else ring.reverse()
 
 
-def _bbox(geometry: BaseGeometry) -> list[float]:
+def bbox_of(geometry: BaseGeometry) -> list[float]:
     """West, south, east, north; west is greater than east across the antimeridian (GeoJSON, section 5.2)."""
     west, south, east, north = geometry.bounds
     if geometry.geom_type == "MultiPolygon":
@@ -187,5 +192,5 @@ def _bbox(geometry: BaseGeometry) -> list[float]:
     return [west, south, east, north]
 
 
-def _rfc3339(moment: datetime) -> str:
+def rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -45,10 +46,13 @@ def corrected_vrt(
     grid_crs: str | None,
     storage: S3Options = FROM_ENVIRONMENT,
     drivers: tuple[str, ...] = IMAGE_DRIVERS,
+    folder: Path | None = None,
+    root: Path | None = None,
 ) -> bytes:
     """Describe a raster with a correction applied to its coordinates (`georeference.corrected` says how).
 
-    Local sources are named by absolute path, remote ones by `/vsis3/` or `/vsicurl/` without any signature:
+    Local sources under `root` are named by their path from `folder`, so that the root can be moved as a
+    whole; others by absolute path, remote ones by `/vsis3/` or `/vsicurl/` without any signature:
     who opens the VRT brings the right to read them.
 
     Parameters
@@ -59,6 +63,8 @@ def corrected_vrt(
     grid_crs : None where there is no common grid; the coordinates then stay
     storage : how S3 is reached
     drivers : that may open the files: those of the raster's `RasterSource`
+    folder : where the VRT will lie, on this machine; None where it lies elsewhere
+    root : of the products
 
     Raises
     ------
@@ -66,20 +72,22 @@ def corrected_vrt(
     """
     first = place_of(hrefs[0], storage, drivers=drivers)
     place = first if grid_crs is None else corrected(first, affine=affine, grid_crs=grid_crs)
-    root = _described(hrefs[0], storage, drivers)
+    described = _described(hrefs[0], storage, drivers)
     left_out = []
     for href in hrefs[1:]:
         other = place_of(href, storage, drivers=drivers)
         if other.shape == first.shape and _same_place(other, first):
-            _add_bands(root, _described(href, storage, drivers))
+            _add_bands(described, _described(href, storage, drivers))
         else:
             left_out.append(public_href(href))
     if left_out:
-        metadata = ET.SubElement(root, "Metadata", domain="CROSSTIE")
+        metadata = ET.SubElement(described, "Metadata", domain="CROSSTIE")
         ET.SubElement(metadata, "MDI", key="CROSSTIE_LEFT_OUT").text = " ".join(left_out)
-    _georeference(root, place)
-    ET.indent(root)
-    body: bytes = ET.tostring(root, encoding="utf-8")
+    _georeference(described, place)
+    if folder is not None and root is not None:
+        _name_from(folder, root, described)
+    ET.indent(described)
+    body: bytes = ET.tostring(described, encoding="utf-8")
     return body + b"\n"
 
 
@@ -97,6 +105,16 @@ def _described(href: str, storage: S3Options, drivers: tuple[str, ...]) -> ET.El
             source.text = shown_name(name)
             source.set("relativeToVRT", "0")
     return root
+
+
+def _name_from(folder: Path, root: Path, described: ET.Element) -> None:
+    """Name the sources that lie under `root` by their path from `folder`; both without links."""
+    folder, root = folder.resolve(), root.resolve()
+    for source in [*described.iter("SourceFilename"), *described.iter("SourceDataset")]:
+        path = Path(source.text or "").resolve()
+        if (source.text or "").startswith("/") and path.is_relative_to(root):
+            source.text = os.path.relpath(path, folder)
+            source.set("relativeToVRT", "1")
 
 
 def _absolute(href: str) -> str:

@@ -26,11 +26,13 @@ from crosstie.io.products.vrt import corrected_vrt, place_of
 from crosstie.io.raster.gdal import IMAGE_DRIVERS, OWN_DRIVERS
 from crosstie.io.raster.georeference import corrected
 from crosstie.io.raster.warp import Kernel
+from crosstie.io.storage.href import local_path
 from crosstie.io.storage.root_layout import ProductKey
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from pathlib import Path
 
     from odc.geo.geobox import GeoBox
 
@@ -99,6 +101,7 @@ def write_products(
         acquired_utc=acquired_utc,
         storage=storage,
         drivers=drivers,
+        folder=local_path(url),
     )
     for name, body in files.items():
         store.put(product.file(name), body)
@@ -130,6 +133,7 @@ def render(
     acquired_utc: datetime | None = None,
     storage: S3Options = FROM_ENVIRONMENT,
     drivers: tuple[str, ...] = IMAGE_DRIVERS,
+    folder: Path | None = None,
 ) -> dict[str, bytes]:
     """Make all products but the commit: file name -> bytes; the same registration gives the same bytes.
 
@@ -138,6 +142,7 @@ def render(
     aligned_grid : of the aligned pixels, which are not made here; None where there are none
     storage : how S3 is reached, where the secondary lies there
     drivers : that may open the secondary: those of its `RasterSource`
+    folder : of the products, two levels below their root, where they lie on this machine
     """
     affine = registration.estimate.correction.affine
     grid_crs = crs_of(registration)
@@ -153,7 +158,13 @@ def render(
         "tie_points.parquet": table.getvalue(),
         "item.json": _json(item),
         "corrected.vrt": corrected_vrt(
-            registration.secondary_hrefs, affine=affine, grid_crs=grid_crs, storage=storage, drivers=drivers
+            registration.secondary_hrefs,
+            affine=affine,
+            grid_crs=grid_crs,
+            storage=storage,
+            drivers=drivers,
+            folder=folder,
+            root=None if folder is None else folder.parent.parent,
         ),
         "overview.png": picture,
         "report.html": report_html(registration, picture),

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from crosstie.cli.app import EXIT_UNRELIABLE, app, exit_codes
-from crosstie.cli.options import ConfigOption, OutOption, WeightsOption
+from crosstie.cli.options import ConfigOption, OutOption, WeightsOption, read_time
 
 if TYPE_CHECKING:
     from crosstie.flows.register import RegisterResult
@@ -40,6 +40,14 @@ def register_command(
     reference_kind: KindOption = None,
     secondary_kind: KindOption = None,
     weights: WeightsOption = None,
+    acquired: Annotated[
+        str | None,
+        typer.Option(
+            help="When the secondary was acquired, for the STAC item: 2025-06-01, or with a time.",
+            metavar="TIME",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print correction.json instead of a summary.")
     ] = False,
@@ -64,6 +72,7 @@ def register_command(
             reference,
             secondary,
             out=out,
+            acquired=read_time("--acquired", acquired),
             settings=settings,
             reference_kind=Kind(reference_kind) if reference_kind else None,
             secondary_kind=Kind(secondary_kind) if secondary_kind else None,
