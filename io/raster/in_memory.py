@@ -16,6 +16,7 @@ import odc.geo.xr  # noqa: F401  (gives xarray objects their `.odc`)
 import rasterio
 import xarray
 from odc.geo.geobox import GeoBox
+from rasterio.enums import MaskFlags
 from rasterio.io import DatasetReader, DatasetReaderBase
 from rasterio.windows import Window
 
@@ -77,12 +78,17 @@ def _copied(raster: DatasetReaderBase, name: str) -> Path:
     if raster.crs is None and gcps:
         place = {"gcps": gcps, "crs": gcps_crs}
     rows, cols = raster.shape
-    with rasterio.open(
-        path, "w", **_profile(rows, cols, raster.count, raster.dtypes[0], raster.nodata), **place
-    ) as copy:
+    profile = _profile(rows, cols, raster.count, raster.dtypes[0], raster.nodata)
+    is_masked = any(flags == [MaskFlags.per_dataset] for flags in raster.mask_flag_enums)
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(path, "w", **profile, **place) as copy,
+    ):
         copy.descriptions, copy.colorinterp = raster.descriptions, raster.colorinterp
         for window in _windows(rows, cols):
             copy.write(raster.read(window=window), window=window)
+            if is_masked:
+                copy.write_mask(raster.dataset_mask(window=window), window=window)
     return path
 
 

@@ -122,6 +122,22 @@ def test_other_settings_are_another_run(run: Run, first: tuple[Path, list[Outcom
     assert len(list(out.rglob("_COMMIT"))) == 3
 
 
+def test_aligned_pixels_are_written_once_where_they_are_asked_for(
+    run: Run, catalog: Path, tmp_path: Path
+) -> None:
+    settings = load_settings(options={**OPTIONS, "products.aligned": "reference-grid"})
+    out = tmp_path / "products"
+    run(str(catalog), str(out), settings, limit=1)
+    (path,) = out.rglob("aligned.tif")
+    with rasterio.open(path) as aligned, rasterio.open(catalog.parent / "place-000" / "s2_tci.tif") as grid:
+        assert (aligned.shape, aligned.transform, aligned.crs) == (grid.shape, grid.transform, grid.crs)
+        assert aligned.read(1).any()
+    before = state(out)
+    (again,) = run(str(catalog), str(out), settings, limit=1)
+    assert again.already_done
+    assert state(out) == before
+
+
 def test_a_catalog_that_is_not_there_is_bad_input(run: Run, tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match=r"absent\.json"):
         run(str(tmp_path / "absent.json"), str(tmp_path / "out"), SETTINGS)
