@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -13,12 +14,16 @@ from crosstie.flows.registration.measure import ALIGN_PX
 from crosstie.grid import window
 from crosstie.io.products.keys import run_key
 from crosstie.io.products.overview import Thumbnails
+from crosstie.io.products.stages import most_improved, stages
 from crosstie.io.products.write import AlignedRequest, write_products
 from crosstie.io.raster import read_plane
+from crosstie.io.raster.resample import apply
 from crosstie.io.raster.warp import Kernel
 from crosstie.types import Provenance, Registration, pair_key
 
 if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
     from crosstie.config import Settings
     from crosstie.flows.registration.measure import ReadPlane
     from crosstie.flows.registration.pipeline import PairMeasurement
@@ -28,7 +33,7 @@ if TYPE_CHECKING:
 ALGORITHM_VERSION = "1"
 """Raise it with every change of the code that changes results; all pairs are then registered again."""
 
-DETAIL_PX = 320
+DETAIL_PX = 256
 """Side of the window that the report shows at full resolution, px."""
 
 RECORDED_PACKAGES = ("crosstie", "torch", "numpy", "scipy", "rasterio", "odc-geo")
@@ -148,17 +153,38 @@ def thumbnails_of(plan: TilePlan) -> Thumbnails | None:
 
 
 def _detail(plan: TilePlan, registration: Registration, read: ReadPlane) -> Thumbnails | None:
-    """Read a window around the most confident used point, at full resolution: there an offset can be seen."""
-    used, points = registration.estimate.used, registration.points
-    if plan.grid is None or not used.any():
+    """Read a window at full resolution where the result improves most on what was delivered.
+
+    What the mapping brings into the window is read with it, as a margin.
+    """
+    if plan.grid is None:
         return None
-    surest = int(np.argmax(np.where(used, points.confidence, -1.0)))
+    pixel_m = math.sqrt(abs(plan.grid.affine.determinant))
+    point = most_improved(registration, side_m=DETAIL_PX * pixel_m)
+    if point is None:
+        return None
     row, col = (
-        _detail_start(int(start[surest] + plan.tile_px / 2 - DETAIL_PX / 2), length)
-        for start, length in zip((points.row, points.col), plan.grid.shape, strict=True)
+        _detail_start(int(start[point] + plan.tile_px / 2 - DETAIL_PX / 2), length)
+        for start, length in zip(
+            (registration.points.row, registration.points.col), plan.grid.shape, strict=True
+        )
     )
-    view = window(plan.grid, row=row, col=col, shape=(DETAIL_PX, DETAIL_PX))
-    return Thumbnails(read(plan.reference, view), read(plan.secondary, view), view)
+    margin = _margin_px(window(plan.grid, row=row, col=col, shape=(DETAIL_PX, DETAIL_PX)), registration)
+    side = DETAIL_PX + 2 * margin
+    view = window(plan.grid, row=row - margin, col=col - margin, shape=(side, side))
+    return Thumbnails(read(plan.reference, view), read(plan.secondary, view), view, margin)
+
+
+def _margin_px(view: GeoBox, registration: Registration) -> int:
+    """How far outside a window the mapping looks, px, in whole steps of the network's lattice."""
+    reach_px = 0.0
+    steps = np.linspace(0, DETAIL_PX, 9)
+    x, y = apply(view.affine, *np.meshgrid(steps, steps))
+    for stage in stages(registration):
+        col, row = apply(~view.affine, *stage.mapping.secondary_xy(x, y))
+        beyond = max(-col.min(), -row.min(), col.max() - DETAIL_PX, row.max() - DETAIL_PX)
+        reach_px = max(reach_px, float(beyond))
+    return math.ceil((reach_px + 1) / ALIGN_PX) * ALIGN_PX
 
 
 def _detail_start(start_px: int, length_px: int) -> int:

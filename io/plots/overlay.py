@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
-from affine import Affine
 from scipy.ndimage import gaussian_gradient_magnitude, map_coordinates
-
-from crosstie.types import IDENTITY_AFFINE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
 
-    from crosstie.types import Plane
+    from crosstie.types import FloatArray, Plane
+
+    SeenAt = Callable[[FloatArray, FloatArray], tuple[FloatArray, FloatArray]]
 
 EDGE_SIGMA_PX = 2.0
 """Smoothing before the gradient: less shows speckle, more hides an offset of two pixels."""
 
 
-def resampled(plane: Plane, grid: GeoBox, affine: tuple[float, ...]) -> Plane:
-    """Move an image on its own grid by a correction in map coordinates: bilinear, for the eye only."""
-    if tuple(affine) == IDENTITY_AFFINE:
-        return plane
-    to_px = ~grid.affine @ ~Affine(*affine) @ grid.affine
+def resampled(plane: Plane, grid: GeoBox, seen_at: SeenAt) -> Plane:
+    """Resample an image on its own grid through a mapping: bilinear, for the eye only.
+
+    Parameters
+    ----------
+    plane : Plane
+        (rows, cols), NaN where invalid.
+    grid : GeoBox
+        Of `plane`.
+    seen_at : callable
+        (x, y) of the reference -> (x, y) of this image where the same ground is seen, map coordinates.
+    """
     rows, cols = plane.shape
-    x, y = np.meshgrid(np.arange(cols) + 0.5, np.arange(rows) + 0.5)
-    source_x = to_px.a * x + to_px.b * y + to_px.c - 0.5
-    source_y = to_px.d * x + to_px.e * y + to_px.f - 0.5
-    moved: Plane = map_coordinates(plane, [source_y, source_x], order=1, cval=np.nan)
+    col, row = np.meshgrid(np.arange(cols) + 0.5, np.arange(rows) + 0.5)
+    to_map, to_px = grid.affine, ~grid.affine
+    x, y = seen_at(to_map.a * col + to_map.b * row + to_map.c, to_map.d * col + to_map.e * row + to_map.f)
+    from_col, from_row = to_px.a * x + to_px.b * y + to_px.c, to_px.d * x + to_px.e * y + to_px.f
+    moved: Plane = map_coordinates(plane, [from_row - 0.5, from_col - 0.5], order=1, cval=np.nan)
     return moved
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import textwrap
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from matplotlib import colormaps
@@ -17,22 +17,31 @@ from PIL import Image
 
 from crosstie.io.plots.overlay import red_cyan_edges, resampled, stretched
 from crosstie.io.plots.style import FAINT, INK
-from crosstie.io.products.text import VERDICT_COLOURS, figures, headline, verdict_sentences
-from crosstie.types import IDENTITY_AFFINE, VerdictCode
+from crosstie.io.products.stages import stages
+from crosstie.io.products.text import colour, figures, headline, verdict_sentences
+from crosstie.io.raster.resample import apply
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import SubFigure
+    from matplotlib.quiver import Quiver
     from numpy.typing import NDArray
     from odc.geo.geobox import GeoBox
 
+    from crosstie.io.products.stages import Stage
     from crosstie.types import FloatArray, Registration
 
     Plane = NDArray[np.float32]
 
 WIDTH_IN, DPI = 16.0, 100
-HEAD_IN, IMAGES_IN, FOOT_IN = 1.35, 11.0, 3.65
-BEFORE, AFTER = "#c2410c", "#0f766e"
+HEAD_IN, IMAGES_IN, FOOT_IN = 0.94, 5.5, 0.85
+"""Heights of the headline without its lines, of a row of images, and of the foot without its lines."""
+HEAD_LINE_IN, FOOT_LINE_IN = 0.21, 0.28
+COLUMN_IN, COLUMN_DPI = 4.2, 190
+"""Width of a small figure, and its pixels per inch: its text can be read at 360 px across."""
+HISTOGRAM_COLOURS = ("#c2410c", "#0f766e", "#4338ca")
+"""Before, after the first stage, after the second."""
+_BY = {"before": "", "affine": "the affine", "field": "the field, fitted to them"}
 _LENGTHS = colormaps["plasma"].resampled(10)
 """Ten steps, so that a picture of few colours shows them even."""
 _ARROW: dict[str, Any] = {
@@ -43,6 +52,8 @@ PALETTE_STEP = 3
 """Every third pixel of every third row tells the colours: whatever is drawn is longer than three pixels."""
 NEARLY_WHITE = 248
 """Of 255: what is brighter in red, green and blue is taken for paper."""
+RELIEF_PX = 160
+"""Side of the map of a displacement field, px."""
 ARROW_CELLS = 22
 """Arrows are drawn for the surest point in each of this many cells across: more hide one another."""
 
@@ -57,6 +68,25 @@ class Thumbnails:
     """(rows, cols) as delivered, NaN where invalid."""
     grid: GeoBox
     """In the CRS of the common grid."""
+    margin_px: int = 0
+    """Rows and columns all round that are there to be moved in; they are not shown."""
+
+    @property
+    def shown(self) -> tuple[slice, slice]:
+        """(rows, cols) to show."""
+        rows, cols = self.reference.shape
+        return slice(self.margin_px, rows - self.margin_px), slice(self.margin_px, cols - self.margin_px)
+
+    @property
+    def window(self) -> GeoBox:
+        """Grid of what is shown."""
+        return self.grid[self.shown]
+
+    def after(self, stage: Stage) -> Plane:
+        """Secondary as a stage lays it on the reference: what is shown of it, NaN where invalid."""
+        if stage.name == "before":
+            return self.secondary[self.shown]
+        return resampled(self.secondary, self.grid, stage.mapping.secondary_xy)[self.shown]
 
     def __post_init__(self) -> None:
         for name, plane in (("reference", self.reference), ("secondary", self.secondary)):
@@ -71,26 +101,63 @@ def overview_png(
 
     Parameters
     ----------
-    thumbnails : both images over the whole common grid; None where there is none
-    detail : a window of full resolution for the overlays, where a shift of a few pixels shows; without it
-        they are drawn from the thumbnails
+    thumbnails : Thumbnails or None
+        Both images over the whole common grid; None where there is none.
+    registration : Registration
+    detail : Thumbnails, optional
+        A window of full resolution for the overlays, where an offset of a few pixels shows; without it they
+        are drawn from the thumbnails.
+
+    Returns
+    -------
+    bytes
     """
-    heights = [HEAD_IN, FOOT_IN] if thumbnails is None else [HEAD_IN, IMAGES_IN, FOOT_IN]
+    said, rows = _headline_lines(registration), _figure_rows(registration)
+    lines = sum(value.count("\n") + 1 for _, value in rows)
+    heights = [HEAD_IN + HEAD_LINE_IN * len(said), max(3.65, FOOT_IN + FOOT_LINE_IN * lines)]
+    if thumbnails is not None:
+        heights.insert(1, IMAGES_IN * _rows_of_images(registration))
     figure = Figure(figsize=(WIDTH_IN, sum(heights)), dpi=DPI, facecolor="white")
     parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights, hspace=0)
-    _draw_headline(parts[0], registration)
+    _draw_headline(parts[0], registration, said, heights[0])
     if thumbnails is not None:
         _draw_images(parts[1], thumbnails, registration, detail)
-    _draw_histogram(parts[-1], registration)
-    _draw_figures(parts[-1], registration)
+    ax = parts[-1].add_axes((0.045, 0.17, 0.38, 0.68))
+    title = "How far the used tie points are off"
+    ax.set_title(title, loc="left", y=1.0, size=12.5, weight="bold", color=INK, pad=8)
+    _draw_histogram(ax, registration)
+    _draw_figures(parts[-1], rows, heights[-1])
     return _png(figure)
+
+
+def arrows_map(thumbnails: Thumbnails, registration: Registration, stage: Stage) -> Image.Image:
+    """Draw what a stage leaves of the offsets, small; all stages of a pair are drawn to one scale.
+
+    Raises
+    ------
+    ValueError
+        There is no tie point.
+    """
+    figure = Figure(figsize=(COLUMN_IN, COLUMN_IN * 1.16), dpi=COLUMN_DPI, facecolor="white")
+    ax, bar = figure.add_axes((0.09, 0.2, 0.89, 0.79)), figure.add_axes((0.09, 0.105, 0.89, 0.022))
+    scale = _Scale.of(registration, thumbnails.grid)
+    arrows, _ = _draw_arrows(ax, thumbnails, registration, stage.left_m(registration.points), scale)
+    _plain_ticks(ax)
+    ax.set_aspect("equal")
+    _draw_bar(bar, arrows, "horizontal")
+    return Image.fromarray(_pixels(figure))
+
+
+def histogram(registration: Registration) -> Image.Image:
+    """Draw how far the used tie points are off at each stage, small."""
+    figure = Figure(figsize=(COLUMN_IN, COLUMN_IN * 0.8), dpi=COLUMN_DPI, facecolor="white")
+    _draw_histogram(figure.add_axes((0.14, 0.16, 0.84, 0.81)), registration)
+    return Image.fromarray(_pixels(figure))
 
 
 def _png(figure: Figure) -> bytes:
     """Encode in 256 colours: an archive keeps one picture a pair, and speckle in true colour fills 2 MB."""
-    canvas: Any = FigureCanvasAgg(figure)
-    canvas.draw()
-    pixels = np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    pixels = _pixels(figure)
     # The colours are chosen on some of the pixels: the same colours, in a sixth of the time.
     some = Image.fromarray(np.ascontiguousarray(pixels[::PALETTE_STEP, ::PALETTE_STEP]))
     palette = some.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
@@ -103,39 +170,61 @@ def _png(figure: Figure) -> bytes:
     return body.getvalue()
 
 
-def _draw_headline(part: SubFigure, registration: Registration) -> None:
-    verdict = registration.estimate.verdict
+def _pixels(figure: Figure) -> NDArray[np.uint8]:
+    """Draw a figure as (rows, cols, 3)."""
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def _headline_lines(registration: Registration) -> list[str]:
+    return [line for said in verdict_sentences(registration) for line in textwrap.wrap(said, 165)][:6]
+
+
+def _draw_headline(part: SubFigure, registration: Registration, said: list[str], height_in: float) -> None:
+    def y(down_in: float) -> float:
+        return 1 - down_in / height_in
+
     band = FancyBboxPatch(
-        (0.018, 0.1), 0.964, 0.78, boxstyle="round,pad=0,rounding_size=0.008",
-        mutation_aspect=WIDTH_IN / HEAD_IN, transform=part.transSubfigure,
-        facecolor=VERDICT_COLOURS[verdict.code], edgecolor="none",
+        (0.018, y(height_in - 0.13)), 0.964, 1 - 0.29 / height_in,
+        boxstyle="round,pad=0,rounding_size=0.008", mutation_aspect=WIDTH_IN / height_in,
+        transform=part.transSubfigure, facecolor=colour(registration), edgecolor="none",
     )  # fmt: skip
     part.add_artist(band)
-    _write(part, 0.033, 0.78, headline(verdict), size=21, color="white", weight="bold")
-    body = "\n".join(textwrap.wrap(" ".join(verdict_sentences(registration)), 165)[:2])
-    _write(part, 0.033, 0.46, body, size=11.5, color="white", linespacing=1.35)
+    _write(part, 0.033, y(0.3), headline(registration), size=21, color="white", weight="bold")
+    _write(part, 0.033, y(0.73), "\n".join(said), size=11.5, color="white", linespacing=1.35)
     ids = f"reference  {_short(registration.reference_id)}\nsecondary  {_short(registration.secondary_id)}"
-    _write(part, 0.967, 0.8, ids, size=9.5, color="white", ha="right", alpha=0.9, linespacing=1.4)
+    _write(part, 0.967, y(0.27), ids, size=9.5, color="white", ha="right", alpha=0.9, linespacing=1.4)
+
+
+def _rows_of_images(registration: Registration) -> int:
+    return max(2, len(stages(registration)))
 
 
 def _draw_images(
     part: SubFigure, thumbnails: Thumbnails, registration: Registration, detail: Thumbnails | None
 ) -> None:
+    rows = _rows_of_images(registration)
+    edge = 0.11 / rows
     columns = part.add_gridspec(
-        2, 4, left=0.045, right=0.955, top=0.935, bottom=0.045, wspace=0.17, hspace=0.19,
+        rows, 4, left=0.045, right=0.955, top=1 - 1.18 * edge, bottom=0.82 * edge, wspace=0.17, hspace=0.19,
         width_ratios=(1, 1, 1, 0.045),
     )  # fmt: skip
-    axes = [[part.add_subplot(columns[row, col]) for col in range(3)] for row in range(2)]
+    axes = [[part.add_subplot(columns[row, col]) for col in range(3)] for row in range(rows)]
     extent = _extent_km(thumbnails.grid, thumbnails.grid)
-    _draw_image(axes[0][0], thumbnails.reference, extent, "Reference", "the image that stays")
-    _draw_image(
-        axes[1][0], thumbnails.secondary, extent, "Secondary, as delivered", "the image to be corrected"
-    )
-    _draw_overlays(axes[0][1], axes[1][1], thumbnails, registration, detail)
-    if detail is not None:
-        _mark(axes[0][0], detail.grid, thumbnails.grid)
-        _mark(axes[1][0], detail.grid, thumbnails.grid)
-    _draw_arrows(axes[0][2], axes[1][2], part.add_subplot(columns[:, 3]), thumbnails, registration)
+    images = [
+        (thumbnails.reference, "Reference", "the image that stays"),
+        (thumbnails.secondary, "Secondary, as delivered", "the image to be corrected"),
+    ]
+    for n, (plane, title, text) in enumerate(images):
+        _draw_image(axes[n][0], plane, extent, title, text)
+        if detail is not None:
+            _mark(axes[n][0], detail.window, thumbnails.grid)
+    if rows > len(images):
+        _, without, with_field = stages(registration)
+        _draw_relief(axes[2][0], without, with_field, thumbnails.grid)
+    _draw_overlays([row[1] for row in axes], thumbnails, registration, detail)
+    _draw_all_arrows([row[2] for row in axes], part.add_subplot(columns[:, 3]), thumbnails, registration)
 
 
 def _draw_image(
@@ -146,68 +235,137 @@ def _draw_image(
     _caption(ax, title, text)
 
 
-def _draw_overlays(
-    before: Axes, after: Axes, thumbnails: Thumbnails, registration: Registration, detail: Thumbnails | None
-) -> None:
-    shown = thumbnails if detail is None else detail
-    affine = registration.estimate.correction.affine
-    extent = _extent_km(shown.grid, thumbnails.grid)
-    where = "the outlined window, " if detail is not None else ""
-    pixel = f"1 pixel = {abs(shown.grid.resolution.x):.3g} m"
-    red_cyan = "edges of the reference red, of the secondary cyan;\nwhere they coincide, white"
-    before.imshow(red_cyan_edges(shown.reference, shown.secondary), extent=extent, interpolation="nearest")
-    _caption(before, "Overlay before", f"{red_cyan} ({where}{pixel})")
-    moved = resampled(shown.secondary, shown.grid, affine)
-    after.imshow(red_cyan_edges(shown.reference, moved), extent=extent, interpolation="nearest")
-    if affine == IDENTITY_AFFINE:
-        _caption(after, "Overlay after", "the same as before: no correction is applied")
-    else:
-        _caption(
-            after,
-            "Overlay after",
-            f"the same with the corrected secondary:\nthe better the fit, the more white ({pixel})",
+def _draw_relief(ax: Axes, without: Stage, with_field: Stage, grid: GeoBox) -> None:
+    """Draw by how much a displacement field moves more than the affine does."""
+    rows, cols = grid.shape
+    col, row = np.meshgrid(np.linspace(0.5, cols - 0.5, RELIEF_PX), np.linspace(0.5, rows - 0.5, RELIEF_PX))
+    x, y = apply(grid.affine, col, row)
+    beyond_m = np.subtract(with_field.mapping.secondary_xy(x, y), without.mapping.secondary_xy(x, y))
+    image = ax.imshow(
+        np.hypot(*beyond_m), cmap=_LENGTHS, extent=_extent_km(grid, grid), interpolation="nearest"
+    )
+    _caption(ax, "Displacement field", "length of what it moves beyond the affine, m")
+    bar = ax.inset_axes((0.62, 0.05, 0.34, 0.025))
+    ax.add_patch(
+        Rectangle(
+            (0.59, 0.015), 0.4, 0.13, transform=ax.transAxes, facecolor="white", alpha=0.88, edgecolor="none"
         )
+    )
+    colours: Any = bar.figure.colorbar(image, cax=bar, orientation="horizontal")
+    colours.outline.set_visible(False)
+    bar.tick_params(
+        labelsize=8.5, colors=INK, length=2, top=True, labeltop=True, bottom=False, labelbottom=False
+    )
+
+
+def _draw_overlays(
+    axes: list[Axes], thumbnails: Thumbnails, registration: Registration, detail: Thumbnails | None
+) -> None:
+    window = thumbnails if detail is None else detail
+    extent = _extent_km(window.window, thumbnails.grid)
+    where = "the outlined window, " if detail is not None else ""
+    pixel = f"1 pixel = {abs(window.grid.resolution.x):.3g} m"
+    shown = stages(registration)
+    for ax, stage in zip(axes, shown, strict=False):
+        secondary = window.after(stage)
+        ax.imshow(
+            red_cyan_edges(window.reference[window.shown], secondary), extent=extent, interpolation="nearest"
+        )
+        if stage.name == "before":
+            red_cyan = "edges of the reference red, of the secondary cyan;\nwhere they coincide, white"
+            _caption(ax, "Overlay before", f"{red_cyan} ({where}{pixel})")
+        else:
+            text = "the secondary resampled through it:\nthe better the fit, the more white"
+            _caption(ax, f"Overlay {stage.title[0].lower()}{stage.title[1:]}", f"{text} ({pixel})")
+    for ax in axes[len(shown) :]:
+        ax.imshow(
+            red_cyan_edges(window.reference[window.shown], window.secondary[window.shown]),
+            extent=extent, interpolation="nearest",
+        )  # fmt: skip
+        _caption(ax, "Overlay after", "the same as before: no correction is applied")
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """How long and in which colour an arrow is drawn, for all stages of a pair."""
+
+    longest_m: float
+    """Length on the ground that is drawn as an eleventh of the width."""
+    km_per_m: float
+    """Kilometres on the map for a metre of an arrow."""
+
+    @classmethod
+    def of(cls, registration: Registration, grid: GeoBox) -> Self:
+        used = registration.estimate.used
+        offset_m = registration.points.offset_m
+        lengths = np.hypot(*(offset_m[used] if used.any() else offset_m).T)
+        longest_m = max(float(np.percentile(lengths, 95)), 1e-3)
+        west, east, *_ = _extent_km(grid, grid)
+        return cls(longest_m, (east - west) / 11 / longest_m)
+
+
+def _draw_all_arrows(axes: list[Axes], bar: Axes, thumbnails: Thumbnails, registration: Registration) -> None:
+    """Draw the offsets before and what is left after each stage, to one scale."""
+    used, panels = registration.estimate.used, _lefts(registration)
+    scale = _Scale.of(registration, thumbnails.grid) if len(registration.points) else None
+    bar.set_visible(scale is not None)
+    for ax, (by, vectors_m) in zip(axes, panels, strict=True):
+        title = "Residuals after" if by else "Offsets before"
+        if scale is None:
+            _draw_faint(ax, thumbnails)
+            _caption(ax, title, "no tie point was found")
+            continue
+        arrows, drawn = _draw_arrows(ax, thumbnails, registration, vectors_m, scale)
+        said = (
+            f"left by {by}; same scale"
+            if by
+            else "arrow = from a feature in the reference to it in the secondary"
+        )
+        _caption(ax, title, f"{said}\n{drawn} of {int(used.sum())} used points; × = rejected point")
+        if ax is axes[0]:
+            _draw_bar(bar, arrows, "vertical")
+
+
+def _lefts(registration: Registration) -> list[tuple[str, FloatArray]]:
+    """What leaves which offsets, metres (N, 2): nothing, each stage, or the fit where none is applied."""
+    points, estimate = registration.points, registration.estimate
+    found = [(_BY[stage.name], stage.left_m(points)) for stage in stages(registration)]
+    if len(found) < 2:
+        left_m = estimate.fitted.apply(points.xy_m + points.offset_m) - points.xy_m
+        found = [("", points.offset_m), (f"the fit ({estimate.fitted.model}, not applied)", left_m)]
+    return found
+
+
+def _draw_faint(ax: Axes, thumbnails: Thumbnails) -> None:
+    ax.set_facecolor("#e5e7eb")
+    faint = 0.62 + 0.38 * stretched(thumbnails.reference)
+    ax.imshow(faint, cmap="gray", vmin=0, vmax=1, extent=_extent_km(thumbnails.grid, thumbnails.grid))
 
 
 def _draw_arrows(
-    before: Axes, after: Axes, bar: Axes, thumbnails: Thumbnails, registration: Registration
-) -> None:
-    points, estimate = registration.points, registration.estimate
-    left_m, left_by = _residuals(registration)
-    extent = _extent_km(thumbnails.grid, thumbnails.grid)
-    for ax in (before, after):
-        ax.set_facecolor("#e5e7eb")
-        ax.imshow(0.62 + 0.38 * stretched(thumbnails.reference), cmap="gray", vmin=0, vmax=1, extent=extent)
-    if not len(points):
-        _caption(before, "Offsets before", "no tie point was found")
-        _caption(after, "Residuals after", "no tie point was found")
-        bar.set_visible(False)
-        return
+    ax: Axes, thumbnails: Thumbnails, registration: Registration, vectors_m: FloatArray, scale: _Scale
+) -> tuple[Quiver, int]:
+    """Draw vectors at the surest used points, and return the arrows and how many they are."""
+    points, used = registration.points, registration.estimate.used
+    _draw_faint(ax, thumbnails)
     xy_km = _km(points.xy_m, thumbnails.grid)
-    x_km, y_km = xy_km.T
-    shown = _surest_per_cell(xy_km, points.confidence, estimate.used, extent)
-    rejected = ~estimate.used
-    lengths = np.hypot(*points.offset_m[estimate.used if estimate.used.any() else rejected].T)
-    longest_m = max(float(np.percentile(lengths, 95)), 1e-3)
-    width_km = extent[1] - extent[0]
-    km_per_m = width_km / 11 / longest_m
-    norm = Normalize(0, _round_up(longest_m))
-    for ax, vectors in ((before, points.offset_m), (after, left_m)):
-        ax.scatter(x_km[rejected], y_km[rejected], s=11, c="#475569", marker="x", linewidths=0.9, alpha=0.6)
-        ax.scatter(x_km[shown], y_km[shown], s=5, color=INK, linewidths=0, zorder=3)
-        drawn_m = vectors[shown]
-        arrows = ax.quiver(
-            *xy_km[shown].T, *(drawn_m * km_per_m).T, np.hypot(*drawn_m.T), cmap=_LENGTHS, norm=norm, **_ARROW
-        )
-        ax.set_xlim(extent[0], extent[1])
-        ax.set_ylim(extent[2], extent[3])
-        _scale_arrow(ax, _round_up(longest_m), km_per_m)
-    drawn = f"{int(shown.sum())} of {int(estimate.used.sum())} used points; × = rejected point"
-    _caption(
-        before, "Offsets before", f"arrow = from a feature in the reference to it in the secondary\n{drawn}"
-    )
-    _caption(after, "Residuals after", f"left by {left_by}; same scale\n{drawn}")
-    colours = bar.figure.colorbar(arrows, cax=bar, extend="max")
+    extent = _extent_km(thumbnails.grid, thumbnails.grid)
+    shown = _surest_per_cell(xy_km, points.confidence, used, extent)
+    (x_km, y_km), shown_m = xy_km.T, vectors_m[shown]
+    ax.scatter(x_km[~used], y_km[~used], s=11, c="#475569", marker="x", linewidths=0.9, alpha=0.6)
+    ax.scatter(x_km[shown], y_km[shown], s=5, color=INK, linewidths=0, zorder=3)
+    arrows = ax.quiver(
+        *xy_km[shown].T, *(shown_m * scale.km_per_m).T, np.hypot(*shown_m.T),
+        cmap=_LENGTHS, norm=Normalize(0, _round_up(scale.longest_m)), **_ARROW,
+    )  # fmt: skip
+    ax.set_xlim(extent[0], extent[1])
+    ax.set_ylim(extent[2], extent[3])
+    _scale_arrow(ax, _round_up(scale.longest_m), scale.km_per_m)
+    return arrows, int(shown.sum())
+
+
+def _draw_bar(bar: Axes, arrows: Quiver, orientation: Literal["horizontal", "vertical"]) -> None:
+    colours = bar.figure.colorbar(arrows, cax=bar, extend="max", orientation=orientation)
     colours.set_label("colour = length on the ground, m", size=9, color=FAINT)
     colours.outline.set_visible(False)
     bar.tick_params(labelsize=8.5, colors=FAINT, length=2)
@@ -246,53 +404,46 @@ def _scale_arrow(ax: Axes, length_m: float, km_per_m: float) -> None:
     ax.text(x, y + 0.022 * (north - south), f"{length_m:g} m", size=9.5, color=INK, zorder=7, weight="bold")
 
 
-def _residuals(registration: Registration) -> tuple[FloatArray, str]:
-    """(N, 2) metres left by the correction, or by what was fitted where none is applied, and its name."""
-    points, estimate = registration.points, registration.estimate
-    if estimate.verdict.code is VerdictCode.CORRECTED:
-        return estimate.residual_m, "the correction"
-    left_m = estimate.fitted.apply(points.xy_m + points.offset_m) - points.xy_m
-    return left_m, f"the fit ({estimate.fitted.model}, not applied)"
-
-
-def _draw_histogram(part: SubFigure, registration: Registration) -> None:
-    ax = part.add_axes((0.045, 0.17, 0.38, 0.68))
+def _draw_histogram(ax: Axes, registration: Registration) -> None:
     used = registration.estimate.used
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
     _plain_ticks(ax)
-    title = "How far the used tie points are off"
-    ax.set_title(title, loc="left", y=1.0, size=12.5, weight="bold", color=INK, pad=8)
     if not used.any():
         ax.text(0.5, 0.5, "no tie point was used", transform=ax.transAxes, ha="center", color=FAINT, size=12)
         ax.set_xticks([])
         ax.set_yticks([])
         return
-    before = np.hypot(*registration.points.offset_m[used].T)
-    left_m, left_by = _residuals(registration)
-    after = np.hypot(*left_m[used].T)
-    top_m = max(1.1 * float(np.percentile(np.concatenate([before, after]), 99)), 1e-3)
+    lengths_m = {by: np.hypot(*left_m[used].T) for by, left_m in _lefts(registration)}
+    top_m = max(1.1 * float(np.percentile(np.concatenate(list(lengths_m.values())), 99)), 1e-3)
     bins = np.linspace(0, top_m, 41)
-    for lengths_m, colour, label in ((before, BEFORE, "before"), (after, AFTER, f"after {left_by}")):
-        counts, _ = np.histogram(np.minimum(lengths_m, top_m), bins)
+    for (by, lengths), colour_of in zip(lengths_m.items(), HISTOGRAM_COLOURS, strict=False):
+        counts, _ = np.histogram(np.minimum(lengths, top_m), bins)
         # One patch for all bars: one each took a tenth of the whole picture's time.
-        ax.stairs(counts, bins, fill=True, color=colour, alpha=0.55, label=label)
+        label = f"after {by}" if by else "before"
+        ax.stairs(counts, bins, fill=True, color=colour_of, alpha=0.5, label=label)
     ax.set_ylim(bottom=0)
     ax.set_xlim(0, top_m)
-    ax.set_xlabel(
-        "distance between the two images at a tie point, m (last bar: and more)", size=9.5, color=FAINT
-    )
+    ax.set_xlabel("distance at a tie point, m (last bar: and more)", size=9.5, color=FAINT)
     ax.set_ylabel("tie points", size=9.5, color=FAINT)
     ax.legend(frameon=False, fontsize=10, loc="upper right")
 
 
-def _draw_figures(part: SubFigure, registration: Registration) -> None:
-    top, step = 0.88, 0.077
-    _write(part, 0.47, top, "In figures", size=12.5, color=INK, weight="bold", va="bottom")
-    for n, (name, value) in enumerate(figures(registration)):
-        y = top - 0.035 - step * n
+def _figure_rows(registration: Registration) -> list[tuple[str, str]]:
+    return [(name, "\n".join(textwrap.wrap(value, 66))) for name, value in figures(registration)]
+
+
+def _draw_figures(part: SubFigure, rows: list[tuple[str, str]], height_in: float) -> None:
+    down_in = 0.44
+    _write(
+        part, 0.47, 1 - down_in / height_in, "In figures", size=12.5, color=INK, weight="bold", va="bottom"
+    )
+    down_in += 0.13
+    for name, value in rows:
+        y = 1 - down_in / height_in
         _write(part, 0.47, y, name, size=10.5, color=FAINT)
         _write(part, 0.645, y, value, size=10.5, color=INK)
+        down_in += FOOT_LINE_IN * (1 + value.count("\n"))
 
 
 def _caption(ax: Axes, title: str, text: str) -> None:

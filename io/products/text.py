@@ -10,13 +10,16 @@ import numpy as np
 from crosstie.types import Model, VerdictCode
 
 if TYPE_CHECKING:
-    from crosstie.types import AffineCorrection, Registration, Verdict
+    from crosstie.types import AffineCorrection, FieldReport, Registration
 
-VERDICT_COLOURS = {
+_COLOURS = {
     VerdictCode.CORRECTED: "#0f766e",
     VerdictCode.ALREADY_ALIGNED: "#1d4ed8",
     VerdictCode.UNRELIABLE: "#b45309",
 }
+
+_IN_PART = "#8a6100"
+"""Amber: the verdict is good, and most of the error stays."""
 
 _HEADLINES = {
     VerdictCode.CORRECTED: "Corrected",
@@ -24,10 +27,55 @@ _HEADLINES = {
     VerdictCode.UNRELIABLE: "Unreliable: not corrected",
 }
 
+MOST = 0.5
+"""Most of the error stays where more than this share of it does, RMSE after to RMSE before."""
 
-def headline(verdict: Verdict) -> str:
-    """Two or three words for the verdict."""
-    return _HEADLINES[verdict.code]
+WORTH_SAYING_PX = 1.0
+"""An error that is smaller may stay without a warning: half of what remains is the noise of tie points."""
+
+SURE = 0.9
+"""Confidence from which a tie point counts as sure."""
+
+CONFIDENCE = "Confidence is the calibrated probability that a tie point's offset is within 1 px of the truth."
+
+
+def headline(registration: Registration) -> str:
+    """Two or three words for the verdict, and whether it holds in part only."""
+    code = registration.estimate.verdict.code
+    if not most_stays(registration):
+        return _HEADLINES[code]
+    return "Corrected in part" if code is VerdictCode.CORRECTED else "Aligned in part"
+
+
+def colour(registration: Registration) -> str:
+    """Colour of the banner: green or blue where all is well, amber where most of the error stays."""
+    return _IN_PART if most_stays(registration) else _COLOURS[registration.estimate.verdict.code]
+
+
+def most_stays(registration: Registration) -> bool:
+    """Whether most of the error stays although the verdict is good: more than `MOST` of it, and over 1 px.
+
+    An aligned secondary counts only where a displacement field tells the rest from noise.
+    """
+    estimate = registration.estimate
+    if estimate.verdict.code is VerdictCode.UNRELIABLE:
+        return False
+    if estimate.verdict.code is VerdictCode.ALREADY_ALIGNED and not has_field(registration):
+        return False
+    before_m, left_m = estimate.error_before.rmse_m, _left_m(registration)
+    return left_m > MOST * before_m and left_m > WORTH_SAYING_PX * _pixel_m(registration)
+
+
+def _left_m(registration: Registration) -> float:
+    """RMSE that the affine leaves, metres; that of the secondary as delivered where none is applied."""
+    estimate = registration.estimate
+    corrected = estimate.verdict.code is VerdictCode.CORRECTED
+    return (estimate.error_after if corrected else estimate.error_before).rmse_m
+
+
+def has_field(registration: Registration) -> bool:
+    """Whether a displacement field is offered."""
+    return registration.field is not None and registration.field.field is not None
 
 
 def sentences(registration: Registration) -> list[str]:
@@ -41,26 +89,58 @@ def _control_points(registration: Registration) -> list[str]:
 
 
 def verdict_sentences(registration: Registration) -> list[str]:
-    """Say the verdict and its reasons alone."""
+    """Say the verdict, what is left of the error, and whether that is relief."""
     estimate = registration.estimate
-    if estimate.verdict.code is VerdictCode.CORRECTED:
-        before, after = estimate.error_before.rmse_m, estimate.error_after.rmse_m
+    if estimate.verdict.code is VerdictCode.UNRELIABLE:
         return [
-            "The secondary did not lie on the reference; the correction moves it there.",
-            f"The error falls from {metres(before)} to {metres(after)} (RMSE; after: cross-validated).",
+            *(reason.sentence for reason in estimate.verdict.reasons),
+            "No correction is applied: the secondary keeps its coordinates.",
         ]
+    if registration.field is not None and registration.field.field is not None:
+        return _with_field(registration, registration.field.report)
+    before = _both(estimate.error_before.rmse_m, registration)
+    after = _both(estimate.error_after.rmse_m, registration)
     if estimate.verdict.code is VerdictCode.ALREADY_ALIGNED:
-        return ["The secondary already lies on the reference; nothing was changed."]
+        return [f"The secondary already lies on the reference, to {before} RMSE; nothing was changed."]
+    if most_stays(registration):
+        return [
+            f"Offset removed, but {after} of {before} remain (RMSE; after: cross-validated).",
+            _no_field(registration),
+        ]
+    return [f"Offset removed: the error falls from {before} to {after} (RMSE; after: cross-validated)."]
+
+
+def _with_field(registration: Registration, report: FieldReport) -> list[str]:
+    """Say what the affine leaves to the displacement field, and which file carries what."""
+    estimate = registration.estimate
+    before = _both(estimate.error_before.rmse_m, registration)
+    left = _both(_left_m(registration), registration)
+    if estimate.verdict.code is VerdictCode.CORRECTED:
+        said = f"Offset removed; of an error of {before}, {left} of relief remain"
+        carried = "corrected.vrt carries the affine only"
+    else:
+        said = f"The secondary lies on the reference on average; {left} of relief remain"
+        carried = "corrected.vrt is the secondary as it was delivered"
+    leaves_m = report.error_after.rmse_m
+    gain = f", which leaves {_both(leaves_m, registration)}" if leaves_m < _left_m(registration) else ""
     return [
-        *(reason.sentence for reason in estimate.verdict.reasons),
-        "No correction is applied: the secondary keeps its coordinates.",
+        f"{said}: use the displacement field{gain}.",
+        f"The field covers {100 * report.coverage:.0f} % of the scene. Cross-validated, tiles that it has "
+        f"not seen lie {_both(report.error_held_out.rmse_m, registration)} from it, and "
+        f"{_both(report.error_affine.rmse_m, registration)} from the affine.",
+        f"{carried}; displacement.tif and the command crosstie apply carry the field.",
     ]
 
 
+def _no_field(registration: Registration) -> str:
+    if registration.field is None:
+        return "No displacement field was asked for."
+    return f"There is no displacement field for it. {registration.field.report.reason.sentence}"
+
+
 def figures(registration: Registration) -> list[tuple[str, str]]:
-    """(name, value with unit) of everything a reader may want to weigh."""
+    """(name, value with unit) of what a reader may want to weigh and `sentences` do not say."""
     estimate = registration.estimate
-    used = int(estimate.used.sum())
     applied = estimate.correction
     rows = [
         ("Model applied", str(applied.model) + _would_have_been(registration)),
@@ -71,19 +151,58 @@ def figures(registration: Registration) -> list[tuple[str, str]]:
     rows += [
         ("Median offset measured", _east_north(*estimate.median_offset_m)),
         ("Tiles worth matching", f"{registration.planned:,}"),
-        ("Tie points matched, used", f"{len(registration.points):,}, {used:,}"),
-        (
-            "Error before: RMSE, CE90",
-            f"{metres(estimate.error_before.rmse_m)}, {metres(estimate.error_before.ce90_m)}",
-        ),
-        (
-            "Error after: RMSE, CE90",
-            f"{metres(estimate.error_after.rmse_m)}, {metres(estimate.error_after.ce90_m)} (cross-validated)",
-        ),
+        ("Tie points matched, used", f"{len(registration.points):,}, {int(estimate.used.sum()):,}"),
+        *_quality(registration),
+        *_errors(registration),
+        *_field(registration),
         ("Coordinate system", "none in common" if registration.grid is None else crs_name(registration)),
         ("Made by", _made_by(registration)),
     ]
     return rows
+
+
+def _quality(registration: Registration) -> list[tuple[str, str]]:
+    """How sure the tie points are of themselves."""
+    points = registration.points
+    if not len(points):
+        return []
+    sigma = _both(float(np.median(points.sigma_m)), registration)
+    sure = int((points.confidence >= SURE).sum())
+    return [
+        ("Median sigma", f"{sigma} per axis"),
+        (f"Confidence {SURE} or more", f"{100 * sure / len(points):.0f} % of the tie points"),
+    ]
+
+
+def _errors(registration: Registration) -> list[tuple[str, str]]:
+    """Errors of each stage; the RMSE only where the sentences do not say it."""
+    estimate = registration.estimate
+    code = estimate.verdict.code
+    before, after = estimate.error_before, estimate.error_after
+    if code is VerdictCode.UNRELIABLE:
+        both = (
+            ", ".join(_both(value, registration) for value in (error.rmse_m, error.ce90_m))
+            for error in (before, after)
+        )
+        rows = list(zip(("Error before: RMSE, CE90", "Error after: RMSE, CE90"), both, strict=True))
+        return rows[: 1 if rows[0][1] == rows[1][1] else 2]
+    rows = [("Error before: CE90", _both(before.ce90_m, registration))]
+    if code is VerdictCode.CORRECTED:
+        rows.append(("Error after: CE90", f"{_both(after.ce90_m, registration)}, cross-validated"))
+    if registration.field is not None and registration.field.field is not None:
+        ce90_m = registration.field.report.error_after.ce90_m
+        rows.append(("Error with field: CE90", _both(ce90_m, registration)))
+    return rows
+
+
+def _field(registration: Registration) -> list[tuple[str, str]]:
+    fit = registration.field
+    if fit is None:
+        return []
+    if fit.field is None:
+        said = "none" if most_stays(registration) else f"none. {fit.report.reason.sentence}"
+        return [("Displacement field", said)]
+    return [("Displacement field", f"from {fit.report.used:,} tie points")]
 
 
 def crs_name(registration: Registration) -> str:
@@ -96,7 +215,26 @@ def crs_name(registration: Registration) -> str:
 
 def metres(value: float) -> str:
     """`12.3 m`, or a dash where there is no number."""
-    return "–" if not math.isfinite(value) else f"{value:.1f} m" if abs(value) >= 10 else f"{value:.2f} m"
+    return _amount(value, "m")
+
+
+def _amount(value: float, unit: str) -> str:
+    if not math.isfinite(value):
+        return "–"
+    return f"{value:.1f} {unit}" if abs(value) >= 10 else f"{value:.2f} {unit}"
+
+
+def _both(value_m: float, registration: Registration) -> str:
+    """`1.23 px (12.3 m)`, or a dash where there is no number."""
+    if not math.isfinite(value_m) or registration.grid is None:
+        return metres(value_m)
+    return f"{_amount(value_m / _pixel_m(registration), 'px')} ({metres(value_m)})"
+
+
+def _pixel_m(registration: Registration) -> float:
+    """Side of a pixel of the common grid, metres; NaN without a grid."""
+    grid = registration.grid
+    return math.nan if grid is None else math.sqrt(abs(grid.affine.determinant))
 
 
 def _would_have_been(registration: Registration) -> str:

@@ -19,6 +19,7 @@ from crosstie.io.products.displacement import DISPLACEMENT, displacement_cog
 from crosstie.io.products.keys import is_committed
 from crosstie.io.products.mapping import mapping_of
 from crosstie.io.products.overview import overview_png
+from crosstie.io.products.pictures import draw_pictures
 from crosstie.io.products.report import report_html
 from crosstie.io.products.stac_item import stac_item
 from crosstie.io.products.tie_points import to_geodataframe
@@ -167,7 +168,7 @@ def render(
             root=None if folder is None else folder.parent.parent,
         ),
         "overview.png": picture,
-        "report.html": report_html(registration, picture),
+        "report.html": report_html(registration, draw_pictures(thumbnails, registration, detail=detail)),
     }
     if registration.field is not None and registration.field.field is not None:
         files[DISPLACEMENT] = displacement_cog(registration.field.field)

@@ -90,7 +90,7 @@ def _print_result(result: RegisterResult) -> None:
     from crosstie.io.products.text import figures, headline, sentences
 
     registration = result.registration
-    typer.echo(headline(result.verdict))
+    typer.echo(headline(registration))
     for sentence in sentences(registration):
         typer.echo(f"  {sentence}")
     rows = [row for row in figures(registration) if row[0] != "Made by"]
