@@ -29,7 +29,7 @@ from crosstie.io.products.displacement import DISPLACEMENT, read_displacement
 from crosstie.io.products.keys import is_committed
 from crosstie.io.products.summary import as_html, as_text, figure_axes
 from crosstie.io.raster.warp import Kernel
-from crosstie.io.storage.address import Reach
+from crosstie.io.storage.address import AddressPolicy
 from crosstie.io.storage.href import local_path, public_href
 from crosstie.io.storage.href_policy import is_url, resolve_href
 from crosstie.io.storage.root_layout import RESERVED, ProductKey
@@ -261,7 +261,7 @@ def _refusal(href: str, root: str, hosts: Sequence[str], buckets: Sequence[str])
     """Say why a product may not name this address; None where it may."""
     home = root if is_url(root) else str(Path(root) / "root")
     try:
-        resolve_href(href, catalog_href=home, reach=Reach.of(home, hosts, buckets))
+        resolve_href(href, catalog_href=home, policy=AddressPolicy.of(home, hosts, buckets))
     except CatalogError as problem:
         return str(problem)
     return None
