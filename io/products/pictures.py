@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from crosstie.io.plots.overlay import red_cyan_edges, stretched
 from crosstie.io.products.overview import arrows_map, histogram
 from crosstie.io.products.stages import stages
+from crosstie.io.raster.resample import apply
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -111,8 +112,8 @@ def _scenes(thumbnails: Thumbnails, detail: Thumbnails | None) -> tuple[Picture,
         image = _image(stretched(plane)).convert("RGB")
         if detail is not None:
             box = detail.window.boundingbox
-            corners = ~thumbnails.grid.affine * np.array([(box.left, box.right), (box.top, box.bottom)])
-            (left, right), (top, bottom) = corners
+            corners = np.array([box.left, box.right]), np.array([box.top, box.bottom])
+            (left, right), (top, bottom) = apply(~thumbnails.grid.affine, *corners)
             outline = max(2, round(max(image.size) / 200))
             ImageDraw.Draw(image).rectangle((left, top, right, bottom), outline="#facc15", width=outline)
         image.thumbnail((SCENE_PX, SCENE_PX))

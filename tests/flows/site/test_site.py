@@ -20,6 +20,7 @@ import httpx
 import numpy as np
 import pytest
 import site_archive
+from browser import find_browser, looked_at
 from committed_runs import copy_run
 from moto.server import ThreadedMotoServer
 from numpy.typing import NDArray
@@ -153,27 +154,7 @@ def test_help_teaches() -> None:
 
 @pytest.fixture
 def browser() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        text = "needs Chromium: tests/servers/install-chromium.sh, or sudo apt-get install chromium"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(text)
-    return found
-
-
-def looked_at(browser: str, url: str, folder: Path, *, width_px: int = 1280) -> tuple[NDArray[np.uint8], str]:
-    """Picture of a page, and what its browser complains of."""
-    picture = folder / "page.png"
-    done = subprocess.run(
-        [
-            browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-            "--hide-scrollbars", f"--user-data-dir={folder / 'profile'}", f"--window-size={width_px},1400",
-            "--enable-logging=stderr", "--virtual-time-budget=20000", f"--screenshot={picture}", url,
-        ],
-        capture_output=True, text=True, timeout=PATIENCE_S, check=True,
-    )  # fmt: skip
-    complaints = "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
-    with Image.open(io.BytesIO(picture.read_bytes())) as image:
-        return np.asarray(image.convert("RGB")), complaints
+    return find_browser()
 
 
 def pixels(picture: NDArray[np.uint8], colour: tuple[int, int, int]) -> int:

@@ -10,10 +10,12 @@ from odc.geo.geobox import GeoBox
 from PIL import Image
 
 from crosstie.io.plots.overlay import red_cyan_edges, resampled
+from crosstie.io.products.mapping import Mapping
 from crosstie.io.products.overview import Thumbnails, overview_png
 from crosstie.types import Reason, Registration, VerdictCode
 
 MakeRegistration = Callable[..., Registration]
+SeenAt = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 SMALL = GeoBox((100, 120), Affine(100, 0, 600_000, 0, -100, 3_300_000), "EPSG:32614")
 
 
@@ -37,14 +39,19 @@ def pixels(png: bytes) -> np.ndarray:
         return np.asarray(picture.convert("RGB"))
 
 
+def seen_at(east_m: float, north_m: float) -> SeenAt:
+    """Where a secondary is seen that is corrected by so much."""
+    return Mapping("EPSG:32614", (1, 0, east_m, 0, 1, north_m)).secondary_xy
+
+
 def test_the_correction_brings_the_secondary_back():
     # What the reference shows at (x, y) the secondary shows 300 m east and 200 m north of there.
     secondary = np.roll(scene(), (-2, 3), axis=(0, 1))
-    back = resampled(secondary, SMALL, (1, 0, -300.0, 0, 1, -200.0))
+    back = resampled(secondary, SMALL, seen_at(-300.0, -200.0))
     inside = (slice(5, 90), slice(5, 110))
     np.testing.assert_allclose(back[inside], scene()[inside], rtol=0, atol=1e-6)
     assert np.isnan(back[0]).all()  # nothing is known of what comes in from outside
-    wrong = resampled(secondary, SMALL, (1, 0, 300.0, 0, 1, 200.0))
+    wrong = resampled(secondary, SMALL, seen_at(300.0, 200.0))
     assert np.abs(wrong[inside] - scene()[inside]).mean() > 0.1
 
 
@@ -65,6 +72,33 @@ def test_each_verdict_has_its_colour(make_registration: MakeRegistration):
         assert picture.shape[1] == 1600
         bands[code] = tuple(picture[30, 800])
     assert len(set(bands.values())) == 3
+
+
+def test_what_holds_in_part_has_a_colour_of_its_own(
+    make_registration: MakeRegistration, make_relief: MakeRegistration
+):
+    whole, in_part = (
+        pixels(overview_png(None, registration))[30, 800]
+        for registration in (make_registration(), make_relief())
+    )
+    assert np.abs(whole.astype(int) - in_part).max() > 60
+
+
+def test_a_field_adds_a_row_of_images(
+    make_registration: MakeRegistration, make_relief: MakeRegistration, thumbnails: Thumbnails
+):
+    plain, relief = (
+        pixels(overview_png(thumbnails, registration))
+        for registration in (make_registration(), make_relief())
+    )
+    assert len(relief) - len(plain) > 500
+    # the hill moves the overlay after the field, and no arrow is left by it
+    third = relief[1320:1700, 560:960].astype(int)
+    assert np.abs(third - relief[770:1150, 560:960]).mean() > 2
+
+
+def test_the_picture_of_a_pair_is_the_same_each_time(make_relief: MakeRegistration, thumbnails: Thumbnails):
+    assert overview_png(thumbnails, make_relief()) == overview_png(thumbnails, make_relief())
 
 
 def test_a_detail_is_drawn_in_place_of_the_small_overlay(
