@@ -16,6 +16,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from crosstie.errors import BadInputError, UnreadableRasterError
+from crosstie.io.raster import plausible, scaling
 from crosstie.io.raster import sensor as kinds
 from crosstie.io.raster.gdal import IMAGE_DRIVERS, OWN_DRIVERS, check_href, opened, reading
 from crosstie.io.raster.georeference import georeference_of, points_of
@@ -48,7 +49,11 @@ class _Header:
     """Numbers, from 1, of all bands that are not alpha."""
     dtype: str
     values: bytes | None
-    """float64 sample of valid values, where they can decide something."""
+    """float64 sample of valid values in their unit, without fills, where they can decide something."""
+    fills: tuple[float, ...]
+    """Undeclared fill values, as stored."""
+    scalings: tuple[scaling.Scaling, ...]
+    """(scale, offset) of each of `bands`."""
     shape: tuple[int, int]
     crs: str
     transform: tuple[float, float, float, float, float, float] | None
@@ -187,7 +192,16 @@ def _read_one(href: str, drivers: tuple[str, ...], storage: S3Options) -> _Heade
             bands = image_bands(raster)
             labels = tuple(raster.descriptions[n - 1] or "" for n in bands)
             dtype = raster.dtypes[bands[0] - 1]
-            values = None if np.dtype(dtype).kind == "u" else _sample_values(raster, bands[:2])
+            scalings = tuple(scaling.declared(raster, band) for band in bands)
+            fills: tuple[float, ...] = ()
+            values = None
+            # Of plain bytes every value is plausible, and none tells anything: not read.
+            if dtype != "uint8" or set(scalings) != {scaling.NONE}:
+                stored, in_unit = _sample_values(raster, bands[:2], scalings[:2])
+                fills = plausible.find_fills(stored)
+                measured = plausible.are_measured(stored, fills) & np.isfinite(in_unit)
+                _say_wild(href, stored[~measured], of=len(stored))
+                values = in_unit[measured]
             return _Header(
                 href=href,
                 labels=labels,
@@ -195,6 +209,8 @@ def _read_one(href: str, drivers: tuple[str, ...], storage: S3Options) -> _Heade
                 bands=bands,
                 dtype=dtype,
                 values=None if values is None else values.tobytes(),
+                fills=fills,
+                scalings=scalings,
                 shape=place.shape,
                 crs=_crs_text(place.crs),
                 transform=None if place.transform is None else _six(place.transform),
@@ -214,18 +230,26 @@ def _source_of(files: list[_Header], kind: Kind, storage: S3Options) -> RasterSo
         files = [files[n] for n in chosen]
         _refuse_unlike(files)
         bands = tuple(file.bands[0] for file in files)
+        scalings = tuple(file.scalings[0] for file in files)
     else:
         labels, colours = files[0].labels, files[0].colours
         chosen = kinds.sar_bands(labels) if kind is Kind.SAR else kinds.optical_bands(labels, colours)
         bands = tuple(files[0].bands[n] for n in chosen)
+        scalings = tuple(files[0].scalings[n] for n in chosen)
     first = files[0]
     values = first.sample
+    is_db = kind is Kind.SAR and values is not None and kinds.are_db(values)
+    if is_db and values is not None and (factor := scaling.db_scale(values)) != 1:
+        values = values * factor
+        scalings = tuple((scale * factor, offset * factor) for scale, offset in scalings)
+    declared = any(each != scaling.NONE for each in scalings)
+    scale = kinds.reflectance_scale(first.dtype, values, declared=declared) if kind is Kind.OPTICAL else 1.0
     return RasterSource(
         hrefs=tuple(file.href for file in files),
         kind=kind,
         bands=bands,
-        is_db=kind is Kind.SAR and values is not None and kinds.are_db(values),
-        scale=kinds.reflectance_scale(first.dtype, values) if kind is Kind.OPTICAL else 1.0,
+        is_db=is_db,
+        scale=scale,
         shape=first.shape,
         crs=first.crs,
         transform=first.transform,
@@ -233,6 +257,11 @@ def _source_of(files: list[_Header], kind: Kind, storage: S3Options) -> RasterSo
         nodata=first.nodata,
         drivers=first.drivers,
         storage=storage,
+        scalings=scalings if declared else (),
+        fills=tuple(sorted({fill for file in files for fill in file.fills})),
+        limits=(
+            None if values is None else plausible.find_limits(kind, is_db=is_db, scale=scale, sample=values)
+        ),
     )
 
 
@@ -284,31 +313,57 @@ def _refuse_truncated(href: str, raster: DatasetReader) -> None:
             )
 
 
-def _sample_values(raster: DatasetReader, bands: tuple[int, ...]) -> FloatArray:
-    """Read valid values spread over the raster: from an overview or, without one, a few windows."""
+def _sample_values(
+    raster: DatasetReader, bands: tuple[int, ...], scalings: tuple[scaling.Scaling, ...]
+) -> tuple[FloatArray, FloatArray]:
+    """Read valid values spread over the raster, (stored, in their unit), each (N,).
+
+    From an overview or, without one, a few windows.
+    """
     rows, cols = raster.shape
+    everything = Window(0, 0, cols, rows)
     if max(rows, cols) <= 4 * SAMPLE_PX or raster.overviews(bands[0]):
-        values = _valid_values(raster, bands, Window(0, 0, cols, rows))
+        values = _valid_values(raster, bands, scalings, everything)
     else:
         corners = [
             (int(r), int(c))
             for r in np.linspace(0, rows - min(64, rows), 5)
             for c in np.linspace(0, cols - min(64, cols), 5)
         ]
-        parts = [_valid_values(raster, bands, Window(c, r, min(64, cols), min(64, rows))) for r, c in corners]
-        values = np.concatenate(parts)
+        parts = [
+            _valid_values(raster, bands, scalings, Window(c, r, min(64, cols), min(64, rows)))
+            for r, c in corners
+        ]
+        values = np.concatenate(parts, axis=1)
         if not values.size:  # sparse: the windows missed what there is
-            values = _valid_values(raster, bands, Window(0, 0, cols, rows))
-    return values[np.isfinite(values)]
+            values = _valid_values(raster, bands, scalings, everything)
+    stored, in_unit = values[:, np.isfinite(values[0])]
+    return stored, in_unit
 
 
-def _valid_values(raster: DatasetReader, bands: tuple[int, ...], part: Window) -> FloatArray:
+def _valid_values(
+    raster: DatasetReader, bands: tuple[int, ...], scalings: tuple[scaling.Scaling, ...], part: Window
+) -> FloatArray:
+    """Read (2, N): valid values as stored, and in their unit."""
     shape = (min(SAMPLE_PX, part.height), min(SAMPLE_PX, part.width))
     with reading(raster):
-        values = raster.read(bands, window=part, out_shape=(len(bands), *shape))
+        stored = raster.read(bands, window=part, out_shape=(len(bands), *shape)).astype(np.float64)
         valid = raster.read_masks(bands, window=part, out_shape=(len(bands), *shape)) > 0
-    flat: FloatArray = values[valid].astype(np.float64)
-    return flat
+    both: FloatArray = np.stack([stored[valid], scaling.scaled(stored, scalings)[valid]])
+    return both
+
+
+def _say_wild(href: str, wild: FloatArray, *, of: int) -> None:
+    """Warn of values in the sample that stand for no measurement although nothing declares them."""
+    if len(wild):
+        shown = ", ".join(f"{value:g}" for value in np.unique(wild)[:3])
+        LOG.warning(
+            "%s: %.2g %% of its sampled pixels hold %s, which nothing declares as nodata; such pixels are"
+            " taken as invalid",
+            public_href(href),
+            100 * len(wild) / of,
+            shown,
+        )
 
 
 def _six(affine: Affine) -> tuple[float, float, float, float, float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,13 +17,16 @@ from odc.geo.xr import wrap_xr
 from pyproj import Transformer
 from rasterio.enums import MaskFlags, Resampling
 from rasterio.windows import Window
+from scipy.ndimage import binary_dilation
 
 from crosstie.errors import BadInputError, UnreadableRasterError
 from crosstie.grid import window
 from crosstie.io.raster.gdal import opened, reading, shown_name
 from crosstie.io.raster.longitude import near
 from crosstie.io.raster.plane import optical_plane, sar_plane
+from crosstie.io.raster.plausible import implausible
 from crosstie.io.raster.resample import Locate, apply, positions, sample
+from crosstie.io.raster.scaling import scaled
 from crosstie.io.raster.source import RasterSource
 from crosstie.types import Kind
 
@@ -31,6 +35,8 @@ if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
     from crosstie.types import FloatArray
+
+LOG = logging.getLogger(__name__)
 
 Plane = NDArray[np.float32]
 
@@ -53,7 +59,8 @@ def read_plane(source: RasterSource, geobox: GeoBox) -> Plane:
     source, these are averaged first, from overviews where the file has them (stored values then: dB too).
     The grid may stick out of the raster or miss it.
 
-    Invalid are nodata, masked and transparent pixels, NaN and infinity, and SAR power <= 0.
+    Invalid are nodata, masked and transparent pixels, NaN and infinity, SAR power <= 0, and values that are
+    not plausible (`plausible`); how many of the last there are is logged.
 
     Returns
     -------
@@ -225,19 +232,42 @@ def _read(
     stored, masks = [], []
     for raster, numbers in zip(rasters, wanted, strict=True):
         with reading(raster):
-            stored.append(raster.read(numbers, out_shape=(len(numbers), *shape), **ask).astype(np.float32))
+            with np.errstate(over="ignore", invalid="ignore"):  # 1e300 becomes infinite, which is invalid
+                stored.append(
+                    raster.read(numbers, out_shape=(len(numbers), *shape), **ask).astype(np.float32)
+                )
             masks.append(_valid(raster, numbers, shape, ask))
     bands: NDArray[np.float32] = np.concatenate(stored)
     valid = np.concatenate(masks)
     # A band of a colour image may hold the nodata value by chance (0 over dark water): then not all do.
     bad = ~(valid.any(axis=0) if source.kind is Kind.OPTICAL else valid.all(axis=0))
+    wild = np.isin(bands, np.asarray(source.fills, np.float32)).any(axis=0)
+    bands = scaled(bands, source.scalings).astype(np.float32, copy=False)
     bad |= ~np.isfinite(bands).all(axis=0)
     if source.kind is Kind.SAR and not source.is_db:
         bad |= (bands <= 0).any(axis=0)
+    wild = (wild | implausible(bands, source.limits)) & ~bad
+    if wild.any():
+        _say_wild(rasters[0], source, int(wild.sum()), wild.size)
+        # An average beside a wild one may hold a part of a wild pixel, and look plausible.
+        bad |= binary_dilation(wild, np.ones((3, 3))) if how is Resampling.average else wild
     if source.scale != 1:
         bands *= np.float32(source.scale)
     bands[:, bad] = np.nan
     return bands
+
+
+def _say_wild(raster: DatasetReader, source: RasterSource, count: int, of: int) -> None:
+    limits = "" if source.limits is None else " or outside {:g} to {:g}".format(*source.limits)
+    fills = ", ".join(f"{fill:g}" for fill in source.fills) or "no known fill value"
+    LOG.info(
+        "%s: %d of the %d pixels of a window are not plausible (%s%s), and are taken as invalid",
+        shown_name(raster.name),
+        count,
+        of,
+        fills,
+        limits,
+    )
 
 
 def _valid(

@@ -87,11 +87,14 @@ def are_db(sample: FloatArray) -> bool:
     return bool(finite.size) and float(np.mean(finite < 0)) > DB_SHARE
 
 
-def reflectance_scale(dtype: str, sample: FloatArray | None) -> float:
-    """Find the factor that brings optical values to about 0..1: by data type and, for floats, some values."""
-    if dtype == "uint8":
+def reflectance_scale(dtype: str, sample: FloatArray | None, *, declared: bool = False) -> float:
+    """Find the factor that brings optical values to about 0..1: by data type and, for floats, some values.
+
+    `declared`: the file says how its numbers become a unit, and `sample` is in that unit, whatever the type.
+    """
+    if dtype == "uint8" and not declared:
         return BYTE_SCALE
-    if np.issubdtype(np.dtype(dtype), np.floating):
+    if declared or np.issubdtype(np.dtype(dtype), np.floating):
         finite = sample[np.isfinite(sample)] if sample is not None else np.zeros(0)
         # Glints over 2 exist; a hundredth of the pixels above it is no reflectance.
         return 1.0 if not finite.size or np.percentile(finite, 99) <= 2 else 1e-4

@@ -15,7 +15,9 @@ from pyproj import Transformer
 from crosstie.io.raster.control_points import GroundMap, Point, ground_map
 from crosstie.io.raster.gdal import IMAGE_DRIVERS
 from crosstie.io.raster.longitude import middle_of, near
+from crosstie.io.raster.plausible import Limits
 from crosstie.io.raster.resample import apply
+from crosstie.io.raster.scaling import Scaling
 from crosstie.io.raster.sensor import BYTE_SCALE
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options
 from crosstie.types import Kind
@@ -39,7 +41,7 @@ class RasterSource:
     is_db: bool
     """SAR values are dB already."""
     scale: float
-    """Brings optical values to about 0..1; 1 for SAR."""
+    """Brings optical values to about 0..1; 1 for SAR. Comes after `scalings`."""
     shape: tuple[int, int]
     """(rows, cols), px."""
     crs: str
@@ -53,6 +55,12 @@ class RasterSource:
     """GDAL drivers that may open the files."""
     storage: S3Options = FROM_ENVIRONMENT
     """How S3 is reached, where the files lie there."""
+    scalings: tuple[Scaling, ...] = ()
+    """(scale, offset) of each of `bands`, stored value -> unit; empty where values are in their unit."""
+    fills: tuple[float, ...] = ()
+    """Stored values that stand for no measurement although nothing declares them."""
+    limits: Limits | None = None
+    """Least and largest plausible value in the unit, before `scale`; None: all that the type can hold."""
 
     @property
     def white(self) -> float:
