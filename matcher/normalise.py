@@ -18,12 +18,15 @@ FLOOR = 1e-3
 """Added to the standard deviation that is divided by, in reflectance or dB: a saturated cloud stays flat. It
 is fixed; taken from the array, it would make a feature depend on where the array is cut."""
 
+BEYOND = 1e6
+"""No reflectance and no dB. Sums run along rows and columns: after a value of 1e20 they hold nothing else."""
+
 CLIP = 4.0
 """Standard deviations kept: a single corner reflector must not outweigh a landscape."""
 
 
 def normalise(plane: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Normalise a plane (rows, cols), NaN where invalid.
+    """Normalise a plane (rows, cols), NaN where invalid; so are values `BEYOND` any unit.
 
     Returns
     -------
@@ -32,7 +35,7 @@ def normalise(plane: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDArray
     valid : NDArray[np.bool_]
         (rows, cols) bool.
     """
-    valid = np.isfinite(plane)
+    valid = np.abs(plane) <= BEYOND  # false for NaN, too
     if not valid.any():
         return np.zeros(plane.shape, np.float32), valid
     # Values are centred before squaring: dB of -2000 +- 3 would lose its variance in float32.
