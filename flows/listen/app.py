@@ -43,7 +43,7 @@ class Service:
     sns: SnsDoor
 
 
-def make_app(service: Service) -> Starlette:
+def make_listen_app(service: Service) -> Starlette:
     """Build the ASGI application."""
     endpoints = Endpoints(service)
     app = Starlette(

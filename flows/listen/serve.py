@@ -12,7 +12,7 @@ from prefect.settings import PREFECT_API_URL
 from crosstie.config import Settings, each_setting
 from crosstie.errors import BadInputError, SettingsError
 from crosstie.flows.listen.access import read_listener_access
-from crosstie.flows.listen.app import Service, make_app
+from crosstie.flows.listen.app import Service, make_listen_app
 from crosstie.flows.listen.sns import SnsDoor
 from crosstie.flows.listen.start_run import PrefectUnavailableError, RunStarter
 from crosstie.flows.observe.json_lines import log_to_stderr
@@ -27,7 +27,7 @@ LOG = logging.getLogger("crosstie.listen")
 DEPLOY = "`prefect deploy --all --prefect-file deploy/prefect.yaml` creates it"
 
 
-def serve(address: Address, *, catalog: str, out: str, settings: Settings, insecure: bool) -> None:
+def serve_events(address: Address, *, catalog: str, out: str, settings: Settings, insecure: bool) -> None:
     """Receive notices until stopped.
 
     Parameters
@@ -75,7 +75,7 @@ def serve(address: Address, *, catalog: str, out: str, settings: Settings, insec
                 timeout_s=settings.listen.prefect_timeout_s,
             )
             await _check_deployment(starter)
-            app = make_app(Service(settings.listen, access, rules, starter, sns))
+            app = make_listen_app(Service(settings.listen, access, rules, starter, sns))
             bound, real = bind(address)
             with bound:
                 LOG.info("listening on %s/scenes, starting %s", real, starter.deployment)

@@ -128,8 +128,8 @@ def read_chunk(job: MatchJob, chunk: Chunk, *, halo_px: int) -> Planes:
     margin = job.search_px + halo_px
     rows, cols = chunk.shape
     first_row, first_col = ground_lattice(job.grid, step_px=ALIGN_PX)
-    row0, row1 = _aligned(chunk.row - margin, chunk.row + rows + margin, first_row)
-    col0, col1 = _aligned(chunk.col - margin, chunk.col + cols + margin, first_col)
+    row0, row1 = _widen_to_steps(chunk.row - margin, chunk.row + rows + margin, first_row)
+    col0, col1 = _widen_to_steps(chunk.col - margin, chunk.col + cols + margin, first_col)
     return _read_planes(job, row=row0, col=col0, shape=(row1 - row0, col1 - col0))
 
 
@@ -230,6 +230,6 @@ def _read_planes(job: MatchJob, *, row: int, col: int, shape: tuple[int, int]) -
     )
 
 
-def _aligned(start_px: int, stop_px: int, first_px: int) -> tuple[int, int]:
+def _widen_to_steps(start_px: int, stop_px: int, first_px: int) -> tuple[int, int]:
     """Smallest span that contains the given one and whose ends lie whole steps from `first_px`."""
     return start_px - (start_px - first_px) % ALIGN_PX, stop_px + (first_px - stop_px) % ALIGN_PX

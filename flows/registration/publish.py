@@ -135,11 +135,11 @@ def publish(
         acquired_utc=names.secondary_acquired_utc,
         storage=plan.secondary.storage,
         drivers=plan.secondary.drivers,
-        aligned=_aligned(plan, settings),
+        aligned=_aligned_request(plan, settings),
     )
 
 
-def _aligned(plan: TilePlan, settings: Settings) -> AlignedRequest | None:
+def _aligned_request(plan: TilePlan, settings: Settings) -> AlignedRequest | None:
     if settings.products.aligned == "none":
         return None
     return AlignedRequest(plan.reference.geobox, Kernel(settings.products.resampling))

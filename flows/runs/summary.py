@@ -97,8 +97,8 @@ def _links(outcomes: Sequence[Outcome]) -> Iterator[str]:
 
 def _markdown_table(head: Sequence[str], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(_table_cell(cell) for cell in line) + " |" for line in lines)
 
 
-def _cell(text: str) -> str:
+def _table_cell(text: str) -> str:
     return " ".join(redacted(text).replace("|", "\\|").split())

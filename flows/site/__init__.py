@@ -1,4 +1,4 @@
 """`crosstie site`: what an archive holds, in a browser and at /metrics. Changes nothing.
 
-The command calls `serve.serve`; `app.make_app` is the ASGI application.
+The command calls `serve.serve_site`; `app.make_site_app` is the ASGI application.
 """

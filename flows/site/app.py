@@ -29,7 +29,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 DAY_S = 86_400
 
 
-def make_app(watch: Watch, access: Access | None, *, local: bool) -> Starlette:
+def make_site_app(watch: Watch, access: Access | None, *, local: bool) -> Starlette:
     """Build the ASGI application.
 
     Parameters

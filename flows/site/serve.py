@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from crosstie.config import Settings
 from crosstie.flows.observe.json_lines import log_to_stderr, write_log_as
-from crosstie.flows.site.app import make_app
+from crosstie.flows.site.app import make_site_app
 from crosstie.flows.site.guard import read_site_access
 from crosstie.flows.site.watch import Watch
 from crosstie.flows.web.address import Address, bind
@@ -31,7 +31,7 @@ class Where:
     everyone: bool
 
 
-def serve(where: Where, *, out: str, settings: Settings, every_s: float) -> None:
+def serve_site(where: Where, *, out: str, settings: Settings, every_s: float) -> None:
     """Show an archive until stopped. The site starts even if the store cannot be read yet.
 
     Parameters
@@ -57,6 +57,6 @@ def serve(where: Where, *, out: str, settings: Settings, every_s: float) -> None
     write_log_as(settings.observe.log_format)
     bound, real = bind(where.address)
     with bound, Watch(store, every_s=every_s) as watch:
-        app = make_app(watch, access, local=is_loopback(host))
+        app = make_site_app(watch, access, local=is_loopback(host))
         LOG.info("%s at %s/", store.url, real)
         asyncio.run(serve_on(bound, app, max_connections=MOST_CONNECTIONS, shutdown_s=10))

@@ -11,9 +11,9 @@ from crosstie.errors import SettingsError
 from crosstie.estimation.adjustment import (
     Adjustment,
     AdjustmentSettings,
+    AffineFrame,
     Datum,
     Edges,
-    Frame,
     adjust,
     extend,
 )
@@ -235,7 +235,7 @@ def test_unlike_axes_weigh_each_by_its_own_sigma() -> None:
 
 def test_affines_of_pairs_come_back_as_affines_of_scenes() -> None:
     rng = np.random.default_rng(7)
-    frame = Frame(centre_m=(500_000.0, 6_900_000.0), scale_m=50_000.0)
+    frame = AffineFrame(centre_m=(500_000.0, 6_900_000.0), scale_m=50_000.0)
     jacobian = frame.jacobian()
     names = [f"s2-{n}" for n in range(5)] + [f"s1-{n}" for n in range(10)]
     truth = {name: rng.normal(0, 8, 6) for name in names}

@@ -8,7 +8,7 @@ from scipy.stats import binom
 
 from crosstie.errors import SettingsError
 from crosstie.estimation.change_points import (
-    Change,
+    ChangeKind,
     MonitorSettings,
     Scatter,
     Series,
@@ -58,7 +58,7 @@ def test_a_jump_of_20_m_is_noticed_within_three_scenes_and_dated() -> None:
         jump = np.where(np.arange(40)[:, None] >= 20, [16.0, 12.0], 0.0)
         found = [alarm for alarm in watch(moved(one, jump), Scatter(3.0, 1000)) if alarm.at >= 20]
         assert found[0].at <= 22
-        jumps = [alarm for alarm in found if alarm.change is Change.JUMP]
+        jumps = [alarm for alarm in found if alarm.change is ChangeKind.JUMP]
         assert jumps
         assert jumps[0].at <= 23
         dated.append(jumps[0].since)
@@ -87,7 +87,7 @@ def test_one_outlier_is_an_outlier_and_no_jump() -> None:
         off = np.zeros((40, 2))
         off[20] = (0, 30)
         found = watch(moved(one, off), Scatter(3.0, 1000))
-        assert [(a.change, a.at) for a in found if a.at in range(20, 30)] == [(Change.OUTLIER, 20)]
+        assert [(a.change, a.at) for a in found if a.at in range(20, 30)] == [(ChangeKind.OUTLIER, 20)]
 
 
 def test_a_new_processor_of_3_m_is_noticed_over_20_places() -> None:

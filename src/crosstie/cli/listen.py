@@ -54,8 +54,8 @@ def listen_command(
     """
     prepare_prefect(verbose=False)
     from crosstie.config import load_settings
-    from crosstie.flows.listen.serve import serve
+    from crosstie.flows.listen.serve import serve_events
     from crosstie.flows.web.address import Address
 
     settings = load_settings(config)
-    serve(Address(host, port), catalog=catalog, out=out, settings=settings, insecure=insecure)
+    serve_events(Address(host, port), catalog=catalog, out=out, settings=settings, insecure=insecure)

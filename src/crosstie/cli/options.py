@@ -8,17 +8,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, get_type_hints
 
 import typer
 
+from crosstie.cli.app import P, R
 from crosstie.errors import SettingsError
 
 if TYPE_CHECKING:
     from crosstie.config import Settings
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 ConfigOption = Annotated[
     Path | None,

@@ -49,8 +49,8 @@ def site_command(
     [bold]Example:[/bold] CROSSTIE_SITE_TOKEN=… crosstie site --out s3://products --host 0.0.0.0
     """
     from crosstie.config import load_settings
-    from crosstie.flows.site.serve import Where, serve
+    from crosstie.flows.site.serve import Where, serve_site
     from crosstie.flows.web.address import Address
 
     settings = load_settings(config)
-    serve(Where(Address(host, port), token_env, everyone), out=out, settings=settings, every_s=every_s)
+    serve_site(Where(Address(host, port), token_env, everyone), out=out, settings=settings, every_s=every_s)

@@ -21,13 +21,12 @@ from scipy.stats import chi2, ncf
 from scipy.stats import f as fisher
 
 from crosstie.errors import SettingsError
+from crosstie.estimation.systematic import DAYS_A_YEAR
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from crosstie.types import BoolArray, FloatArray
-
-DAYS_A_YEAR = 365.25
 
 DIFFERENCE_FREEDOM = 0.5
 """What a successive difference is worth under a median, as a share of its two degrees of freedom."""
@@ -36,7 +35,7 @@ FITS = 0.01
 """A scene this far from a new mean, or farther, shows that the mean is not that of all scenes after it."""
 
 
-class Change(StrEnum):
+class ChangeKind(StrEnum):
     OUTLIER = "outlier"
     JUMP = "jump"
     DRIFT = "drift"
@@ -67,13 +66,13 @@ class MonitorSettings:
         if self.min_before < 3:
             raise SettingsError(f"monitor.min_before must be at least 3, got {self.min_before}")
 
-    def level(self, change: Change) -> float:
+    def level(self, change: ChangeKind) -> float:
         """Level of each test for that change; a third of all for each kind of change."""
-        tests = max(self.reach - 1, 1) if change is Change.JUMP else 1
+        tests = max(self.reach - 1, 1) if change is ChangeKind.JUMP else 1
         return self.false_alarms_per_scene / 3 / tests
 
 
-DEFAULTS = MonitorSettings()
+MONITOR_DEFAULTS = MonitorSettings()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,7 +105,7 @@ class Alarm:
     """One change."""
 
     series: str
-    change: Change
+    change: ChangeKind
     at: int
     """Scene that raised the alarm."""
     since: int
@@ -122,11 +121,11 @@ class Alarm:
     def sentence(self) -> str:
         east, north = self.size_m
         what = {
-            Change.OUTLIER: f"scene {self.at} alone lies",
-            Change.JUMP: f"from scene {self.since} on scenes lie",
-            Change.DRIFT: f"scenes from {self.since} to {self.at} move by",
+            ChangeKind.OUTLIER: f"scene {self.at} alone lies",
+            ChangeKind.JUMP: f"from scene {self.since} on scenes lie",
+            ChangeKind.DRIFT: f"scenes from {self.since} to {self.at} move by",
         }[self.change]
-        unit = "m a year" if self.change is Change.DRIFT else "m"
+        unit = "m a year" if self.change is ChangeKind.DRIFT else "m"
         return (
             f"{self.series}: {what} {east:+.2f} east and {north:+.2f} north ± {self.sigma_m:.2f} {unit} off "
             f"(chance {self.probability:.1g})."
@@ -169,7 +168,7 @@ def scatter_of(series: Sequence[Series]) -> Scatter:
 
 
 def watch(
-    series: Series, scatter: Scatter | None = None, settings: MonitorSettings = DEFAULTS
+    series: Series, scatter: Scatter | None = None, settings: MonitorSettings = MONITOR_DEFAULTS
 ) -> list[Alarm]:
     """Walk through a series as its scenes come, and say at which scene what is noticed.
 
@@ -193,9 +192,9 @@ def watch(
         found = _jump(series, variance, start, now, out, limits, settings)
         if found is not None:
             since, size, sigma, square = found
-            kind = Change.JUMP if since < now else Change.OUTLIER
+            kind = ChangeKind.JUMP if since < now else ChangeKind.OUTLIER
             alarms.append(Alarm(series.name, kind, now, since, size, sigma, scatter.probability(square)))
-            if kind is Change.JUMP:
+            if kind is ChangeKind.JUMP:
                 start = since
                 out[:] = False
             else:
@@ -205,7 +204,7 @@ def watch(
         if drift is not None:
             size, sigma, square = drift
             alarms.append(
-                Alarm(series.name, Change.DRIFT, now, start, size, sigma, scatter.probability(square))
+                Alarm(series.name, ChangeKind.DRIFT, now, start, size, sigma, scatter.probability(square))
             )
             start = now
             out[:] = False
@@ -224,14 +223,14 @@ class _Limits:
     @classmethod
     def of(cls, scatter: Scatter, settings: MonitorSettings) -> Self:
         return cls(
-            outlier=scatter.critical(settings.level(Change.OUTLIER)),
-            jump=scatter.critical(settings.level(Change.JUMP)),
-            drift=scatter.critical(settings.level(Change.DRIFT)),
+            outlier=scatter.critical(settings.level(ChangeKind.OUTLIER)),
+            jump=scatter.critical(settings.level(ChangeKind.JUMP)),
+            drift=scatter.critical(settings.level(ChangeKind.DRIFT)),
             fits=scatter.critical(FITS),
         )
 
 
-Found = tuple[int, tuple[float, float], float, float]
+JumpFound = tuple[int, tuple[float, float], float, float]
 
 
 def _jump(
@@ -242,7 +241,7 @@ def _jump(
     out: BoolArray,
     limits: _Limits,
     settings: MonitorSettings,
-) -> Found | None:
+) -> JumpFound | None:
     """The likeliest scene since which the mean is another; `now` itself where only this scene is far off."""
     since = np.arange(max(start + 1, now - settings.reach + 1), now + 1)
     if not len(since):
@@ -375,12 +374,12 @@ def detectable_jump_m(
     before: int,
     after: int,
     power: float = 0.8,
-    settings: MonitorSettings = DEFAULTS,
+    settings: MonitorSettings = MONITOR_DEFAULTS,
 ) -> float:
     """Smallest jump that a chart notices with `power`, `after` scenes after it and `before` in front of it.
 
     Metres; of one of its tests alone, so the chart does a little better.
     """
-    critical = scatter.critical(settings.level(Change.JUMP)) / 2
+    critical = scatter.critical(settings.level(ChangeKind.JUMP)) / 2
     found = brentq(lambda value: ncf.sf(critical, 2, scatter.freedom, value) - power, 1e-3, 1e4)
     return scatter.sigma_m * math.sqrt(float(found) * (1 / before + 1 / after))

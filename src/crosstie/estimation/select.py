@@ -84,7 +84,7 @@ def consensus(
     """
     design = frame.design(candidates.s_m, model)
     beta = _ransac(candidates, design, frame, model=model, settings=settings)
-    kept, threshold, sigma = _settle(candidates, design, beta, settings)
+    kept, threshold, sigma = _reselect(candidates, design, beta, settings)
     return Consensus(
         kept=kept,
         threshold_px=threshold,
@@ -180,7 +180,7 @@ def _polish(candidates: Candidates, design: FloatArray, beta: FloatArray, thresh
     return beta
 
 
-def _settle(
+def _reselect(
     candidates: Candidates, design: FloatArray, beta: FloatArray, settings: EstimationSettings
 ) -> tuple[BoolArray, float, float]:
     """Refit and reselect until no candidate changes side: (kept, threshold px, sigma px)."""

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from crosstie.types import FloatArray
 
-ROUNDS = 50
-SETTLED = 1e-4
+FIELD_ROUNDS = 50
+FIELD_SETTLED = 1e-4
 """Of the smallest sigma: a round that moves nothing by more is the last."""
 
 CUT = float(np.sqrt(chi2.isf(0.05, 2)))
@@ -81,21 +81,21 @@ def average(offset: FloatArray, sigma: FloatArray) -> StaticField:
         raise ValueError("no date shows anything; leave the track without a field")
     base = np.where(known, 1 / np.where(known, sigma, 1.0) ** 2, 0.0)
     values = np.where(known[:, None], offset, 0.0)
-    shift = _start(offset, known)
+    shift = _first_shifts(offset, known)
     field = np.zeros(offset.shape[1:])
     shown = np.asarray(known.any(axis=(1, 2)), np.bool_)
     weight, factor = base, 1.0
-    for _ in range(ROUNDS):
-        field = _mean(values - shift[:, :, None, None], weight[:, None], axis=0)
+    for _ in range(FIELD_ROUNDS):
+        field = _weighted_mean(values - shift[:, :, None, None], weight[:, None], axis=0)
         left = values - field
-        new = _mean(left, weight[:, None], axis=(2, 3))
+        new = _weighted_mean(left, weight[:, None], axis=(2, 3))
         new -= new[shown].mean(axis=0)
         moved = float(np.abs(new - shift)[shown].max())
         shift = np.where(shown[:, None], new, 0.0)
         length = np.hypot(*np.moveaxis(left - shift[:, :, None, None], 1, 0)) * np.sqrt(base)
         factor = _factor(length[known], int(known.any(axis=0).sum()) + len(shift), int(known.sum()))
         weight = base * _robust(length / factor)
-        if moved < SETTLED * float(sigma[known].min()):
+        if moved < FIELD_SETTLED * float(sigma[known].min()):
             break
     total = weight.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -133,13 +133,13 @@ def align(field: StaticField, offset: FloatArray, sigma: FloatArray) -> AlignedD
         )
     left, base = left[:, known], 1 / variance[known]
     shift, weight, factor = np.median(left, axis=1), base, 1.0
-    for _ in range(ROUNDS):
+    for _ in range(FIELD_ROUNDS):
         length = np.hypot(*(left - shift[:, None])) * np.sqrt(base)
         factor = max(1.0, _factor(length, 1, len(base)))
         weight = base * _robust(length / factor)
-        new = _mean(left, weight, axis=1)
+        new = _weighted_mean(left, weight, axis=1)
         moved, shift = float(np.abs(new - shift).max()), new
-        if moved < SETTLED / np.sqrt(base.max()):
+        if moved < FIELD_SETTLED / np.sqrt(base.max()):
             break
     shift_sigma = factor / float(np.sqrt(weight.sum()))
     return AlignedDate(
@@ -160,7 +160,7 @@ def _check(offset: FloatArray, sigma: FloatArray) -> None:
         )
 
 
-def _start(offset: FloatArray, known: NDArray[np.bool_]) -> FloatArray:
+def _first_shifts(offset: FloatArray, known: NDArray[np.bool_]) -> FloatArray:
     """(D, 2) shifts to begin with: medians against the date of most tiles, in order of what dates share."""
     shift, placed = np.zeros(offset.shape[:2]), np.zeros(len(offset), np.bool_)
     order = np.argsort(-known.sum(axis=(1, 2)), kind="stable")
@@ -181,7 +181,7 @@ def _start(offset: FloatArray, known: NDArray[np.bool_]) -> FloatArray:
     return shift
 
 
-def _mean(values: FloatArray, weight: FloatArray, axis: int | tuple[int, ...]) -> FloatArray:
+def _weighted_mean(values: FloatArray, weight: FloatArray, axis: int | tuple[int, ...]) -> FloatArray:
     """Weighted mean over `axis`; `weight` is broadcast. 0 where nothing weighs."""
     total = np.broadcast_to(weight, values.shape).sum(axis=axis)
     mean: FloatArray = (values * weight).sum(axis=axis) / np.where(total > 0, total, 1.0)

@@ -17,9 +17,7 @@ from scipy.stats import chi2
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from crosstie.types import FloatArray
-
-    Names = NDArray[np.str_]
+    from crosstie.types import FloatArray, StrArray
 
 DAYS_A_YEAR = 365.25
 
@@ -39,11 +37,11 @@ class SceneFacts:
     """(N, 2, 2) m^2"""
     days: FloatArray
     """(N,) time of acquisition, days from any day."""
-    platform: Names
+    platform: StrArray
     """(N,)"""
-    track: Names
+    track: StrArray
     """(N,) pass and relative orbit, or whatever else names the geometry."""
-    baseline: Names
+    baseline: StrArray
     """(N,) processing baseline; all alike where it is not known."""
     lean: FloatArray
     """(N, 2) metres that a metre of height moves the ground east and north in the image: `lean_of_sar`."""
@@ -77,11 +75,11 @@ class SystematicSettings:
     """Shorter series tell neither drift nor season."""
 
 
-DEFAULTS = SystematicSettings()
+SYSTEMATIC_DEFAULTS = SystematicSettings()
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SystematicPart:
     """One systematic part."""
 
     kind: str
@@ -101,7 +99,7 @@ class Part:
 class Systematic:
     """All parts of one sensor at one place, and what they leave."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[SystematicPart, ...]
     untold: tuple[str, ...]
     """Sentences: what these scenes cannot tell, and why."""
     residual_m: FloatArray
@@ -109,7 +107,7 @@ class Systematic:
     scatter_m: float
     """Standard deviation per axis of a date, beyond what the network's covariance says, metres."""
 
-    def part(self, kind: str, name: str = "") -> Part:
+    def part(self, kind: str, name: str = "") -> SystematicPart:
         """The part of that kind and name.
 
         Raises
@@ -180,7 +178,7 @@ def look_azimuth_of_sentinel1(orbit_state: str, latitude_deg: float) -> float:
     return (heading + 90) % 360 if orbit_state == "ascending" else (270 - heading) % 360
 
 
-def tell_apart(facts: SceneFacts, settings: SystematicSettings = DEFAULTS) -> Systematic:
+def tell_apart(facts: SceneFacts, settings: SystematicSettings = SYSTEMATIC_DEFAULTS) -> Systematic:
     """Fit all parts at once, scenes weighted by their covariance and a scatter of dates that is fitted, too.
 
     Groups of one member, and time where the series is short, have no part; a sentence says so.
@@ -196,7 +194,7 @@ def tell_apart(facts: SceneFacts, settings: SystematicSettings = DEFAULTS) -> Sy
     terms, untold = _terms(facts, good, settings)
     design = np.concatenate([term.design for term in terms], axis=2)
     prior = np.concatenate([term.prior for term in terms])
-    scatter = _scatter(design[good], facts.position_m[good], facts.covariance[good], prior)
+    scatter = _scatter_of_dates(design[good], facts.position_m[good], facts.covariance[good], prior)
     value, covariance = _fit(
         design[good], facts.position_m[good], facts.covariance[good] + scatter**2 * np.eye(2), prior
     )
@@ -204,7 +202,7 @@ def tell_apart(facts: SceneFacts, settings: SystematicSettings = DEFAULTS) -> Sy
     for term in terms:
         columns = slice(start, start + term.design.shape[2])
         start = columns.stop
-        parts.append(_part(term, value[columns], covariance[columns, columns], facts, good, settings))
+        parts.append(_judge_term(term, value[columns], covariance[columns, columns], facts, good, settings))
     return Systematic(tuple(parts), tuple(untold), facts.position_m - design @ value, scatter)
 
 
@@ -266,7 +264,9 @@ def _fit(
     return value, np.asarray(inverse, np.float64)
 
 
-def _scatter(design: FloatArray, position: FloatArray, covariance: FloatArray, prior: FloatArray) -> float:
+def _scatter_of_dates(
+    design: FloatArray, position: FloatArray, covariance: FloatArray, prior: FloatArray
+) -> float:
     """Standard deviation per axis that the covariances lack: what makes chi-square its degrees of freedom."""
     low, high = 0.0, float(np.abs(position - np.median(position, axis=0)).max()) + 1e-6
     for _ in range(40):
@@ -293,14 +293,14 @@ SAYS = {
 }
 
 
-def _part(
+def _judge_term(
     term: _Term,
     value: FloatArray,
     covariance: FloatArray,
     facts: SceneFacts,
     good: NDArray[np.bool_],
     settings: SystematicSettings,
-) -> Part:
+) -> SystematicPart:
     square = float(value @ np.linalg.pinv(covariance, hermitian=True) @ value)
     seen = bool(chi2.sf(square, len(value)) < settings.significance)
     sigma = np.sqrt(np.maximum(np.diag(covariance), 0))
@@ -319,4 +319,4 @@ def _part(
         )
     if not seen:
         sentence += " That is no more than chance makes."
-    return Part(term.kind, term.name, tuple(value.tolist()), tuple(sigma.tolist()), seen, sentence)
+    return SystematicPart(term.kind, term.name, tuple(value.tolist()), tuple(sigma.tolist()), seen, sentence)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from crosstie.types import BoolArray, FloatArray, TiePoints
 
-DEFAULTS = EstimationSettings()
+ESTIMATION_DEFAULTS = EstimationSettings()
 
 LEAST_CONFIDENCE = 1e-3
 """Weight of a candidate of confidence 0, where settings let one in: sums of weights stay positive."""
@@ -33,7 +33,7 @@ def estimate(
     pixel_m: float,
     tile_px: int,
     stride_px: int,
-    settings: EstimationSettings = DEFAULTS,
+    settings: EstimationSettings = ESTIMATION_DEFAULTS,
 ) -> Estimate:
     """Make one correction of the tie points of a pair, or say why there is none.
 
@@ -69,7 +69,7 @@ def estimate(
     least = max(settings.min_tie_points, math.ceil(settings.min_used_share_of_planned * planned))
     if len(index) < least:
         return _refused(points, Reason.TOO_FEW_TIE_POINTS)
-    candidates = _candidates(points, index, pixel_m)
+    candidates = _candidates_in_px(points, index, pixel_m)
     frame = Frame.around(candidates.s_m, pixel_m)
     agreed = _agree(candidates, frame, tile_px=tile_px, settings=settings)
     if agreed is None:
@@ -99,7 +99,7 @@ def _is_candidate(points: TiePoints, settings: EstimationSettings) -> BoolArray:
     return candidate
 
 
-def _candidates(points: TiePoints, index: NDArray[np.int64], pixel_m: float) -> Candidates:
+def _candidates_in_px(points: TiePoints, index: NDArray[np.int64], pixel_m: float) -> Candidates:
     return Candidates(
         s_m=points.xy_m[index] + points.offset_m[index],
         offset_px=points.offset_m[index] / pixel_m,

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     Plane = NDArray[np.float32]
     ByteArray = NDArray[np.uint8]
     Objects = NDArray[np.object_]
+    StrArray = NDArray[np.str_]
 
 __all__ = [
     "IDENTITY_AFFINE",

@@ -53,10 +53,10 @@ class Reason(StrEnum):
     @property
     def sentence(self) -> str:
         """The reason as a sentence."""
-        return _SENTENCES[self]
+        return _REASON_SENTENCES[self]
 
 
-_SENTENCES = {
+_REASON_SENTENCES = {
     Reason.NO_OVERLAP: "The two images share no valid pixels on the ground.",
     Reason.TOO_FEW_TIE_POINTS: "Too few tiles gave an offset that can be trusted.",
     Reason.CLOUDED: "Most of the optical image is bright and blurred, as clouds are.",

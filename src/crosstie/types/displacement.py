@@ -26,10 +26,10 @@ class FieldReason(StrEnum):
 
     @property
     def sentence(self) -> str:
-        return _SENTENCES[self]
+        return _FIELD_SENTENCES[self]
 
 
-_SENTENCES = {
+_FIELD_SENTENCES = {
     FieldReason.BETTER: "Tiles that the field has not seen lie closer to it than to the affine.",
     FieldReason.NOT_BETTER_THAN_AFFINE: "Held-out tiles lie no closer to the field than to the affine.",
     FieldReason.TOO_FEW_TIE_POINTS: "Too few tiles gave an offset to tell relief from noise.",

@@ -453,7 +453,7 @@ def test_a_burst_asks_prefect_once_and_a_failure_is_not_kept(server: PrefectServ
 
 def test_without_prefect_the_sender_is_asked_to_come_again() -> None:
     from crosstie.config import ListenSettings
-    from crosstie.flows.listen.app import Service, make_app
+    from crosstie.flows.listen.app import Service, make_listen_app
     from crosstie.flows.listen.sns import SnsDoor
     from crosstie.flows.web.access import Access
     from crosstie.io.events.notices import NoticeRules
@@ -462,7 +462,7 @@ def test_without_prefect_the_sender_is_asked_to_come_again() -> None:
         rules = NoticeRules(optical_collections=("sentinel-2-l1c",))
         service = Service(ListenSettings(), Access(TOKEN.encode()), rules, starter, SnsDoor())
         async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(make_app(service)), base_url="http://here", headers=BEARER
+            transport=httpx.ASGITransport(make_listen_app(service)), base_url="http://here", headers=BEARER
         ) as client:
             return [await client.post("/scenes", json=item()), await client.get("/ready")]
 

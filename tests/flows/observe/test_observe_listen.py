@@ -9,7 +9,7 @@ import httpx
 from notices import S2
 
 from crosstie.config import ListenSettings
-from crosstie.flows.listen.app import Service, make_app
+from crosstie.flows.listen.app import Service, make_listen_app
 from crosstie.flows.listen.metrics import LISTENER
 from crosstie.flows.listen.sns import SnsDoor
 from crosstie.flows.listen.start_run import PrefectUnavailableError, Started
@@ -36,7 +36,7 @@ def listener(starter: Starter) -> httpx.AsyncClient:
     settings = ListenSettings()
     rules = NoticeRules(SceneIds(None), sar_collections=("s1",), optical_collections=("s2",))
     access = Access(token=TOKEN.encode(), key=None)
-    app = make_app(Service(settings, access, rules, starter, SnsDoor()))  # type: ignore[arg-type]
+    app = make_listen_app(Service(settings, access, rules, starter, SnsDoor()))  # type: ignore[arg-type]
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://listener")
 
 

@@ -6,7 +6,7 @@ import pytest
 from site_archive import Site
 
 from crosstie.errors import SettingsError
-from crosstie.flows.site.app import make_app
+from crosstie.flows.site.app import make_site_app
 from crosstie.flows.site.guard import read_site_access
 from crosstie.flows.site.watch import Watch
 from crosstie.flows.web.access import Access
@@ -26,7 +26,7 @@ def watch(tmp_path_factory: pytest.TempPathFactory) -> Watch:
 
 @pytest.fixture
 def guarded(watch: Watch) -> Site:
-    return Site(make_app(watch, Access(TOKEN.encode()), local=False), "https://site.example.org")
+    return Site(make_site_app(watch, Access(TOKEN.encode()), local=False), "https://site.example.org")
 
 
 def test_without_the_token_nothing_of_the_archive_is_told(guarded: Site) -> None:
@@ -76,12 +76,12 @@ def test_figures_and_health_need_none(guarded: Site) -> None:
 
 
 def test_open_to_this_machine_it_answers_to_its_own_names_alone(watch: Watch) -> None:
-    app = make_app(watch, None, local=True)
+    app = make_site_app(watch, None, local=True)
     for host in ("http://127.0.0.1:8091", "http://localhost", "http://[::1]:8091"):
         assert Site(app, host).get("/").status_code == 200, host
     for host in ("http://evil.example.org:8091", "http://127.0.0.1.evil.example.org", "http://10.0.0.1"):
         assert Site(app, host).get("/").status_code == 400, host
-    behind_a_proxy = make_app(watch, None, local=False)
+    behind_a_proxy = make_site_app(watch, None, local=False)
     assert Site(behind_a_proxy, "https://crosstie.example.org").get("/").status_code == 200
 
 

@@ -15,7 +15,7 @@ from committed_runs import copy_run
 from PIL import Image
 from site_archive import EVIL, FLAT, HERE, NEW, OLD, S1, S2, SEA, Site
 
-from crosstie.flows.site.app import make_app
+from crosstie.flows.site.app import make_site_app
 from crosstie.flows.site.query import PER_PAGE, Query, corrections
 from crosstie.flows.site.watch import Watch
 from crosstie.io.storage.href import local_path
@@ -72,7 +72,7 @@ def watch(store: Store) -> Watch:
 
 @pytest.fixture(scope="module")
 def client(watch: Watch) -> Site:
-    return Site(make_app(watch, None, local=True))
+    return Site(make_site_app(watch, None, local=True))
 
 
 def page(client: Site, address: str = "/") -> Page:
@@ -275,7 +275,7 @@ def test_pages_part_the_corrections_and_remember_what_was_asked(store: Store, tm
         copy_run(store, run, name)
     watch = Watch(store, every_s=3600)
     watch.look()
-    client = Site(make_app(watch, None, local=True))
+    client = Site(make_site_app(watch, None, local=True))
     shown: list[str] = []
     address = "/?scene=s1a_copy&verdict=corrected"
     for count in (PER_PAGE, PER_PAGE, 10):
@@ -291,7 +291,7 @@ def test_pages_part_the_corrections_and_remember_what_was_asked(store: Store, tm
 
 def test_an_empty_archive_says_how_to_fill_it(tmp_path: Path) -> None:
     watch = Watch(open_store(str(tmp_path / "none")), every_s=3600)
-    client = Site(make_app(watch, None, local=True))
+    client = Site(make_site_app(watch, None, local=True))
     assert 'http-equiv="refresh"' in client.get("/").text  # not seen yet
     watch.look()
     assert "crosstie nightly" in page(client).text

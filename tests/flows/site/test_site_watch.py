@@ -14,7 +14,7 @@ from committed_runs import copy_run
 from prometheus_client.parser import text_string_to_metric_families
 from site_archive import EVIL, NEW, NIGHT, S1, S2, Site
 
-from crosstie.flows.site.app import make_app
+from crosstie.flows.site.app import make_site_app
 from crosstie.flows.site.snapshot import PAGE_COLUMNS, take_snapshot
 from crosstie.flows.site.watch import REST, Watch
 from crosstie.io.archive.index import survey, update_index
@@ -42,7 +42,7 @@ def store(filled: Store, tmp_path: Path) -> Store:
 
 def figures(watch: Watch) -> dict[tuple[str, tuple[str, ...]], float]:
     """Every figure of /metrics by its name and the values of its labels."""
-    text = Site(make_app(watch, None, local=True)).get("/metrics").text
+    text = Site(make_site_app(watch, None, local=True)).get("/metrics").text
     return {
         (sample.name, tuple(sample.labels[name] for name in sorted(sample.labels))): sample.value
         for family in text_string_to_metric_families(text)
@@ -98,7 +98,7 @@ def test_the_metrics_tell_began_from_ended_from_complete(filled: Store) -> None:
 def test_figures_name_no_scene(filled: Store) -> None:
     watch = Watch(filled, every_s=60)
     watch.look()
-    text = Site(make_app(watch, None, local=True)).get("/metrics").text
+    text = Site(make_site_app(watch, None, local=True)).get("/metrics").text
     for name in (S1, S2, "S1A_", EVIL[:3] + "<"):
         assert name not in text
 
@@ -106,7 +106,7 @@ def test_figures_name_no_scene(filled: Store) -> None:
 def test_where_the_store_fails_what_was_seen_stays_and_its_age_is_told(store: Store) -> None:
     watch = Watch(store, every_s=60)
     watch.look()
-    site = Site(make_app(watch, None, local=True))
+    site = Site(make_site_app(watch, None, local=True))
     seen = figures(watch)
     store.put(INDEX, b"no index")
     watch.look()
@@ -134,7 +134,7 @@ def test_a_store_that_was_never_there_is_told_and_the_site_serves(tmp_path: Path
             if watch.seen.failures:
                 break
             time.sleep(0.1)
-        site = Site(make_app(watch, None, local=True))
+        site = Site(make_site_app(watch, None, local=True))
         assert "cannot be read" in site.get("/").text
         assert site.get("/healthz").json() == {"status": "ok", "archive_readable": False, "seen_utc": None}
         assert site.get(f"/runs/{RUN[0]}/{RUN[1]}/report.html").status_code in {404, 503}
@@ -172,7 +172,7 @@ def test_a_look_that_died_of_a_bug_makes_the_service_unhealthy(
         raise RuntimeError("a bug")
 
     watch = Watch(store, every_s=0.01)
-    site = Site(make_app(watch, None, local=True))
+    site = Site(make_site_app(watch, None, local=True))
     monkeypatch.setattr(threading, "excepthook", lambda args: None)
     with watch:
         assert site.get("/healthz").status_code == 200
@@ -190,7 +190,7 @@ def test_a_broken_product_is_counted_and_the_others_are_shown(store: Store) -> N
     assert snapshot.table.num_rows == 5
     watch = Watch(store, every_s=60)
     watch.look()
-    text = " ".join(Site(make_app(watch, None, local=True)).get("/").text.split())
+    text = " ".join(Site(make_site_app(watch, None, local=True)).get("/").text.split())
     assert "1 committed run is not shown" in text
 
 

@@ -149,7 +149,7 @@ DOOR_TOKEN = "t0ken-of-callers-0123456789"
 def knock(message: dict[str, str], *, token: bool = False, **door: Any) -> tuple[int, list[str], list[str]]:
     """Status of the answer, addresses that were asked, scenes that were started."""
     from crosstie.config import ListenSettings
-    from crosstie.flows.listen.app import Service, make_app
+    from crosstie.flows.listen.app import Service, make_listen_app
     from crosstie.flows.listen.sns import SnsDoor
     from crosstie.flows.listen.start_run import RunStarter, Started
     from crosstie.flows.web.access import Access
@@ -170,7 +170,7 @@ def knock(message: dict[str, str], *, token: bool = False, **door: Any) -> tuple
     starter = Remembering(None, "f/d", {}, 60.0, 1.0)  # type: ignore[arg-type]
     rules = NoticeRules(optical_collections=("sentinel-2-l1c",))
     access = Access(DOOR_TOKEN.encode())
-    app = make_app(Service(ListenSettings(), access, rules, starter, SnsDoor(fetch=fetch, **door)))
+    app = make_listen_app(Service(ListenSettings(), access, rules, starter, SnsDoor(fetch=fetch, **door)))
 
     async def post() -> int:
         headers = {"Authorization": f"Bearer {DOOR_TOKEN}"} if token else {}

@@ -7,32 +7,32 @@ from __future__ import annotations
 
 from crosstie.estimation.adjustment.adjust import adjust, extend
 from crosstie.estimation.adjustment.network import (
-    DEFAULTS,
+    ADJUSTMENT_DEFAULTS,
     MEAN_OF_REFERENCES,
     AdjustedEdges,
     AdjustedScenes,
     Adjustment,
     AdjustmentSettings,
+    AffineFrame,
     Datum,
     Edges,
-    Frame,
     GlobalTest,
-    Part,
+    NetworkPart,
 )
 from crosstie.estimation.adjustment.noise import adjust_with_seen_noise
 
 __all__ = [
-    "DEFAULTS",
+    "ADJUSTMENT_DEFAULTS",
     "MEAN_OF_REFERENCES",
     "AdjustedEdges",
     "AdjustedScenes",
     "Adjustment",
     "AdjustmentSettings",
+    "AffineFrame",
     "Datum",
     "Edges",
-    "Frame",
     "GlobalTest",
-    "Part",
+    "NetworkPart",
     "adjust",
     "adjust_with_seen_noise",
     "extend",

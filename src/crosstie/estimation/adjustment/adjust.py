@@ -18,7 +18,7 @@ from scipy.stats import chi2
 from crosstie.estimation.adjustment import datum as datums
 from crosstie.estimation.adjustment import reliability
 from crosstie.estimation.adjustment.network import (
-    DEFAULTS,
+    ADJUSTMENT_DEFAULTS,
     MEAN_OF_REFERENCES,
     TRANSLATION,
     AdjustedEdges,
@@ -28,18 +28,17 @@ from crosstie.estimation.adjustment.network import (
     Datum,
     Edges,
     GlobalTest,
-    Part,
+    NetworkPart,
 )
 from crosstie.estimation.adjustment.normal import Structure
 from crosstie.estimation.adjustment.robust import differences, least_squares, robust_residuals
 
 if TYPE_CHECKING:
-    from crosstie.estimation.adjustment.network import Indices, Names
-    from crosstie.types import BoolArray, FloatArray
+    from crosstie.types import BoolArray, FloatArray, IntArray, StrArray
 
 
 def adjust(
-    edges: Edges, *, datum: Datum = MEAN_OF_REFERENCES, settings: AdjustmentSettings = DEFAULTS
+    edges: Edges, *, datum: Datum = MEAN_OF_REFERENCES, settings: AdjustmentSettings = ADJUSTMENT_DEFAULTS
 ) -> Adjustment:
     """Solve a network for one position a scene, and call the edges by name that are wrong.
 
@@ -76,7 +75,7 @@ def adjust(
     state = _State.empty(network)
     label = network.parts(state.kept)
     for part in range(label.max(initial=-1) + 1):
-        _start(network, state, label == part)
+        _robust_start(network, state, label == part)
     return _settled(network, state, np.ones(network.n, np.bool_))
 
 
@@ -94,9 +93,9 @@ def extend(adjustment: Adjustment, more: Edges) -> Adjustment:
     for part in np.unique(after[network.i[fresh]]):
         inside = after == part
         if len(np.unique(before[inside & placed])) == 1:
-            _place(network, state, fresh & inside[network.i], placed, adjustment.test.sigma_factor)
+            _place_new_scenes(network, state, fresh & inside[network.i], placed, adjustment.test.sigma_factor)
         else:
-            _start(network, state, inside)
+            _robust_start(network, state, inside)
     dirty = np.zeros(network.n, np.bool_)
     dirty[network.i[fresh]] = dirty[network.j[fresh]] = True
     return _settled(network, state, dirty)
@@ -113,10 +112,10 @@ class _Network:
     edges: Edges
     datum: Datum
     settings: AdjustmentSettings
-    ids: Names
-    i: Indices
+    ids: StrArray
+    i: IntArray
     """(E,) reference."""
-    j: Indices
+    j: IntArray
     """(E,) secondary."""
     held: BoolArray
     """(N,) held fixed."""
@@ -130,7 +129,7 @@ class _Network:
     @classmethod
     def of(cls, edges: Edges, datum: Datum, settings: AdjustmentSettings) -> Self:
         ids, index = np.unique(np.concatenate([edges.reference, edges.secondary]), return_inverse=True)
-        datums.check(datum, ids, edges.size)
+        datums.check_datum(datum, ids, edges.size)
         i, j = index[: len(edges)], index[len(edges) :]
         held, value = np.zeros(len(ids), np.bool_), np.zeros((len(ids), edges.size))
         for name, position in datum.fixed:
@@ -156,18 +155,18 @@ class _Network:
         prior[linear, linear] = self.settings.linear_prior_m**-2
         return prior
 
-    def parts(self, kept: BoolArray) -> Indices:
+    def parts(self, kept: BoolArray) -> IntArray:
         """(N,) number of the part each scene is in, tied by the edges kept."""
         at = self.i[kept], self.j[kept]
         graph = coo_array((np.ones(len(at[0]), np.int8), at), shape=(self.n, self.n))
-        label: Indices = connected_components(graph, directed=False)[1].astype(np.int64)
+        label: IntArray = connected_components(graph, directed=False)[1].astype(np.int64)
         return label
 
     def blocks(self, values: FloatArray) -> FloatArray:
         """(..., k) -> (..., b, m)."""
         return values[:, None, :] if self.alike else values[:, :, None]
 
-    def weight(self, at: Indices) -> FloatArray:
+    def weight(self, at: IntArray) -> FloatArray:
         """(len(at), b, b)."""
         b = 1 if self.alike else self.edges.size
         return self.edges.information[at, :b, :b]
@@ -230,7 +229,7 @@ class _State:
         return square, float((told * self.redundancy)[self.kept].sum())
 
 
-def _place(
+def _place_new_scenes(
     network: _Network, state: _State, fresh: BoolArray, placed: BoolArray, sigma_factor: float
 ) -> None:
     """Leave out what is wrong among `fresh` (E,) edges, judged against scenes `placed` (N,) before."""
@@ -245,7 +244,7 @@ def _place(
     state.kept[fresh] = adjust(scaled, datum=Datum(fixed=fixed), settings=network.settings).adjusted.kept
 
 
-def _start(network: _Network, state: _State, inside: BoolArray) -> None:
+def _robust_start(network: _Network, state: _State, inside: BoolArray) -> None:
     """Leave out what a robust fit of the scenes `inside` (N,) finds far off."""
     at = np.flatnonzero(inside[network.i] & inside[network.j])
     if not len(at):
@@ -265,7 +264,7 @@ def _start(network: _Network, state: _State, inside: BoolArray) -> None:
     state.kept[at] = length <= np.sqrt(network.critical) * max(scale, 1e-12)
 
 
-def _holding(network: _Network, at: Indices, scenes: Indices) -> BoolArray:
+def _holding(network: _Network, at: IntArray, scenes: IntArray) -> BoolArray:
     """(n,) which of the scenes of a part are held while it is solved: the fixed, else that of most edges."""
     holding = network.held[scenes]
     if not holding.any():
@@ -279,13 +278,13 @@ class _Local:
     """Some edges by the numbers of their own free scenes."""
 
     structure: Structure
-    free: Indices
+    free: IntArray
     """(n,) row of each scene among the unknown, -1 where it is held."""
     observed: FloatArray
     """(E, b, m) what the edges say of the unknown, with what is held taken off."""
 
     @classmethod
-    def of(cls, network: _Network, at: Indices, scenes: Indices, holding: BoolArray) -> Self:
+    def of(cls, network: _Network, at: IntArray, scenes: IntArray, holding: BoolArray) -> Self:
         """Number the free ones of `scenes` (n,); those `holding` (n,) stay where they are given."""
         free = np.where(holding, -1, np.cumsum(~holding) - 1)
         i, j = np.searchsorted(scenes, network.i[at]), np.searchsorted(scenes, network.j[at])
@@ -341,7 +340,7 @@ def _variance(network: _Network, square: float, freedom: float) -> float:
     return max(square / freedom / cut, 1e-12)
 
 
-def _solve(network: _Network, state: _State, scenes: Indices, label: Indices) -> None:
+def _solve(network: _Network, state: _State, scenes: IntArray, label: IntArray) -> None:
     """Least squares of one part; writes what it finds into `state`."""
     part = label[scenes[0]]
     if len(scenes) == 1:
@@ -372,7 +371,9 @@ def _solve(network: _Network, state: _State, scenes: Indices, label: Indices) ->
     _control(network, state, at, network.columns(residual), network.covariance(spread))
 
 
-def _control(network: _Network, state: _State, at: Indices, residual: FloatArray, spread: FloatArray) -> None:
+def _control(
+    network: _Network, state: _State, at: IntArray, residual: FloatArray, spread: FloatArray
+) -> None:
     """Write down how far the edges `at` of a part control one another."""
     information, kept = network.edges.information[at], state.kept[at]
     settings = network.settings
@@ -408,18 +409,18 @@ def _result(network: _Network, state: _State) -> Adjustment:
             probability=float(min(2 * min(tail), 1.0)) if freedom >= 1 else 1.0,
             sigma_factor=float(np.sqrt(variance)),
         ),
-        parts=tuple(_part(network, state, label, n) for n in range(label.max(initial=-1) + 1)),
+        parts=tuple(_describe_part(network, state, label, n) for n in range(label.max(initial=-1) + 1)),
     )
 
 
-def _part(network: _Network, state: _State, label: Indices, part: int) -> Part:
+def _describe_part(network: _Network, state: _State, label: IntArray, part: int) -> NetworkPart:
     scenes = np.flatnonzero(label == part)
     edges = int((state.kept & (label[network.i] == part)).sum())
     held = int(network.held[scenes].sum())
     if held:
-        return Part(len(scenes), edges, f"{held} scenes are held fixed where they were given.", True)
+        return NetworkPart(len(scenes), edges, f"{held} scenes are held fixed where they were given.", True)
     if len(scenes) == 1:
         said = f"No sure pair ties {network.ids[scenes[0]]} to any other scene: it has no position."
-        return Part(1, 0, said, False)
+        return NetworkPart(1, 0, said, False)
     _, said, asked = datums.chosen(network.datum, network.ids[scenes], network.reference[scenes])
-    return Part(len(scenes), edges, said, asked)
+    return NetworkPart(len(scenes), edges, said, asked)

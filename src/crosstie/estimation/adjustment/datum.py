@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from crosstie.estimation.adjustment.network import Datum, Indices, Names
+    from crosstie.estimation.adjustment.network import Datum
     from crosstie.estimation.adjustment.normal import Normal
-    from crosstie.types import BoolArray, FloatArray
+    from crosstie.types import BoolArray, FloatArray, IntArray, StrArray
 
 
-def check(datum: Datum, ids: Names, size: int) -> None:
+def check_datum(datum: Datum, ids: StrArray, size: int) -> None:
     """Refuse a datum that names scenes without edges, or positions of the wrong length."""
     asked = [datum.scene] if datum.scene else [name for name, _ in datum.fixed]
     missing = sorted(set(asked) - set(ids.tolist()))
@@ -31,7 +31,7 @@ def check(datum: Datum, ids: Names, size: int) -> None:
             raise ValueError(f"{name} is held fixed at {position}: give {size} finite numbers")
 
 
-def chosen(datum: Datum, ids: Names, references: BoolArray) -> tuple[BoolArray, str, bool]:
+def chosen(datum: Datum, ids: StrArray, references: BoolArray) -> tuple[BoolArray, str, bool]:
     """Scenes of one part whose mean position is 0, what to say of it, and whether it is what was asked for.
 
     Parameters
@@ -53,7 +53,7 @@ def chosen(datum: Datum, ids: Names, references: BoolArray) -> tuple[BoolArray, 
 
 
 def transform(
-    x: FloatArray, cofactor: FloatArray, normal: Normal, free: Indices, members: BoolArray
+    x: FloatArray, cofactor: FloatArray, normal: Normal, free: IntArray, members: BoolArray
 ) -> tuple[FloatArray, FloatArray]:
     """Positions (n, b, m) and their cofactors (n, b, b) such that the mean over `members` (n,) is 0.
 

@@ -18,19 +18,14 @@ from crosstie.types import AffineCorrection, Model
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
-    from crosstie.types import BoolArray, FloatArray
-
-    Names = NDArray[np.str_]
-    Indices = NDArray[np.int64]
+    from crosstie.types import BoolArray, FloatArray, IntArray, StrArray
 
 TRANSLATION, AFFINE = 2, 6
 """Numbers a scene has: (x, y), or (x, y, and how x and y grow with u and with v)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Frame:
+class AffineFrame:
     """Where an affine is taken apart: u = (position - centre) / scale."""
 
     centre_m: tuple[float, float]
@@ -52,9 +47,9 @@ class Frame:
 class Edges:
     """Measured pairs, as columns of equal length E."""
 
-    reference: Names
+    reference: StrArray
     """(E,) id of the reference scene."""
-    secondary: Names
+    secondary: StrArray
     """(E,) id of the secondary scene."""
     offset_m: FloatArray
     """(E, k) position in the secondary minus position in the reference, metres. k = 2: (x, y); k = 6: also
@@ -109,8 +104,8 @@ class Edges:
     @classmethod
     def of_shifts(
         cls,
-        reference: Sequence[str] | Names,
-        secondary: Sequence[str] | Names,
+        reference: Sequence[str] | StrArray,
+        secondary: Sequence[str] | StrArray,
         offset_m: FloatArray,
         *,
         covariance: FloatArray,
@@ -138,10 +133,10 @@ class Edges:
     @classmethod
     def of_corrections(
         cls,
-        reference: Sequence[str] | Names,
-        secondary: Sequence[str] | Names,
+        reference: Sequence[str] | StrArray,
+        secondary: Sequence[str] | StrArray,
         corrections: Sequence[AffineCorrection],
-        frame: Frame,
+        frame: AffineFrame,
     ) -> Self:
         """Edges of the corrections of pairs; a translation says nothing of the linear part.
 
@@ -163,7 +158,7 @@ class Edges:
         return cls(_names(reference), _names(secondary), offset, information)
 
 
-def _names(ids: Sequence[str] | Names) -> Names:
+def _names(ids: Sequence[str] | StrArray) -> StrArray:
     return np.asarray(ids, dtype=np.str_)
 
 
@@ -215,15 +210,15 @@ class AdjustmentSettings:
 class AdjustedScenes:
     """One position a scene, as columns of equal length N, ordered by id."""
 
-    id: Names
+    id: StrArray
     """(N,)"""
     position_m: FloatArray
     """(N, k) metres in the datum of its part; NaN where nothing sure ties the scene to any other."""
     covariance: FloatArray
     """(N, k, k) m^2, with the scatter that is seen; NaN as above, 0 where held fixed."""
-    part: Indices
+    part: IntArray
     """(N,) index into `Adjustment.parts`."""
-    edges: Indices
+    edges: IntArray
     """(N,) edges kept."""
 
     def __len__(self) -> int:
@@ -255,7 +250,7 @@ class AdjustedScenes:
             raise KeyError(f"{scene} is in none of the {len(self.id)} scenes of the network")
         return row
 
-    def correction(self, scene: str, frame: Frame | None = None) -> AffineCorrection:
+    def correction(self, scene: str, frame: AffineFrame | None = None) -> AffineCorrection:
         """Express the correction of a scene as an affine; `frame` is needed where the edges were affines."""
         row = self.index(scene)
         k = self.position_m.shape[1]
@@ -314,7 +309,7 @@ class GlobalTest:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class NetworkPart:
     """Scenes that kept edges tie together."""
 
     scenes: int
@@ -336,7 +331,7 @@ class Adjustment:
     scenes: AdjustedScenes
     adjusted: AdjustedEdges
     test: GlobalTest
-    parts: tuple[Part, ...]
+    parts: tuple[NetworkPart, ...]
 
     @property
     def rejected(self) -> list[tuple[str, str]]:
@@ -348,5 +343,5 @@ class Adjustment:
         ]
 
 
-DEFAULTS = AdjustmentSettings()
+ADJUSTMENT_DEFAULTS = AdjustmentSettings()
 MEAN_OF_REFERENCES = Datum()

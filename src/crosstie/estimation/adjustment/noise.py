@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 
 from crosstie.estimation.adjustment.adjust import adjust
 from crosstie.estimation.adjustment.network import (
-    DEFAULTS,
+    ADJUSTMENT_DEFAULTS,
     MEAN_OF_REFERENCES,
     Adjustment,
     AdjustmentSettings,
@@ -22,10 +22,10 @@ from crosstie.estimation.adjustment.network import (
 )
 from crosstie.estimation.adjustment.reliability import NO_CONTROL
 
-ROUNDS = 10
+NOISE_ROUNDS = 10
 """Of adjusting and looking at the scatter, at most: the first rounds weigh sharp pairs far too much."""
 
-SETTLED = 0.01
+NOISE_SETTLED = 0.01
 """A round that changes both parts by a smaller share is the last."""
 
 
@@ -74,15 +74,15 @@ def with_noise(edges: Edges, noise: PairNoise) -> Edges:
 
 
 def adjust_with_seen_noise(
-    edges: Edges, *, datum: Datum = MEAN_OF_REFERENCES, settings: AdjustmentSettings = DEFAULTS
+    edges: Edges, *, datum: Datum = MEAN_OF_REFERENCES, settings: AdjustmentSettings = ADJUSTMENT_DEFAULTS
 ) -> tuple[Adjustment, PairNoise]:
     """`adjust` with the sigmas that the network itself shows. Robust in the same way; errors as `adjust`."""
     noise, found = PairNoise(1.0, 0.0), adjust(edges, datum=datum, settings=settings)
-    for _ in range(ROUNDS):
+    for _ in range(NOISE_ROUNDS):
         # Residuals against the sigmas that came in: the fit is of those, not of the last round's.
         before, noise = noise, seen_noise(replace(found, edges=edges))
         found = adjust(with_noise(edges, noise), datum=datum, settings=settings)
         moved = abs(noise.factor - before.factor), abs(noise.common_m - before.common_m)
-        if moved[0] <= SETTLED * noise.factor and moved[1] <= SETTLED * noise.common_m:
+        if moved[0] <= NOISE_SETTLED * noise.factor and moved[1] <= NOISE_SETTLED * noise.common_m:
             break
     return found, noise

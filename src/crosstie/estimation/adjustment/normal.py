@@ -13,8 +13,7 @@ import numpy as np
 from scipy import linalg, sparse
 
 if TYPE_CHECKING:
-    from crosstie.estimation.adjustment.network import Indices
-    from crosstie.types import BoolArray, FloatArray
+    from crosstie.types import BoolArray, FloatArray, IntArray
 
 MAX_DENSE = 16_000
 """Unknowns left after elimination: 2 GiB of their inverse."""
@@ -28,15 +27,15 @@ class Structure:
     """Which of n unknown scenes are eliminated; edges (E,) lead from `i` to `j`, -1 where an end is held."""
 
     n: int
-    i: Indices
-    j: Indices
+    i: IntArray
+    j: IntArray
     eliminated: BoolArray
     """(n,) no two of them share an edge."""
-    place: Indices
+    place: IntArray
     """(n,) place among the eliminated, or among the rest."""
 
     @classmethod
-    def of(cls, n: int, i: Indices, j: Indices) -> Self:
+    def of(cls, n: int, i: IntArray, j: IntArray) -> Self:
         """Eliminate scenes of few edges first, as many as share none."""
         inner = (i >= 0) & (j >= 0)
         graph = sparse.coo_array((np.ones(inner.sum(), np.int8), (i[inner], j[inner])), shape=(n, n)).tocsr()
@@ -180,7 +179,7 @@ def _diagonal(s: Structure, weight: FloatArray, prior: FloatArray) -> FloatArray
     return diagonal
 
 
-def _crossing(s: Structure) -> tuple[BoolArray, Indices, Indices]:
+def _crossing(s: Structure) -> tuple[BoolArray, IntArray, IntArray]:
     """Edges between an eliminated scene and the rest: mask, and the places of the two."""
     inner = (s.i >= 0) & (s.j >= 0)
     across = inner & (s.eliminated[s.i] != s.eliminated[s.j])
@@ -189,7 +188,7 @@ def _crossing(s: Structure) -> tuple[BoolArray, Indices, Indices]:
     return across, s.place[np.where(leads, first, second)], s.place[np.where(leads, second, first)]
 
 
-def _sparse(rows: Indices, cols: Indices, blocks: FloatArray, shape: tuple[int, int]) -> sparse.csr_array:
+def _sparse(rows: IntArray, cols: IntArray, blocks: FloatArray, shape: tuple[int, int]) -> sparse.csr_array:
     b = blocks.shape[1]
     within = np.arange(b)
     row = np.broadcast_to((rows[:, None] * b + within)[:, :, None], blocks.shape)

@@ -21,8 +21,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.stats import chi2, ncx2
 
 if TYPE_CHECKING:
-    from crosstie.estimation.adjustment.network import Indices
-    from crosstie.types import BoolArray, FloatArray
+    from crosstie.types import BoolArray, FloatArray, IntArray
 
 NO_CONTROL = 1e-6
 """Redundancy below which an edge is a bridge: without it the network falls apart, so nothing checks it."""
@@ -109,7 +108,7 @@ def detectable(
     return least
 
 
-def worst(statistic: FloatArray, candidate: BoolArray, i: Indices, j: Indices, n: int) -> BoolArray:
+def worst(statistic: FloatArray, candidate: BoolArray, i: IntArray, j: IntArray, n: int) -> BoolArray:
     """(E,) candidates that no other candidate at either of their scenes beats; ties are all named."""
     value = np.where(candidate, statistic, 0.0)
     highest = np.zeros(n)
@@ -119,7 +118,7 @@ def worst(statistic: FloatArray, candidate: BoolArray, i: Indices, j: Indices, n
     return named
 
 
-def contradicted(kept: BoolArray, bridge: BoolArray, i: Indices, j: Indices, n: int) -> BoolArray:
+def contradicted(kept: BoolArray, bridge: BoolArray, i: IntArray, j: IntArray, n: int) -> BoolArray:
     """(E,) bridges that an edge left out contradicts: one of the two is wrong, and no data can say which."""
     out = np.zeros(len(i), np.bool_)
     if not bridge.any():

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from crosstie.estimation.adjustment.normal import Structure
     from crosstie.types import FloatArray
 
-ROUNDS = 12
+ROBUST_ROUNDS = 12
 """At most, of the convex loss, and as many of the one that forgets."""
 
-SETTLED = 0.01
+ROBUST_SETTLED = 0.01
 """A round that moves no edge by more than this many sigmas is the last."""
 
 CG_TOLERANCE, CG_ROUNDS = 1e-7, 3000
@@ -105,7 +105,7 @@ def robust_residuals(
     factor, length = np.ones(len(observed)), np.zeros(len(observed))
     scale, x = 1.0, None
     for danish in (False, True):
-        for _ in range(ROUNDS):
+        for _ in range(ROBUST_ROUNDS):
             new = _iterated(structure, observed, weight * factor[:, None, None], prior, start=x)
             length = lengths(observed - differences(new, structure), weight)
             scale = max(float(np.median(length)) / typical, 1e-6)
@@ -115,6 +115,6 @@ def robust_residuals(
             factor = np.maximum(np.exp(1 - ratio**2), 1e-8) if danish else 1 / ratio
             moved = np.inf if x is None else lengths(differences(new - x, structure), weight).max(initial=0)
             x = new
-            if moved < SETTLED * scale:
+            if moved < ROBUST_SETTLED * scale:
                 break
     return length, scale

@@ -14,7 +14,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from scipy.spatial import cKDTree
 
-from crosstie.estimation.field.kriging import Covariance, Samples, neighbours, predict
+from crosstie.estimation.field.kriging import Covariance, Samples, krige, neighbours
 from crosstie.estimation.field.settings import FieldSettings
 from crosstie.estimation.field.surroundings import Surroundings, smooth_step
 from crosstie.estimation.field.validation import (
@@ -32,7 +32,7 @@ from crosstie.types import DisplacementField, Error, FieldFit, FieldReason, Fiel
 if TYPE_CHECKING:
     from crosstie.types import AffineCorrection, BoolArray, Estimate, FloatArray, TiePoints
 
-DEFAULTS = FieldSettings()
+FIELD_DEFAULTS = FieldSettings()
 
 WITHIN_TILE = 1 / 3
 """Variance of the relief within a tile, of which a tie point is the mean, as a share of what relief adds
@@ -46,7 +46,7 @@ def fit_field(
     *,
     tile_px: int,
     stride_px: int,
-    settings: FieldSettings = DEFAULTS,
+    settings: FieldSettings = FIELD_DEFAULTS,
 ) -> FieldFit:
     """Fit a displacement field to the tie points of a pair, or say why there is none.
 
@@ -72,21 +72,21 @@ def fit_field(
     nothing = np.zeros(len(points), np.bool_)
     if estimate.verdict.code is VerdictCode.UNRELIABLE:
         return FieldFit(None, FieldReport(False, FieldReason.PAIR_UNRELIABLE), nothing)
-    index = _candidates(points, settings)
+    index = _usable_points(points, settings)
     if len(index) < settings.min_points:
         return FieldFit(None, FieldReport(False, FieldReason.TOO_FEW_TIE_POINTS), nothing)
     pixel_m = float(grid.affine.a)
     samples = _samples(points, index, estimate.fitted, pixel_m=pixel_m, tile_px=tile_px)
-    model = _model(samples, tile_px=tile_px, settings=settings)
+    model = _smooth_model(samples, tile_px=tile_px, settings=settings)
     found = gain(model.samples, model.held, tile_px=tile_px, sigmas=settings.truncate_sigmas)
     used = nothing.copy()
     used[index[model.trusted]] = True
     if not _is_better(found, settings) or model.trusted.sum() < settings.min_points:
         report = _report(model, FieldReason.NOT_BETTER_THAN_AFFINE, pixel_m)
         return FieldFit(None, report, used)
-    nodes = _nodes(grid, stride_px)
+    nodes = _node_grid(grid, stride_px)
     surface = _surface(model, nodes, tile_px=tile_px, stride_px=stride_px, settings=settings)
-    field = _field(surface, nodes, estimate.fitted, pixel_m=pixel_m)
+    field = _displacement_field(surface, nodes, estimate.fitted, pixel_m=pixel_m)
     return FieldFit(field, _report(model, FieldReason.BETTER, pixel_m, surface), used)
 
 
@@ -119,7 +119,7 @@ class _Surface:
     """(M,) where it is more than the affine, and tiles lie next to it."""
 
 
-def _candidates(points: TiePoints, settings: FieldSettings) -> np.ndarray:
+def _usable_points(points: TiePoints, settings: FieldSettings) -> np.ndarray:
     """Points that may speak, in an order that does not depend on the caller's."""
     finite = np.isfinite(points.xy_m).all(axis=1) & np.isfinite(points.offset_m).all(axis=1)
     speaks = finite & (np.nan_to_num(points.confidence) >= settings.min_confidence)
@@ -145,7 +145,7 @@ def _samples(
     return Samples(corner + tile_px / 2, left / pixel_m, np.clip(points.confidence[index], 0.05, 1.0))
 
 
-def _model(samples: Samples, *, tile_px: int, settings: FieldSettings) -> _Model:
+def _smooth_model(samples: Samples, *, tile_px: int, settings: FieldSettings) -> _Model:
     """Trust, smoothness, trust again: each depends on the other, and twice is enough."""
     apart = neighbours(samples, samples.centre_px, apart_px=tile_px)
     start = Covariance(length_px=4.0 * tile_px, noise=0.02, tile_px=tile_px)
@@ -162,7 +162,7 @@ def _is_better(found: Gain, settings: FieldSettings) -> bool:
     return bool(significant and saved >= settings.min_gain)
 
 
-def _nodes(grid: GeoBox, stride_px: int) -> GeoBox:
+def _node_grid(grid: GeoBox, stride_px: int) -> GeoBox:
     """One cell a stride; the last may stick out of the grid."""
     rows, cols = (-(-length // stride_px) for length in grid.shape)
     return GeoBox((rows, cols), grid.affine @ Affine.scale(stride_px), grid.crs)
@@ -191,7 +191,7 @@ def _surface(
         window_px=settings.smooth_tiles * tile_px,
     )
     near = neighbours(samples, at_px[known])
-    raw, variance = predict(samples, at_px[known], near, model.covariance)
+    raw, variance = krige(samples, at_px[known], near, model.covariance)
     fade = 1 - smooth_step(distance[known], tile_px, settings.reach_tiles * tile_px)
     kept = fade * around.share.ravel()[known]
     # Next to a tile kriging promises more than held-out tiles can bear out: it is taken at their word, and
@@ -207,7 +207,9 @@ def _surface(
     return _Surface(relief, sigma, stands)
 
 
-def _field(surface: _Surface, nodes: GeoBox, trend: AffineCorrection, *, pixel_m: float) -> DisplacementField:
+def _displacement_field(
+    surface: _Surface, nodes: GeoBox, trend: AffineCorrection, *, pixel_m: float
+) -> DisplacementField:
     xy_m = px_to_m(nodes, _node_px(nodes))
     offset = trend_offset(trend, xy_m) + surface.relief_px * pixel_m
     dx, dy = (band.reshape(nodes.shape) for band in offset.T)
@@ -218,8 +220,8 @@ def _report(
     model: _Model, reason: FieldReason, pixel_m: float, surface: _Surface | None = None
 ) -> FieldReport:
     trusted = model.trusted
-    before = _error(model.samples.offset_px[trusted], pixel_m)
-    held = _error(model.held.left_px[trusted], pixel_m)
+    before = _residual_error(model.samples.offset_px[trusted], pixel_m)
+    held = _residual_error(model.held.left_px[trusted], pixel_m)
     after, coverage = Error(float("nan"), float("nan")), 0.0
     if surface is not None and surface.stands.any():
         rmse_m = float(np.sqrt(2 * (surface.sigma_px[surface.stands] ** 2).mean())) * pixel_m
@@ -240,7 +242,7 @@ def _report(
     )
 
 
-def _error(left_px: FloatArray, pixel_m: float) -> Error:
+def _residual_error(left_px: FloatArray, pixel_m: float) -> Error:
     if len(left_px) == 0:
         return Error(float("nan"), float("nan"))
     length = np.hypot(left_px[:, 0], left_px[:, 1])

@@ -138,7 +138,7 @@ class Layout:
         )
 
 
-def predict(
+def krige(
     samples: Samples, at_px: FloatArray, neighbour: NDArray[np.int64], covariance: Covariance
 ) -> tuple[FloatArray, FloatArray]:
     """Relief at places from their neighbours.
@@ -158,12 +158,12 @@ def predict(
     for start in range(0, len(at_px), CHUNK):
         part = slice(start, start + CHUNK)
         layout = Layout.of(samples, at_px[part], neighbour[part], tile_px=covariance.tile_px)
-        relief[part], variance[part] = solve(layout, samples, covariance)
+        relief[part], variance[part] = krige_laid_out(layout, samples, covariance)
     return relief, variance
 
 
-def solve(layout: Layout, samples: Samples, covariance: Covariance) -> tuple[FloatArray, FloatArray]:
-    """`predict` for places that are laid out."""
+def krige_laid_out(layout: Layout, samples: Samples, covariance: Covariance) -> tuple[FloatArray, FloatArray]:
+    """`krige` for places that are laid out."""
     own = np.sqrt(covariance.noise / np.append(samples.weight, 1.0))[layout.index]
     matrix = covariance.relief(layout.apart_px)
     matrix += own[:, :, None] * own[:, None, :] * layout.common

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crosstie.estimation.field.kriging import Covariance, Layout, Samples, predict, solve
+from crosstie.estimation.field.kriging import Covariance, Layout, Samples, krige, krige_laid_out
 from crosstie.estimation.fit import SIGMA_FLOOR_PX
 from crosstie.estimation.select import cell_index
 
@@ -67,7 +67,7 @@ class HeldOut:
 
 def hold_out(samples: Samples, apart: NDArray[np.int64], covariance: Covariance) -> HeldOut:
     """Predict all samples from neighbours `apart` (N, k), which share no pixel with them."""
-    relief, gap = predict(samples, samples.centre_px, apart, covariance)
+    relief, gap = krige(samples, samples.centre_px, apart, covariance)
     return _held_out(samples.offset_px, relief, gap + covariance.noise)
 
 
@@ -122,7 +122,7 @@ def choose(
     layout = Layout.of(samples, samples.centre_px[which], apart[which], tile_px=tile_px)
     held = []
     for covariance in tried:
-        relief, gap = solve(layout, samples, covariance)
+        relief, gap = krige_laid_out(layout, samples, covariance)
         held.append(_held_out(samples.offset_px[which], relief, gap + covariance.noise))
     score = np.array([h.log_score for h in held])
     best = int(score.mean(axis=1).argmax())
