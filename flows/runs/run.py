@@ -117,7 +117,7 @@ class Run:
     def take(
         self, pairs: Sequence[ScenePair], *, only: Callable[[ScenePair], bool] | None = None
     ) -> Iterator[Outcome]:
-        """Yield outcomes of more pairs: first of those done before, then of the rest that `only` accepts.
+        """Yield outcomes of more pairs: those registered earlier first, then the rest that `only` accepts.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""What became of a run, as a page of Markdown that a person reads in the morning."""
+"""The outcome of a run as a page of Markdown, for the person who checks it in the morning."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_LINKS = 40
 """Maximum number of lines in a list: nobody reads more."""
 
 MEANING = {
-    VerdictCode.CORRECTED: "did not lie on the reference; a correction moves it there",
+    VerdictCode.CORRECTED: "was off the reference; a correction moves it there",
     VerdictCode.ALREADY_ALIGNED: "lies on the reference already",
     VerdictCode.UNRELIABLE: "no correction that can be trusted; nothing is applied",
     FAILED: "could not be registered; has no products",
@@ -60,7 +60,7 @@ def _headline(tally: Tally, took: timedelta) -> str:
     clock = timedelta(seconds=round(took.total_seconds()))
     text = f"**{tally.over} pairs**, {registered} of them registered in {clock}"
     if tally.already_done:
-        text += f", {tally.already_done} done before"
+        text += f", {tally.already_done} registered earlier"
     if registered and tally.work_s:
         text += f"; {tally.work_s / registered:.1f} s each"
     return text + "."
@@ -92,7 +92,7 @@ def _links(outcomes: Sequence[Outcome]) -> Iterator[str]:
         why = f": {', '.join(outcome.reasons)}" if outcome.reasons else f": {outcome.verdict}"
         yield f"- {link}{why}"
     if len(outcomes) > MOST_LINKS:
-        yield "- and more: `crosstie status` lists them all"
+        yield "- More pairs are not shown here; `crosstie status` lists them all."
 
 
 def _markdown_table(head: Sequence[str], rows: Iterable[tuple[str, ...]]) -> str:

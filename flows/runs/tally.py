@@ -28,7 +28,7 @@ class Tally:
     planned: int = 0
     """Pairs of the planned periods."""
     to_do: int = 0
-    """Pairs of the planned periods that were not done before."""
+    """Pairs of the planned periods that no earlier run has registered."""
     verdicts: Counter[str] = field(default_factory=Counter)
     """Pairs by verdict, `failed` and `in progress elsewhere` included."""
     codes: Counter[str] = field(default_factory=Counter)
@@ -97,7 +97,7 @@ class Tally:
 
     @property
     def is_complete(self) -> bool:
-        """Whether a later run could do no more: failures will repeat until somebody fixes the input."""
+        """Whether a later run could do no more: failures repeat until somebody fixes the input."""
         return not self.verdicts[IN_PROGRESS] and not PASSING & self.codes.keys()
 
     @property

@@ -271,7 +271,7 @@ def _print_tally(tally: Tally) -> None:
             typer.echo(f"   {outcome.products}/report.html")
     hidden = tally.over - tally.already_done - len(tally.well) - MOST_LISTED
     if len(tally.unwell) > MOST_LISTED and hidden > 0:
-        typer.echo("… and more; `crosstie status` lists them all")
+        typer.echo("More pairs are not shown here; `crosstie status` lists them all.")
     counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(tally.verdicts.items()))
     typer.echo(f"{tally.over} pairs: {counts or 'none'}; {tally.already_done} of them were already done")
     for code, count in tally.codes.most_common():
