@@ -88,7 +88,6 @@ def register_plan(
         A window could not be read.
     """
     begin = time.monotonic()
-    tell = progress or _silent
     if plan.grid is None or not plan.tiles:
         return PairMeasurement(
             TiePoints.empty(), _nothing_matched(plan, settings), None, time.monotonic() - begin
@@ -100,18 +99,7 @@ def register_plan(
         search_px=plan.search_px,
         coarse_search_px=plan.coarse_search_px,
     )
-    tell(0, len(plan.tiles))
-    coarse = None
-    if plan.coarse_search_px:
-        coarse = find_coarse_offset(job, plan.tiles, engine, most_spots=settings.tiles.coarse_spots)
-        if coarse.reliable:
-            job = replace(job, coarse_offset_px=(coarse.dx_px, coarse.dy_px))
-    parts, done = [], 0
-    for chunk, part in engine.match(job, chunks(list(plan.tiles), span_px=settings.compute.chunk_px)):
-        parts.append(part)
-        done += len(chunk.tiles)
-        tell(done, len(plan.tiles))
-    points = TiePoints.concatenate(parts)
+    points, coarse = _measure_tie_points(job, plan.tiles, engine, settings, progress or _silent)
     found = estimate(
         points,
         planned=len(plan.tiles),
@@ -120,18 +108,36 @@ def register_plan(
         stride_px=plan.stride_px,
         settings=replace(settings.estimation, search_radius_px=float(plan.search_px)),
     )
-    field = None
-    if settings.products.displacement == "auto":
-        field = fit_field(
-            points,
-            found,
-            plan.grid,
-            tile_px=plan.tile_px,
-            stride_px=plan.stride_px,
-            settings=settings.field,
-        )
+    field = _wanted_field(points, found, plan, settings)
     seconds = time.monotonic() - begin
     return PairMeasurement(points, _explained(found, plan, coarse), coarse, seconds, field)
+
+
+def _measure_tie_points(
+    job: MatchJob, tiles: tuple[Tile, ...], engine: Engine, settings: Settings, progress: Progress
+) -> tuple[TiePoints, CoarseOffset | None]:
+    """Measure the coarse offset where it is asked for, then match all tiles around it."""
+    progress(0, len(tiles))
+    coarse = None
+    if job.coarse_search_px:
+        coarse = find_coarse_offset(job, tiles, engine, most_spots=settings.tiles.coarse_spots)
+        if coarse.reliable:
+            job = replace(job, coarse_offset_px=(coarse.dx_px, coarse.dy_px))
+    parts, done = [], 0
+    for chunk, part in engine.match(job, chunks(list(tiles), span_px=settings.compute.chunk_px)):
+        parts.append(part)
+        done += len(chunk.tiles)
+        progress(done, len(tiles))
+    return TiePoints.concatenate(parts), coarse
+
+
+def _wanted_field(points: TiePoints, found: Estimate, plan: TilePlan, settings: Settings) -> FieldFit | None:
+    """Fit the displacement field; None where the settings do not ask for one."""
+    if plan.grid is None or settings.products.displacement != "auto":
+        return None
+    return fit_field(
+        points, found, plan.grid, tile_px=plan.tile_px, stride_px=plan.stride_px, settings=settings.field
+    )
 
 
 def find_coarse_offset(

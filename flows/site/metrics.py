@@ -49,12 +49,12 @@ class ArchiveCollector(Collector):
             "crosstie_archive_scan_errors", "Failed attempts to read the archive.", value=seen.failures
         )
         if seen.snapshot is not None:
-            yield from _archive_metrics(seen.snapshot)
+            yield from _pair_metrics(seen.snapshot)
+            yield from _scan_metrics(seen.snapshot)
             yield from _run_metrics(seen.snapshot.runs)
 
 
-def _archive_metrics(snapshot: Snapshot) -> Iterator[Metric]:
-    # One piece: a table of metrics, one entry after the other.
+def _pair_metrics(snapshot: Snapshot) -> Iterator[Metric]:
     status = snapshot.status
     yield _gauge(
         "crosstie_archive_pairs",
@@ -79,6 +79,9 @@ def _archive_metrics(snapshot: Snapshot) -> Iterator[Metric]:
     yield _gauge(
         "crosstie_archive_unreadable", "Committed runs with broken products.", (), {(): snapshot.unreadable}
     )
+
+
+def _scan_metrics(snapshot: Snapshot) -> Iterator[Metric]:
     newest = snapshot.newest_commit_utc
     yield _gauge(
         "crosstie_archive_newest_commit_timestamp_seconds",
