@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from crosstie.cli.app import EXIT_UNRELIABLE, app, exit_codes
-from crosstie.cli.options import ConfigOption
+from crosstie.cli.options import ConfigOption, LimitOption, WeightsOption
 from crosstie.cli.printing import print_table
 from crosstie.errors import SettingsError
 from crosstie.io.datasets.names import Dataset, Part, Split
@@ -35,29 +35,27 @@ MOST_PLACES = 20
 def evaluate_command(
     dataset: Annotated[
         Dataset | None,
-        typer.Option(help="A set in its published layout, with --data.", show_default=False),
+        typer.Option(help="Data set in its published layout; needs --data.", show_default=False),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of the set.", show_default=False)] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of the data set.", show_default=False)] = None,
     pairs: Annotated[
         Path | None,
         typer.Option(
-            help="Instead of a set: a CSV with the columns reference, secondary, dx_px, dy_px (and place): "
-            "two images of one size, paths relative to the CSV, and their true offset, secondary minus "
-            "reference.",
+            help="Instead of a data set: a CSV with the columns reference, secondary, dx_px, dy_px (and "
+            "place): two images of one size, paths relative to the CSV, and their true offset, secondary "
+            "minus reference.",
             show_default=False,
         ),
     ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Weights other than the shipped ones.", show_default=False)
-    ] = None,
+    weights: WeightsOption = None,
     split: Annotated[
         Split,
         typer.Option(
-            help="How sen12 and qxs are parted: no place in both parts, or pair by pair, the parts as large "
-            "as published."
+            help="How sen12 and qxs are split: by place, so that no place is in both parts, or pair by pair. "
+            "Both give parts of the published size."
         ),
     ] = Split.PLACE,
-    part: Annotated[Part, typer.Option(help="Which part of sen12, qxs or ombria is measured.")] = Part.ALL,
+    part: Annotated[Part, typer.Option(help="Part of sen12, qxs or ombria to measure.")] = Part.ALL,
     template_px: Annotated[
         list[int] | None,
         typer.Option(
@@ -67,40 +65,40 @@ def evaluate_command(
             show_default=False,
         ),
     ] = None,
-    search_px: Annotated[int, typer.Option(min=4, max=128, help="How far is searched, per axis.")] = 32,
-    seed: Annotated[int, typer.Option(min=0, help="Of parts, cuts and known shifts.")] = 0,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, help="Maximum number of pairs, drawn by the seed.", show_default=False),
-    ] = None,
+    search_px: Annotated[int, typer.Option(min=4, max=128, help="Search radius per axis, px.")] = 32,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of parts, cuts, known shifts and of --limit.")] = 0,
+    limit: LimitOption = None,
     json_path: Annotated[
-        Path | None, typer.Option("--json", help="Write all figures there.", show_default=False)
+        Path | None, typer.Option("--json", help="Write all figures to this file.", show_default=False)
     ] = None,
-    per_pair: Annotated[bool, typer.Option("--per-pair", help="With --json: every pair, too.")] = False,
+    per_pair: Annotated[
+        bool, typer.Option("--per-pair", help="With --json: list every pair as well.")
+    ] = False,
     csv_path: Annotated[
-        Path | None, typer.Option("--csv", help="Write a table there, one row a pair.", show_default=False)
+        Path | None,
+        typer.Option("--csv", help="Write a table to this file, one row a pair.", show_default=False),
     ] = None,
     picture_path: Annotated[
         Path | None,
         typer.Option(
             "--picture",
-            help="Draw errors, reliability of the confidence and the worst pairs there (PNG).",
+            help="Draw errors, reliability of the confidence and the worst pairs to this PNG file.",
             show_default=False,
         ),
     ] = None,
     against: Annotated[
         Path | None,
         typer.Option(
-            help="Other weights to measure on the same pairs. Left out with --promote-to: what lies there, "
-            "else the shipped ones.",
+            help="Other weights to measure on the same pairs. Default with --promote-to: the weights in that "
+            "file, else the shipped ones.",
             show_default=False,
         ),
     ] = None,
     promote_to: Annotated[
         Path | None,
         typer.Option(
-            help="Put --weights there if, and only if, they are better; what they replace is kept beside. "
-            "Exit code 3 where they are not better.",
+            help="Replace this file with --weights only if they are better; the old weights are kept beside "
+            "it. Exit code 3 if they are not better.",
             show_default=False,
         ),
     ] = None,
@@ -109,10 +107,10 @@ def evaluate_command(
     """Measure how well a matcher finds known offsets: share within 1, 2 and 5 px, distances, confidence.
 
     A square is cut from each reference and searched in its secondary. In pictures of up to 256 px it is cut
-    at random, in scenes the secondary is moved first: a matcher that always answers zero gains nothing.
+    at random. In scenes the secondary is moved first: a matcher that always answers zero gains nothing.
 
-    Better means: within 1 px in more pairs than chance explains (bootstrap over places, and sign test), and
-    no more than chance lost at 2 and 5 px.
+    Weights are better if significantly more pairs are within 1 px (bootstrap over places and sign test), and
+    not significantly fewer within 2 and 5 px.
 
     [bold]Example:[/bold] crosstie evaluate --dataset sen12 --data SEN1-2 --part test --picture sen12.png
 
@@ -137,13 +135,9 @@ def evaluate_command(
     measure = partial(_measured, groups=groups, settings=settings, search_px=search_px)
 
     new = measure(settings.weights, label="measure")
-    parted = dataset in (Dataset.SEN12, Dataset.QXS) and part is not Part.ALL
-    facts: dict[str, object] = {
-        "schema": "crosstie/evaluation/1",
-        "source": str(pairs or dataset),
+    facts = {
+        **_source_facts(pairs, dataset, part=part, split=split),
         "truth": truth,
-        "split": split if parted else None,
-        "part": part,
         "seed": seed,
         "search_px": search_px,
         "weights_sha256": new.sha256,
@@ -157,6 +151,19 @@ def evaluate_command(
         end = compare_and_promote(new, measure, against=against, target=promote_to, facts=facts)
         _print_comparison(end.comparison)
         _print_promotion(end, promote_to)
+
+
+def _source_facts(
+    table: Path | None, dataset: Dataset | None, *, part: Part, split: Split
+) -> dict[str, object]:
+    """Say which pairs were measured, for the written figures."""
+    in_parts = dataset in (Dataset.SEN12, Dataset.QXS) and part is not Part.ALL
+    return {
+        "schema": "crosstie/evaluation/1",
+        "source": str(table or dataset),
+        "split": split if in_parts else None,
+        "part": part,
+    }
 
 
 def _pairs_and_truth(

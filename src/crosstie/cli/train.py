@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from crosstie.cli.app import app, exit_codes
+from crosstie.cli.options import TrainConfigOption, VerboseOption
 
 
 @app.command("train")
@@ -24,7 +25,7 @@ def train_command(
     hold_out_east: Annotated[
         float | None,
         typer.Option(
-            help="Easting, metres: labelled places east of it are never learnt from, only measured on.",
+            help="Easting, metres: labelled places east of it are held out. They only measure the result.",
             show_default=False,
         ),
     ] = None,
@@ -32,14 +33,14 @@ def train_command(
         str | None,
         typer.Option(
             "--catalog",
-            help="Also learn from the pairs of a STAC catalog, without labels: path or URL.",
+            help="STAC catalog whose pairs are used for training without labels: path or URL.",
             show_default=False,
         ),
     ] = None,
     pictures: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Also learn from a folder of aligned pictures, without labels: s1/NAME.png and s2/NAME.jpg. "
+            help="Folder of aligned pictures used for training without labels: s1/NAME.png and s2/NAME.jpg. "
             "Repeat the option for several folders.",
             show_default=False,
         ),
@@ -47,8 +48,8 @@ def train_command(
     start_from: Annotated[
         str | None,
         typer.Option(
-            help="Weights to go on from: a file with its .sha256 beside it, or 'shipped'. With them no label "
-            "is needed.",
+            help="Weights to start from: a file with its .sha256 beside it, or 'shipped'. No labels are "
+            "needed then.",
             show_default=False,
         ),
     ] = None,
@@ -57,7 +58,7 @@ def train_command(
         typer.Option(
             "--out",
             "-o",
-            help="Receives checkpoints, log, pictures and weights; runs/train by default.",
+            help="Folder for checkpoints, log, pictures and weights; runs/train by default.",
             show_default=False,
         ),
     ] = None,
@@ -67,43 +68,35 @@ def train_command(
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, help="The same seed gives the same weights on a CPU.", show_default=False),
+        typer.Option(min=0, help="Seed; the same seed gives the same weights on a CPU.", show_default=False),
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="cpu, cuda, cuda:1, or auto: CUDA where there is one.", show_default=False),
+        typer.Option(help="cpu, cuda, cuda:1, or auto: CUDA where it is available.", show_default=False),
     ] = None,
     promote_to: Annotated[
         Path | None,
         typer.Option(
-            help="Weights in use: replaced by the new ones if these measure better on the held-out places.",
+            help="Weights in use: replaced by the new ones if those perform better on the held-out places.",
             show_default=False,
         ),
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config",
-            "-c",
-            help="All settings of training as YAML; options win over it.",
-            show_default=False,
-        ),
-    ] = None,
+    config: TrainConfigOption = None,
     show_config: Annotated[
         bool, typer.Option("--show-config", help="Print all settings as commented YAML, and stop.")
     ] = False,
     flow: Annotated[
         bool,
-        typer.Option("--flow", help="Run as a Prefect flow: its stages are tasks, its result an artifact."),
+        typer.Option(
+            "--flow", help="Run as a Prefect flow: its stages are tasks, its result is an artifact."
+        ),
     ] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show the messages of Prefect, too.")
-    ] = False,
+    verbose: VerboseOption = False,
 ) -> None:
-    """Train the matcher, with labels or on your own archive. A run that was killed resumes if started again.
+    """Train the matcher with labels or on your own archive. A stopped run resumes when it is started again.
 
-    Labelled scenes teach by their truth; pictures and the tiles of a catalog's pairs by what a slow average
-    of the network, the teacher, finds in them. Confidence is calibrated on labelled places that are held out.
+    Labelled scenes supply true offsets. For pictures and for tiles of a catalog's pairs, a teacher supplies
+    the offsets: a slow average of the network. Confidence is calibrated on labelled places that are held out.
 
     [bold]Example:[/bold] crosstie train T11SLT T11SMT --hold-out-east -13062627 --out runs/first
 
