@@ -258,7 +258,7 @@ def test_a_window_holds_its_tiles_the_search_and_the_halo(reference: Path) -> No
     plan = plan_pair(*sources, COARSE)
     assert plan.grid is not None
     land = texture(SIZE)
-    job = MatchJob(*sources, plan.grid, search_px=16, coarse_search_px=0, shift_px=(5, -3))
+    job = MatchJob(*sources, plan.grid, search_px=16, coarse_search_px=0, coarse_offset_px=(5, -3))
     for chunk in chunks(list(tiles((SIZE, SIZE), size_px=96, stride_px=80)), span_px=200):
         planes = read_chunk(job, chunk, halo_px=11)
         first = ground_lattice(plan.grid, step_px=ALIGN_PX)
