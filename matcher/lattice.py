@@ -63,7 +63,7 @@ def correlate_tiles(
     n = size_px**2
     mean = sums[member].sum(1) / n  # (N, C)
     template_energy = energies[member].sum(1) - n * mean.square().sum(1)
-    window_sum, window_energy = _windows(secondary, rows, cols, size_px, search_px)
+    window_sum, window_energy = _window_moments(secondary, rows, cols, size_px, search_px)
     top = products[member].sum(1) - torch.einsum("nc,ncij->nij", mean, window_sum)
     search_energy = window_energy - window_sum.square().sum(1) / n
     floor = 1e-5 * reference.shape[0] * n  # as in `correlate`
@@ -90,7 +90,7 @@ def _cells(
     return torch.cat(products), torch.cat(sums), torch.cat(energies)
 
 
-def _windows(
+def _window_moments(
     secondary: Tensor, rows: list[int], cols: list[int], size_px: int, search_px: int
 ) -> tuple[Tensor, Tensor]:
     """Of each window of each tile: sum per channel (N, C, 2R + 1, 2R + 1), energy (N, 2R + 1, 2R + 1)."""

@@ -125,7 +125,7 @@ def index_row(
         row = {
             **_item(item, products),
             **_properties(item["properties"]),
-            **_correction(correction),
+            **_correction_columns(correction),
             "pair_key": pair_key,
             "run_key": run_key,
             "latest": False,
@@ -168,14 +168,14 @@ def _properties(said: Mapping[str, Any]) -> dict[str, Any]:
     row = {name: said.get(name) for name in PROPERTIES.names}
     for name in ("datetime", "start_datetime", "end_datetime"):
         text = said.get(name)
-        row[name] = row["datetime"] if text is None else _utc(text)
+        row[name] = row["datetime"] if text is None else _parse_utc(text)
     return row
 
 
-def _correction(said: Mapping[str, Any]) -> dict[str, Any]:
+def _correction_columns(said: Mapping[str, Any]) -> dict[str, Any]:
     made = said["provenance"]
     return {
-        "created": _utc(made["created_utc"]),  # to the microsecond; the item has whole seconds
+        "created": _parse_utc(made["created_utc"]),  # to the microsecond; the item has whole seconds
         "reference_id": said["pair"]["reference"]["id"],
         "secondary_id": said["pair"]["secondary"]["id"],
         "verdict": said["verdict"],
@@ -203,5 +203,5 @@ def _absolute_href(href: str, products: str) -> str:
     return href if "://" in href or href.startswith("/") else f"{products}/{href}"
 
 
-def _utc(text: str) -> datetime:
+def _parse_utc(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)

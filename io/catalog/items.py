@@ -24,7 +24,7 @@ Json = dict[str, Any]
 
 KIND_PROPERTIES = ("constellation", "platform", "instruments")
 OTHER_PROPERTIES = ("eo:cloud_cover",)
-TIMES = ("datetime", "start_datetime", "end_datetime")
+TIME_PROPERTIES = ("datetime", "start_datetime", "end_datetime")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +35,7 @@ class Rows:
     collection: Objects
     """None if the item names none."""
     times_us: Mapping[str, IntArray]
-    """`TIMES` in whole microseconds since 1970; `UNKNOWN` if the item does not give them."""
+    """`TIME_PROPERTIES` in whole microseconds since 1970; `UNKNOWN` if the item does not give them."""
     geometry: Objects
     """As given; None if there is none that can be read."""
     bbox: Objects
@@ -94,7 +94,10 @@ def rows_of(items: list[tuple[Json, str]], preset: Preset) -> Rows:
     return Rows(
         id=objects([item["id"] for item, _ in items]),
         collection=objects([item.get("collection") for item, _ in items]),
-        times_us={name: np.array([time_us(values.get(name)) for values in said], np.int64) for name in TIMES},
+        times_us={
+            name: np.array([time_us(values.get(name)) for values in said], np.int64)
+            for name in TIME_PROPERTIES
+        },
         geometry=_parse_geometries([item.get("geometry") for item, _ in items]),
         bbox=objects([_bbox_numbers(item.get("bbox")) for item, _ in items]),
         properties={name: objects([values.get(name) for values in said]) for name in properties},

@@ -83,7 +83,7 @@ def scenes_of(
     here = touches(outlines, query)
     rows, outlines = rows.take(here), outlines[here]
 
-    found = _scenes(rows, outlines, query, preset)
+    found = _scenes_of_rows(rows, outlines, query, preset)
     wanted, why_not = apply_rules(found, query)
     left_out += why_not if explain else []
     found, rows = found.take(wanted), rows.take(wanted)
@@ -94,7 +94,7 @@ def scenes_of(
     return replace(found.take(_order(found)), left_out=tuple(sorted(left_out, key=lambda out: out.scene)))
 
 
-def _scenes(rows: Rows, outlines: Objects, query: SceneQuery, preset: Preset) -> Scenes:
+def _scenes_of_rows(rows: Rows, outlines: Objects, query: SceneQuery, preset: Preset) -> Scenes:
     is_sar = kinds_of(rows, query) == 1
     facts = facts_of(rows, is_sar, preset)
     return Scenes(

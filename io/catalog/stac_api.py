@@ -104,7 +104,7 @@ def _searches(query: SceneQuery, preset: Preset, ids: Sequence[str], filtered: b
     when = (
         None if start is None and end is None else "/".join(_interval_bound(bound) for bound in (start, end))
     )
-    places = _places(query)
+    places = _place_conditions(query)
     for is_sar, wanted in ((True, query.sar_collections), (False, query.optical_collections)):
         collections = list(preset.asked(wanted))
         if not collections:
@@ -118,7 +118,7 @@ def _searches(query: SceneQuery, preset: Preset, ids: Sequence[str], filtered: b
             yield _Search(base | {"datetime": when} | place, rules)
 
 
-def _places(query: SceneQuery) -> list[Json]:
+def _place_conditions(query: SceneQuery) -> list[Json]:
     """Where to search, never less than is wanted. STAC allows a box or an area: an area is preferred."""
     if query.area is None:
         return [{"bbox": _widened(box)} for box in query.boxes] or [{}]

@@ -18,7 +18,7 @@ import pyarrow.dataset as ds
 import shapely
 
 from crosstie.errors import CatalogError
-from crosstie.io.catalog.items import KIND_PROPERTIES, OTHER_PROPERTIES, TIMES, Rows, time_us
+from crosstie.io.catalog.items import KIND_PROPERTIES, OTHER_PROPERTIES, TIME_PROPERTIES, Rows, time_us
 from crosstie.io.scenes.table import objects
 from crosstie.io.storage.address import AddressPolicy
 from crosstie.io.storage.href import public_href
@@ -178,7 +178,7 @@ class _Columns:
 
     def wanted(self) -> dict[str, ds.Expression]:
         """Columns to read, under the names that `rows` uses."""
-        names = ("id", "collection", "geometry", "bbox", *TIMES, *self._properties)
+        names = ("id", "collection", "geometry", "bbox", *TIME_PROPERTIES, *self._properties)
         found = {name: place for name in names if (place := self._place(name)) is not None}
         if not self._nested:
             return found | {"assets": ds.field("assets")}
@@ -195,7 +195,7 @@ class _Columns:
         return Rows(
             id=ids,
             collection=collections,
-            times_us={name: _time_column(table, name) for name in TIMES},
+            times_us={name: _time_column(table, name) for name in TIME_PROPERTIES},
             geometry=_geometry_column(table),
             bbox=_bbox_column(table),
             properties={name: _column(table, name) for name in self._properties},

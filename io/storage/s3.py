@@ -156,7 +156,7 @@ class _Resolved:
 def _resolve(storage: S3Options) -> _Resolved:
     env = os.environ
     anonymous = storage.anonymous or _yes(env, "AWS_NO_SIGN_REQUEST") or _yes(env, "AWS_SKIP_SIGNATURE")
-    profile = None if anonymous else _profile(storage)
+    profile = None if anonymous else _aws_profile(storage)
     written = _Profile(profile).written() if profile is not None else {}
     endpoint = (
         storage.endpoint
@@ -188,7 +188,7 @@ def _path_style(storage: S3Options, env: Mapping[str, str], *, has_endpoint: boo
     return has_endpoint
 
 
-def _profile(storage: S3Options) -> str | None:
+def _aws_profile(storage: S3Options) -> str | None:
     """Name of the profile to ask for credentials; None if the environment or a role has them."""
     if storage.profile is not None:
         return storage.profile

@@ -21,11 +21,11 @@ FIELD_ROUNDS = 50
 FIELD_SETTLED = 1e-4
 """Of the smallest sigma: a round that moves nothing by more is the last."""
 
-CUT = float(np.sqrt(chi2.isf(0.05, 2)))
+HUBER_CUT = float(np.sqrt(chi2.isf(0.05, 2)))
 """Residuals longer than this many sigmas weigh less: 5 % of good ones (Huber)."""
 
 WILD = 3.0
-"""Residuals longer than this many times `CUT` weigh nothing."""
+"""Residuals longer than this many times `HUBER_CUT` weigh nothing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -196,5 +196,5 @@ def _factor(length: FloatArray, unknowns: int, count: int) -> float:
 
 def _robust(length: FloatArray) -> FloatArray:
     """Weights of residuals in sigmas: Huber's, and none at all far out."""
-    weight: FloatArray = np.where(length > WILD * CUT, 0.0, CUT / np.maximum(length, CUT))
+    weight: FloatArray = np.where(length > WILD * HUBER_CUT, 0.0, HUBER_CUT / np.maximum(length, HUBER_CUT))
     return weight

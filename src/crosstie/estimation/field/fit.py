@@ -19,9 +19,9 @@ from crosstie.estimation.field.settings import FieldSettings
 from crosstie.estimation.field.surroundings import Surroundings, smooth_step
 from crosstie.estimation.field.validation import (
     TRUSTED,
-    Choice,
     Gain,
     HeldOut,
+    SmoothnessChoice,
     choose,
     gain,
     reweighted,
@@ -96,7 +96,7 @@ class _Model:
 
     samples: Samples
     held: HeldOut
-    choice: Choice
+    choice: SmoothnessChoice
 
     @property
     def covariance(self) -> Covariance:

@@ -95,7 +95,7 @@ def reweighted(
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class SmoothnessChoice:
     """The smoothness that held-out ground asks for."""
 
     covariance: Covariance
@@ -105,7 +105,7 @@ class Choice:
 
 def choose(
     samples: Samples, apart: NDArray[np.int64], *, tile_px: int, most: int, rng: np.random.Generator
-) -> Choice:
+) -> SmoothnessChoice:
     """Choose length and noise by the score of held-out tiles.
 
     Of all that score within one standard error of the best the one that calls most of the scatter noise:
@@ -132,7 +132,7 @@ def choose(
         if (score[best] - row).mean() <= block_standard_error(score[best] - row, block)
     ]
     noise = [held[number].amplitude_px2 * tried[number].noise for number in equal]
-    return Choice(tried[equal[int(np.argmax(noise))]], tuple(tried[number] for number in equal))
+    return SmoothnessChoice(tried[equal[int(np.argmax(noise))]], tuple(tried[number] for number in equal))
 
 
 def block_standard_error(value: FloatArray, block: NDArray[np.int64]) -> float:
