@@ -1,4 +1,4 @@
-"""Which scenes of a catalog are wanted. Imports little, because the settings are made of it."""
+"""Which scenes of a catalog are wanted. Part of the settings, so it imports little."""
 
 from __future__ import annotations
 
@@ -33,35 +33,38 @@ class SceneQuery:
     """Which scenes of a catalog are wanted."""
 
     start_utc: Moment | None = None
-    """Earliest acquisition, inclusive; a bare date means from its first moment. None: open."""
+    """Earliest acquisition, inclusive; a date without a time includes the whole day. None: no limit."""
     end_utc: Moment | None = None
-    """Latest acquisition, inclusive; a bare date means to its last moment. None: open."""
+    """Latest acquisition, inclusive; a date without a time includes the whole day. None: no limit."""
     bbox: Box | None = None
-    """(west, south, east, north), degrees; west > east crosses the antimeridian. None: everywhere."""
+    """Area: (west, south, east, north), degrees; west > east crosses the antimeridian. None: everywhere."""
     intersects: str | None = None
-    """An area in degrees as WKT; scenes that touch it are wanted. None: everywhere."""
+    """Area as WKT in degrees; scenes that touch it are used. None: everywhere."""
     sar_collections: tuple[str, ...] = SAR_COLLECTIONS
-    """Collections taken for SAR."""
+    """Collections of SAR scenes."""
     optical_collections: tuple[str, ...] = OPTICAL_COLLECTIONS
-    """Collections taken for optical."""
+    """Collections of optical scenes."""
     max_cloud_pct: float | None = None
-    """Optical scenes with more cloud are left out, 0..100; those without a value pass. None: all pass."""
+    """Largest cloud cover of optical scenes, per cent, 0..100; scenes without a value are used. None: no
+    limit."""
     orbit: Literal["any", "ascending", "descending"] = "any"
-    """Direction of flight of the SAR scenes: any, ascending or descending."""
+    """Orbit direction of the SAR scenes: any, ascending or descending."""
     tracks: tuple[int, ...] = ()
-    """Relative orbits of the SAR scenes, 1..175; of S1A/B/C alike. Empty: any."""
+    """Relative orbits of the SAR scenes, 1..175, for all satellites. Empty: any."""
     platforms: tuple[str, ...] = ()
-    """Satellites, S1A, S1C, S2B, ...; a mission without one in this list is not limited. Empty: any."""
+    """Satellites: S1A, S1C, S2B, ... The list limits only the missions that it names. Empty: any."""
     product_types: tuple[str, ...] = ()
-    """Products, GRD, RTC, L1C, L2A; a mission without one in this list is not limited. Empty: any."""
+    """Product types: GRD, RTC, L1C, L2A. The list limits only the missions that it names. Empty: any."""
     preset: Literal["auto", "earth-search", "planetary-computer", "cdse", "none"] = "auto"
-    """Whose names of collections, assets and properties the catalog uses: earth-search, planetary-computer,
-    cdse (Copernicus Data Space), none (those of all three are tried); auto chooses by its address."""
+    """Provider whose names of collections, assets and properties the catalog uses: earth-search,
+    planetary-computer, cdse (Copernicus Data Space), or none (the names of all three are tried). auto
+    chooses by the address of the catalog."""
     allow_hosts: tuple[str, ...] = ()
-    """Hosts on a private network or on this machine that a catalog elsewhere may name, without scheme and
-    port. It may always name its own host. A cloud's metadata service is never allowed."""
+    """Hosts on a private network or on this machine that a catalog on another host may refer to, without
+    scheme and port. A catalog may always refer to its own host. Metadata services of clouds are never
+    allowed."""
     allow_buckets: tuple[str, ...] = ()
-    """S3 buckets that a catalog may name, besides its own. Empty: all."""
+    """S3 buckets that a catalog may refer to, besides its own. Empty: all."""
 
     def __post_init__(self) -> None:
         for name in ("start_utc", "end_utc"):

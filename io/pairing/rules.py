@@ -1,4 +1,4 @@
-"""Which pairs are worth registering. Imports little, because the settings are made of it."""
+"""Which pairs are worth registering. Part of the settings, so it imports little."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class PairingRules:
     """Maximum number of secondaries for one reference; slices of one pass count as one."""
     best_n_per_tile: int | None = None
     """Maximum number of pairs for one Sentinel-2 tile over all dates; an optical scene without a tile counts
-    as a tile of its own. None: any number."""
+    as a separate tile. None: no limit."""
     slices: Literal["largest", "each"] = "largest"
-    """If several slices of one SAR pass cover a reference: largest uses the one that covers most of it, each
-    makes a pair with every one that covers enough."""
+    """Which slices of one SAR pass are used if several cover a reference: largest uses the one that
+    covers most of it; each uses every one with enough overlap."""
     secondary: Kind = Kind.SAR
-    """Kind that is corrected; the other kind is the reference."""
+    """Kind of scene that is corrected: sar or optical. The other kind is the reference."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_days < inf:

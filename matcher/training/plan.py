@@ -12,40 +12,42 @@ class TrainingPlan:
     """Everything that decides the result of a training run, apart from the data and the learner."""
 
     steps: int = 2600
-    """Optimiser steps in all."""
+    """Total number of optimiser steps."""
     batch: int = 8
-    """Labelled crops a step."""
+    """Labelled crops per step."""
     unlabelled_rounds: int = 1
     """Unlabelled batches for each labelled one."""
     unlabelled_batch: int = 6
-    """Unlabelled crops a step, once `burn_in` is over."""
+    """Unlabelled crops per step after `burn_in`."""
     burn_in: int = 700
-    """Steps before the teacher is asked: it must have learnt something first."""
+    """Steps before the teacher is used: it must have learnt something first."""
     unlabelled_weight: float = 0.5
-    """Of the loss on pseudo-labels; it rises to this over 200 steps after `burn_in`."""
+    """Weight of the loss on pseudo-labels; it rises to this value in the 200 steps after `burn_in`."""
     accumulate: int = 1
     """Batches whose gradients are added before each optimiser step."""
     learning_rate: float = 2e-3
-    """Peak, after 50 steps of warm-up; it falls to zero over the last 30 % of the steps."""
+    """Highest learning rate, after 50 steps of warm-up; it falls to zero over the last 30 % of the steps."""
     weight_decay: float = 1e-2
     seed: int = 0
-    """Of the first weights and of all that is drawn; the same seed gives the same weights on a CPU."""
+    """Seed of the first weights and of all draws; the same seed gives the same weights on a CPU."""
     crop_px: int = 288
-    """Side of the labelled crops, a multiple of 16."""
+    """Side of the labelled crops, px, a multiple of 16."""
     unlabelled_crop_px: int = 224
-    """Side of the unlabelled crops; smaller, because archives of 256-px chips leave only 16 px to move in."""
+    """Side of the unlabelled crops, px, a multiple of 16. Smaller, because chips of 256 px leave only 16 px
+    to move."""
     search_px: int = 32
-    """How far an offset is searched per axis, px."""
+    """Search radius per axis, px."""
     jitter_px: int = 24
-    """Known extra shift, drawn uniformly per axis: a network that sticks to zero learns nothing."""
+    """Largest known extra shift per axis, px, drawn uniformly: a network that always answers zero gains
+    nothing."""
     unlabelled_jitter_px: int = 16
-    """Known shift of each of the two views, drawn uniformly per axis."""
+    """Largest known extra shift of each of the two views per axis, px, drawn uniformly."""
     average_decay: float = 0.995
-    """Of the exponential moving average of the weights, which teaches, and which is what is saved."""
+    """Decay of the exponential moving average of the weights. The average is the teacher, and is saved."""
     evaluate_every: int = 200
     """Steps between measurements on the held-out places."""
     checkpoint_every: int = 50
-    """Steps that a killed run loses at most."""
+    """Steps between checkpoints: the most that a killed run loses."""
     patience: int = 0
     """Evaluations without a better `watched` figure before training stops early; 0 for never."""
     watched: str = "cmr1_64"

@@ -1,4 +1,4 @@
-"""Settings of `crosstie train`: one YAML file, overridden by options, checked at the door."""
+"""Settings of `crosstie train`: one YAML file, overridden by options, checked before training starts."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ class LabelledSettings(Group):
     )
     hold_out_east_m: float | None = Field(
         default=None,
-        description="Easting, metres: places east of it are never learnt from, only measured on.",
+        description="Easting, metres: places east of it are held out. They only measure the result.",
     )
     hold_out_folders: tuple[Path, ...] = Field(
-        default=(), description="Labelled scenes that are never learnt from, only measured on."
+        default=(), description="Labelled scenes that are held out. They only measure the result."
     )
     share: float = Field(
         default=1.0,
         gt=0,
         le=1,
-        description="Share of the labelled places that keep their label, drawn by plan.seed (above 0, to 1); "
-        "the others become unlabelled pairs. For experiments on how many labels are needed.",
+        description="Share of the labelled places whose labels are used, drawn by plan.seed (above 0, up to "
+        "1); the others are used without labels. For experiments on how many labels are needed.",
     )
 
 
@@ -56,7 +56,7 @@ class PictureSettings(Group):
         "s2/<date>_<place>.jpg.",
     )
     hold_out_places: tuple[str, ...] = Field(
-        default=(), description="Places of these folders that are never learnt from."
+        default=(), description="Places of these folders that are held out."
     )
 
 
@@ -65,11 +65,11 @@ class MineSettings(Group):
 
     catalog: str | None = Field(
         default=None,
-        description="STAC catalog whose pairs are learnt from without labels: path or URL, as --catalog of "
-        "`crosstie pairs`.",
+        description="STAC catalog whose pairs are used for training without labels: path or URL, as "
+        "--catalog of `crosstie pairs`.",
     )
     pairs: int = Field(
-        default=100, ge=1, description="Maximum number of pairs of the catalog, drawn by plan.seed."
+        default=100, ge=1, description="Maximum number of pairs from the catalog, drawn by plan.seed."
     )
     tiles_per_pair: int = Field(
         default=40,
@@ -80,23 +80,23 @@ class MineSettings(Group):
         default=288,
         ge=64,
         le=1024,
-        description="Side of a mined tile, px (64..1024); half a MB of memory each at 288. With "
-        "pseudo_labels they are made as large as labelled crops need.",
+        description="Side of a mined tile, px (64..1024); a tile of 288 px takes half a MB of memory. With "
+        "pseudo_labels tiles are as large as labelled crops need.",
     )
     coarse_max_offset_m: float = Field(
         default=TileSettings().coarse_max_offset_m,
         ge=0,
         le=2000,
-        description="Largest error of a pair that is looked for and taken off first, metres (0..2000; 0 "
-        "skips this).",
+        description="Largest offset of a pair that the coarse step finds and removes before tiles are cut, "
+        "metres (0..2000; 0 skips this step).",
     )
     pseudo_labels: bool = Field(
         default=False,
-        description="Whether the matcher that training starts from (else the shipped one) labels mined tiles "
-        "it is sure of; they are then learnt from like labelled ones.",
+        description="Whether mined tiles get labels from the matcher that training starts from, or from the "
+        "shipped one. Only confident measurements become labels; they are used like true ones.",
     )
     least_confidence: float = Field(
-        default=0.9, ge=0, le=1, description="Calibrated confidence that such a label needs (0..1)."
+        default=0.9, ge=0, le=1, description="Smallest calibrated confidence of such a label (0..1)."
     )
 
 
@@ -110,7 +110,8 @@ class TrainSettings(Group):
         default=PictureSettings(), description="Pairs whose offset is not known."
     )
     mine: MineSettings = Field(
-        default=MineSettings(), description="Your own archive: pairs of a catalog, cut into tiles."
+        default=MineSettings(),
+        description="Tiles from the pairs of a catalog, without labels: your own archive.",
     )
     catalog: SceneQuery = Field(
         default=SceneQuery(), description="Which scenes of mine.catalog are wanted, as in `crosstie config`."
@@ -121,8 +122,8 @@ class TrainSettings(Group):
     storage: S3Options = Field(default=S3Options(), description=Settings.model_fields["storage"].description)
     configuration: Literal["crosstie", "s2m2", "published"] = Field(
         default="crosstie",
-        description="What is trained: crosstie (used by all commands), s2m2 (the published method with its "
-        "defects mended) or published (as published); the last two are for comparison only.",
+        description="Network to train: crosstie (used by all commands), s2m2 (the published method with its "
+        "defects corrected) or published (as published). The last two are for comparison only.",
     )
     learner: CrosstieLearner = Field(
         default=CrosstieLearner(), description="Losses of the configuration crosstie."
@@ -130,27 +131,31 @@ class TrainSettings(Group):
     plan: TrainingPlan = Field(default=TrainingPlan(), description="How long, how fast, on what crops.")
     use_unlabelled: bool = Field(
         default=True,
-        description="Whether unlabelled pairs are learnt from: pictures, mined tiles, and the labelled "
-        "places themselves, unseen by their label.",
+        description="Whether unlabelled pairs are used for training: pictures, mined tiles, and the labelled "
+        "places without their labels.",
     )
     start_from: str | None = Field(
         default=None,
-        description="Weights to go on from: a .safetensors file with its .sha256 beside it, or 'shipped'; "
-        "null begins anew. With weights, plan.burn_in is 0 and plan.learning_rate a tenth where not set.",
+        description="Weights to start from: a .safetensors file with its .sha256 beside it, or 'shipped'; "
+        "null starts from random weights. With weights, plan.burn_in defaults to 0 and plan.learning_rate "
+        "to a tenth.",
     )
     calibration_batches: int = Field(
-        default=60, ge=4, description="Batches of 8 held-out crops that the confidence is fitted on."
+        default=60, ge=4, description="Number of batches of 8 held-out crops that calibrate the confidence."
     )
     promote_to: Path | None = Field(
         default=None,
-        description="Weights in use (.safetensors): replaced by the new ones if these measure better on the "
+        description="Weights in use (.safetensors): replaced by the new ones if those perform better on the "
         "held-out places; null replaces nothing.",
     )
     device: str = Field(
-        default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="cpu, cuda, cuda:1, or auto."
+        default="auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="Device: cpu, cuda, cuda:1, or auto (CUDA where it is available).",
     )
     out: Path = Field(
-        default=Path("runs/train"), description="Receives checkpoint, log, pictures, mined tiles and weights."
+        default=Path("runs/train"),
+        description="Folder for checkpoint, log, pictures, mined tiles and weights.",
     )
 
     @property

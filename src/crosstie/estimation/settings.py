@@ -1,4 +1,4 @@
-"""The limits of estimation. Every one can be set; none is hidden in the code."""
+"""The limits of estimation. All of them can be set."""
 
 from __future__ import annotations
 
@@ -10,59 +10,65 @@ from crosstie.errors import SettingsError
 
 @dataclass(frozen=True, slots=True)
 class EstimationSettings:
-    """When a tie point counts, when a model is worth it, when a correction is refused."""
+    """Which tie points count, when a model is accepted, when a correction is refused."""
 
     min_confidence: float = 0.3
-    """Tie points below are no candidates, 0..1."""
+    """Smallest confidence of a candidate tie point, 0..1."""
     min_tie_points: int = 8
-    """Fewer candidates, or fewer that agree, give no correction."""
+    """Smallest number of candidates, and of candidates that agree, for a correction."""
     min_used_share_of_planned: float = 0.02
-    """Used points per planned tile: a corner that matched cannot speak for a whole scene."""
+    """Smallest number of used tie points, as a share of the planned tiles, 0..1: a corner that matched cannot
+    stand for a whole scene."""
     search_radius_px: float = 32.0
-    """How far the matcher searches: a wrong offset lies anywhere within +- this, px."""
+    """Search radius of the matcher, px; wrong offsets are assumed to be uniform within it."""
     min_consensus_share: float = 0.5
-    """Share of the candidates, weighted by confidence, that must agree: no second group can be as large."""
+    """Smallest share of the candidates that must agree, weighted by confidence, 0..1. From 0.5 on no second
+    group can be larger."""
     max_false_alarms: float = 1e-4
-    """Expected number of agreements as good as this one among offsets drawn at random."""
+    """Largest expected number of groups that agree as well by chance, if all offsets were random."""
     ransac_trials: int = 500
-    """Hypotheses from three points; as many again at most come from single points."""
+    """Number of RANSAC hypotheses from three points, and maximum number from single points."""
     seed: int = 0
-    """Of the random draws, so that a run can be repeated."""
+    """Seed of the random draws; the same seed gives the same result."""
     start_threshold_px: float = 4.0
-    """Farthest residual that supports a hypothesis, px; wide, for relief is no error."""
+    """Largest residual that supports a hypothesis, px. Wide, because relief is not an error of the match."""
     min_threshold_px: float = 1.0
-    """The final threshold is no smaller, px."""
+    """Smallest final threshold, px."""
     max_threshold_px: float = 8.0
-    """The final threshold is no larger, px, nor than a quarter of the search radius. Wide is cheap:
-    of random offsets 5 % fall within that quarter, while a tight one fits plains and forgets mountains."""
+    """Largest final threshold, px; a quarter of the search radius at most. A wide threshold costs little: 5 %
+    of random offsets are within that quarter. A narrow one would discard mountains."""
     threshold_sigmas: float = 5.0
-    """Final threshold in robust standard deviations (per axis) of the residuals."""
+    """Final threshold, in robust standard deviations per axis of the residuals."""
     cauchy_sigmas: float = 4.0
-    """Scale of the Cauchy loss in the same unit: near least squares for relief, deaf to what leaked in."""
+    """Scale of the Cauchy loss, in the same unit: close to least squares for relief, robust against the
+    outliers that remain."""
     folds: int = 10
-    """Folds of the cross-validation."""
+    """Number of folds of the cross-validation."""
     min_gain_over_identity: float = 0.05
-    """A correction that lowers the cross-validated RMSE by a smaller share does not matter."""
+    """Smallest gain of a correction, as a share of the RMSE without correction."""
     min_gain_of_affine: float = 0.02
-    """Share of the translation's cross-validated RMSE that the affine must save."""
+    """Smallest gain of the affine over the translation, as a share of the translation's cross-validated
+    RMSE."""
     min_gain_px: float = 0.01
-    """No rung is climbed for less, px: without it, rounding errors would choose the model of clean data."""
+    """Smallest gain of any model over a simpler one, px. Without it rounding errors would choose the model of
+    clean data."""
     min_significance: float = 2.5
-    """RMS length of the correction over the used points in units of its own standard error."""
+    """Smallest RMS length of the correction over the used points, in standard errors."""
     min_affine_points: int = 12
-    """Fewer used points give a translation."""
+    """Smallest number of used points for an affine; fewer give a translation."""
     max_standard_error_px: float = 1.5
-    """Standard error of the correction (worst axis) at the worst used point, px."""
+    """Largest standard error of the correction at any used point, on the worse axis, px."""
     max_rotation_deg: float = 1.0
-    """A larger rotation is refused, degrees."""
+    """Largest rotation of a correction, degrees; a larger one is refused."""
     max_scale: float = 0.01
-    """Largest change of length in any direction, and largest shear, as a share."""
+    """Largest change of scale in any direction and largest shear, as a share; larger ones are refused."""
     max_rmse_px: float = 5.0
-    """Cross-validated RMSE of a correction; relief of 2.8 px per axis gives 4 px."""
+    """Largest cross-validated RMSE of a correction, px. Relief of 2.8 px per axis gives 4 px."""
     max_aligned_rmse_px: float = 2.0
-    """RMSE up to which an uncorrected secondary passes as already aligned, px."""
+    """Largest RMSE without correction at which a pair counts as already aligned, px."""
     min_terrain_coherence: float = 0.3
-    """Correlation of residuals of tiles beside one another, without a common pixel, that shows terrain."""
+    """Correlation of the residuals of adjacent tiles from which they count as relief, 0..1; the tiles
+    share no pixel."""
 
     def __post_init__(self) -> None:
         for f in fields(self):

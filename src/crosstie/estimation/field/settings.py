@@ -1,4 +1,4 @@
-"""The limits of a displacement field, with their units and why they stand where they stand."""
+"""The limits of a displacement field, with their units and reasons."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from crosstie.errors import SettingsError
 
 @dataclass(frozen=True, slots=True)
 class FieldSettings:
-    """When a tie point counts, when a field is worth it, how far it reaches."""
+    """Which tie points count, when a field is offered, how far it reaches."""
 
     min_confidence: float = 0.3
-    """Tie points below have no say, 0..1."""
+    """Smallest confidence of a tie point that is used, 0..1."""
     min_points: int = 60
-    """Fewer cannot tell relief from noise: an affine takes what they give."""
+    """Smallest number of tie points for a field: fewer cannot tell relief from noise."""
     min_standard_errors: float = 2.0
-    """How far the gain over the affine must stand above its own standard error."""
+    """Smallest gain over the affine, in standard errors of the gain."""
     min_gain: float = 0.1
-    """Share of the affine's error (RMS, at held-out tiles) that the field must save."""
+    """Smallest gain over the affine, as a share of the affine's RMS error at held-out tiles, 0..1."""
     truncate_sigmas: float = 5.0
-    """Longest residual that counts, in robust standard deviations; all longer ones count the same."""
+    """Limit of a residual, in robust standard deviations; longer ones count as this long."""
     reach_tiles: float = 3.0
-    """Distance from the nearest point that is used at which the field has faded to the affine, tiles."""
+    """Distance from the nearest used tie point at which the field has faded to the affine, tiles."""
     smooth_tiles: float = 1.5
-    """Standard deviation of the window in which field and affine are compared, tiles."""
+    """Width (standard deviation) of the window in which field and affine are compared, tiles."""
     choose_points: int = 1000
-    """Held-out tiles that choose the smoothness; more of them choose the same."""
+    """Number of held-out tiles that choose the smoothness; more do not change the choice."""
     seed: int = 0
-    """Of the draw of those, so that a run can be repeated."""
+    """Seed of the draw of these tiles; the same seed gives the same result."""
 
     def __post_init__(self) -> None:
         for f in fields(self):
