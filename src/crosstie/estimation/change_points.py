@@ -46,13 +46,13 @@ class MonitorSettings:
     """How often a stable series may raise an alarm, and how far back the monitor looks."""
 
     false_alarms_per_scene: float = 1e-3
-    """Alarms a scene of a series in which nothing happens, at most."""
+    """Largest number of alarms per scene of a series without changes."""
     reach: int = 10
-    """A jump is looked for among the last scenes, as many as this."""
+    """Number of last scenes in which a jump is looked for."""
     min_before: int = 5
-    """Scenes of a stable stretch before anything is said."""
+    """Number of scenes without a change before any alarm."""
     min_drift_days: float = 180.0
-    """A shorter stretch does not tell a drift from scatter."""
+    """Shortest time that tells a drift from scatter, days."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -170,19 +170,22 @@ def scatter_of(series: Sequence[Series]) -> Scatter:
 def watch(
     series: Series, scatter: Scatter | None = None, settings: MonitorSettings = MONITOR_DEFAULTS
 ) -> list[Alarm]:
-    """Walk through a series as its scenes come, and say at which scene what is noticed.
+    """Examine a series scene by scene, and raise an alarm at the scene where a change is found.
 
     Parameters
     ----------
     series : Series
-        Of one place.
+        Positions at one place.
     scatter : Scatter, optional
-        Of series of the same kind, better known than by this one alone.
+        Scatter of series of the same kind; known better than from this series alone.
+    settings : MonitorSettings
+        Rate of false alarms, and how far back the monitor looks.
 
     Returns
     -------
-    Alarms in the order they are raised. After a jump the mean is learnt anew from the jump on; after a drift,
-    from the scene that raised the alarm; an outlier is left out.
+    list of Alarm
+        In the order in which they are raised. After a jump the mean starts at the jump; after a drift, at the
+        scene that raised the alarm. An outlier is left out.
     """
     scatter = scatter or scatter_of([series])
     variance = series.sigma_m**2 + scatter.sigma_m**2
@@ -326,17 +329,19 @@ def pooled_shift(
 ) -> PooledShift | None:
     """The strongest common shift among given times: mean after minus mean before at each place, pooled.
 
-    Places have constants of their own, which cancel. Ask at the days on which a processor changed, or at
-    every month: the more times, the stronger a shift must be.
+    Constants of the places cancel. Test the days on which a processor changed, or every month: the more times
+    are tested, the stronger a shift must be.
 
     Parameters
     ----------
     series : Sequence[Series]
-        One a place, of one sensor and platform.
-    days : (T,)
-        Times asked.
+        One series per place, of one sensor and platform.
+    days : Sequence[float] or FloatArray
+        (T,) times to test.
+    scatter : Scatter, optional
+        Scatter of the series; measured on them if it is not given.
     window_days : float
-        How far before and after scenes are compared.
+        Scenes within this time before and after are compared, days.
 
     Returns
     -------

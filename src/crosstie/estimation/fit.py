@@ -1,7 +1,7 @@
-"""Robust fit of a displacement model, and how sure it is.
+"""Robust fit of a displacement model, and its covariance.
 
 Everything here is in pixels around the centre of the points: uncentred UTM coordinates lose digits
-(Hartley & Zisserman 2004, section 4.4). `Frame` leads back to map coordinates.
+(Hartley & Zisserman 2004, section 4.4). `Frame` converts back to map coordinates.
 """
 
 from __future__ import annotations
@@ -116,8 +116,8 @@ def robust_sigma_px(residual: FloatArray) -> float:
 def precision(sigma_px: FloatArray, total_sigma_px: float) -> FloatArray:
     """Weights (N,) of points from their own noise and the relief that all of them share.
 
-    Relief is what `total_sigma_px`, the scatter around the fit, has in excess of the noise: where it
-    rules, points weigh the same, however sharp their peaks.
+    Relief is the excess of `total_sigma_px`, the scatter around the fit, over the noise. Where relief
+    dominates, all points have the same weight, however sharp their peaks are.
     """
     relief2 = max(total_sigma_px**2 - float(np.median(sigma_px**2)), 0.0)
     weight: FloatArray = 1 / (sigma_px**2 + relief2 + SIGMA_FLOOR_PX**2)
@@ -136,18 +136,25 @@ def fit_cauchy(
 ) -> FloatArray:
     """Minimise the weighted Cauchy loss by reweighted least squares from a warm start.
 
-    The loss is of the residual's length, not of each axis: the result turns with the axes.
+    The loss is of the residual's length, not of each axis, so the result does not depend on the axes.
 
     Parameters
     ----------
-    design : (N, k)
-    offset : (N, 2), px
-    weight : (N,)
-    start : (k, 2)
+    design : FloatArray
+        (N, k) columns of the model.
+    offset : FloatArray
+        (N, 2) measured offsets, px.
+    weight : FloatArray
+        (N,) weights of the points.
+    loss : Loss
+        Cauchy loss of a residual.
+    start : FloatArray
+        (k, 2) coefficients to start from.
 
     Returns
     -------
-    (k, 2) coefficients, px
+    FloatArray
+        (k, 2) coefficients, px.
 
     References
     ----------
@@ -173,14 +180,20 @@ def block_covariance(
     """Covariance (2k, 2k) of a Cauchy fit whose residuals are correlated within blocks.
 
     The cluster-robust sandwich in its jackknife form, CR3: each block is left out in turn, to first order.
-    Unlike the plain sandwich of Liang & Zeger (1986) it does not flatter fits to a handful of blocks.
+    Unlike the sandwich of Liang & Zeger (1986) it is not too optimistic for few blocks.
 
     Parameters
     ----------
-    design : (N, k)
-    residual : (N, 2), px, of the fit
-    weight : (N,)
-    block : (N,) which block a point lies in, 0 .. G - 1, all occupied
+    design : FloatArray
+        (N, k) columns of the model.
+    residual : FloatArray
+        (N, 2) residuals of the fit, px.
+    weight : FloatArray
+        (N,) weights of the points.
+    loss : Loss
+        Loss of the fit.
+    block : IntArray
+        (N,) block of each point, 0 .. G - 1; every block has a point.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Find the tie points that agree with one another, and ask whether that could be chance."""
+"""Find the tie points that agree with one another, and test whether that could be chance."""
 
 from __future__ import annotations
 
@@ -108,15 +108,19 @@ def cell_index(corner_px: NDArray[np.int64], *, edge_px: int) -> NDArray[np.int6
 def false_alarms(kept: BoolArray, *, cells: NDArray[np.int64], sample: int, chance: float) -> float:
     """Expected number of agreements this large if every offset were drawn at random.
 
-    Counts cells, not points: tiles that share most of their pixels can share one wrong peak, so a cell has
-    one vote, which it gives when more than half of its points agree.
+    Counts cells, not points, because tiles that share most of their pixels can share one wrong peak. A cell
+    counts if more than half of its points agree.
 
     Parameters
     ----------
-    kept : (N,) points that agree
-    cells : (N,) cell of each point, 0 .. n - 1, all occupied
-    sample : points that determine the model (1 for a translation, 3 for an affine)
-    chance : probability that a random offset falls within the threshold
+    kept : BoolArray
+        (N,) True for points that agree.
+    cells : IntArray
+        (N,) cell of each point, 0 .. n - 1; every cell has a point.
+    sample : int
+        Number of points that determine the model: 1 for a translation, 3 for an affine.
+    chance : float
+        Probability that a random offset is within the threshold.
 
     References
     ----------

@@ -65,10 +65,10 @@ def average(offset: FloatArray, sigma: FloatArray) -> StaticField:
 
     Parameters
     ----------
-    offset : (D, 2, rows, cols)
-        dx, dy of each date; NaN where hidden. Any unit.
-    sigma : (D, rows, cols)
-        Standard deviation per axis, same unit.
+    offset : FloatArray
+        (D, 2, rows, cols) dx, dy of each date in any unit; NaN where hidden.
+    sigma : FloatArray
+        (D, rows, cols) standard deviation per axis, same unit.
 
     Raises
     ------
@@ -111,12 +111,16 @@ def average(offset: FloatArray, sigma: FloatArray) -> StaticField:
 
 
 def align(field: StaticField, offset: FloatArray, sigma: FloatArray) -> AlignedDate:
-    """Find the shift of one date from the tiles that it shows, and carry the field with it.
+    """Find the shift of one date from the tiles that it shows, and move the field by it.
 
     Parameters
     ----------
-    offset, sigma : (2, rows, cols), (rows, cols)
-        The date's own field, NaN where hidden.
+    field : StaticField
+        Field of the track.
+    offset : FloatArray
+        (2, rows, cols) field of the date; NaN where hidden.
+    sigma : FloatArray
+        (rows, cols) its standard deviation per axis.
 
     Raises
     ------

@@ -122,16 +122,21 @@ class Systematic:
 
 
 def lean_of_sar(look_azimuth_deg: FloatArray, incidence_deg: FloatArray) -> FloatArray:
-    """(N, 2) metres east and north that ground 1 m higher than assumed is shown away from its place.
+    """Displacement in a SAR image of ground that is 1 m higher than assumed.
 
-    Higher ground is nearer to the radar and so shown towards it, by 1 / tan(incidence).
+    Higher ground is nearer to the radar, so it appears towards the radar by 1 / tan(incidence).
 
     Parameters
     ----------
-    look_azimuth_deg : (N,)
-        Direction from the radar to the ground, clockwise from north.
-    incidence_deg : (N,)
-        Between the vertical and the line to the radar.
+    look_azimuth_deg : FloatArray
+        (N,) direction from the radar to the ground, degrees clockwise from north.
+    incidence_deg : FloatArray
+        (N,) angle between the vertical and the line to the radar, degrees.
+
+    Returns
+    -------
+    FloatArray
+        (N, 2) east, north: displacement per metre of height.
 
     References
     ----------
@@ -144,14 +149,19 @@ def lean_of_sar(look_azimuth_deg: FloatArray, incidence_deg: FloatArray) -> Floa
 
 
 def lean_of_optical(view_azimuth_deg: FloatArray, view_zenith_deg: FloatArray) -> FloatArray:
-    """(N, 2) the same of an optical image: higher ground is shown away from the sensor.
+    """Displacement in an optical image of ground that is 1 m higher than assumed: away from the sensor.
 
     Parameters
     ----------
-    view_azimuth_deg : (N,)
-        Direction from the ground to the sensor, clockwise from north, as products state it.
-    view_zenith_deg : (N,)
-        Between the vertical and the line to the sensor.
+    view_azimuth_deg : FloatArray
+        (N,) direction from the ground to the sensor, degrees clockwise from north, as products state it.
+    view_zenith_deg : FloatArray
+        (N,) angle between the vertical and the line to the sensor, degrees.
+
+    Returns
+    -------
+    FloatArray
+        (N, 2) east, north: displacement per metre of height.
     """
     azimuth = np.deg2rad(np.asarray(view_azimuth_deg, np.float64))
     away = -np.stack([np.sin(azimuth), np.cos(azimuth)], axis=-1)
@@ -179,9 +189,16 @@ def look_azimuth_of_sentinel1(orbit_state: str, latitude_deg: float) -> float:
 
 
 def tell_apart(facts: SceneFacts, settings: SystematicSettings = SYSTEMATIC_DEFAULTS) -> Systematic:
-    """Fit all parts at once, scenes weighted by their covariance and a scatter of dates that is fitted, too.
+    """Fit all parts together. Scenes are weighted by their covariance and a scatter of dates, fitted as well.
 
-    Groups of one member, and time where the series is short, have no part; a sentence says so.
+    A group of one member and, in a short series, time have no part; a sentence says so.
+
+    Parameters
+    ----------
+    facts : SceneFacts
+        Scenes of one sensor at one place.
+    settings : SystematicSettings
+        What is assumed about the size of each part.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The walk from tie points to a verdict."""
+"""Estimate the correction of a pair from its tie points, and decide whether it is applied."""
 
 from __future__ import annotations
 
@@ -35,19 +35,24 @@ def estimate(
     stride_px: int,
     settings: EstimationSettings = ESTIMATION_DEFAULTS,
 ) -> Estimate:
-    """Make one correction of the tie points of a pair, or say why there is none.
+    """Estimate one correction from the tie points of a pair, or say why there is none.
 
-    Never makes it worse: a correction is applied only where it predicts tie points that it has not seen
-    better than no correction does. The same points give the same result to the bit, in whatever order.
+    A correction is applied only if it predicts held-out tie points better than no correction does. The same
+    points give the same result to the bit, in any order.
 
     Parameters
     ----------
-    points : N tie points; those with NaN or too little confidence have no say. `row` and `col` tell which
-        tiles overlap, so they must be the tiles' own
-    planned : tiles that were worth matching
-    pixel_m : pixel size of the common grid, metres
-    tile_px, stride_px : edge of the tiles and distance from one to the next, pixels
-    settings : the limits
+    points : TiePoints
+        N tie points. Those with NaN or too little confidence are not used. `row` and `col` must be those of
+        the tiles, because they say which tiles overlap.
+    planned : int
+        Number of tiles that were worth matching.
+    pixel_m : float
+        Pixel size of the common grid, metres.
+    tile_px, stride_px : int
+        Side of the tiles and step from tile to tile, px.
+    settings : EstimationSettings
+        The limits.
 
     Returns
     -------
@@ -58,7 +63,8 @@ def estimate(
 
     Raises
     ------
-    ValueError : pixel, tile or stride not positive
+    ValueError
+        Pixel, tile or stride is not positive.
     """
     if not (pixel_m > 0 and tile_px > 0 and stride_px > 0):
         raise ValueError(

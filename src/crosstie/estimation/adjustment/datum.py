@@ -36,10 +36,12 @@ def chosen(datum: Datum, ids: StrArray, references: BoolArray) -> tuple[BoolArra
 
     Parameters
     ----------
-    ids : (n,)
-        Scenes of the part.
-    references : (n,)
-        Which are of the reference sensor.
+    datum : Datum
+        The datum that was asked for.
+    ids : StrArray
+        (n,) scenes of the part.
+    references : BoolArray
+        (n,) True for scenes of the reference sensor.
     """
     if datum.scene is not None and (ids == datum.scene).any():
         return ids == datum.scene, f"Position 0 is that of {datum.scene}.", True
@@ -59,10 +61,16 @@ def transform(
 
     Parameters
     ----------
-    x, cofactor : (n, b, m), (n, b, b)
-        With one scene held at 0.
-    free : (n,)
-        Row of each scene in `normal`, -1 for the one held.
+    x : FloatArray
+        (n, b, m) positions with one scene held at 0.
+    cofactor : FloatArray
+        (n, b, b) their cofactors.
+    normal : Normal
+        Factorised normal equations of the part.
+    free : IntArray
+        (n,) row of each scene in `normal`, -1 for the one that is held.
+    members : BoolArray
+        (n,) scenes whose mean is 0.
     """
     b = x.shape[1]
     weight = members / members.sum()

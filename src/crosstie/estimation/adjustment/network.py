@@ -114,12 +114,12 @@ class Edges:
 
         Parameters
         ----------
-        reference, secondary : (E,)
-            Scene ids.
-        offset_m : (E, 2)
-            Metres.
-        covariance : (E, 2, 2), or (E,) standard deviation per axis
-            m^2, or metres.
+        reference, secondary : Sequence[str] or StrArray
+            (E,) scene ids.
+        offset_m : FloatArray
+            (E, 2) offsets, metres.
+        covariance : FloatArray
+            (E, 2, 2) covariances, m^2, or (E,) standard deviations per axis, metres.
         """
         covariance = np.asarray(covariance, np.float64)
         if covariance.ndim == 1:
@@ -180,21 +180,21 @@ class Datum:
 
 @dataclass(frozen=True, slots=True)
 class AdjustmentSettings:
-    """When an edge is called wrong."""
+    """When an edge is rejected."""
 
     false_alarm: float = 1e-3
-    """Share of the right edges that are called wrong (Baarda's alpha)."""
+    """Share of the correct edges that are rejected (Baarda's alpha)."""
     power: float = 0.8
-    """With which the smallest detectable error of an edge would be seen."""
+    """Probability of detecting the smallest detectable error of an edge."""
     min_degrees_of_freedom: float = 10.0
-    """With fewer, the scatter says nothing about the sigmas that were given: they stay."""
+    """With fewer, the scatter does not change the sigmas that were given."""
     huber_sigmas: float = 1.5
-    """Of the robust start, in standard deviations per axis."""
+    """Huber limit of the robust start, in standard deviations per axis."""
     linear_prior_m: float = 10.0
     """How far the linear part of a scene may move the ground at `Frame.scale_m` from the centre, one sigma,
     metres: keeps scenes solvable that only translations reach. Of affines only."""
     max_rounds: int = 50
-    """Of testing and leaving out."""
+    """Maximum number of rounds of testing and rejecting."""
 
     def __post_init__(self) -> None:
         for f in fields(self):

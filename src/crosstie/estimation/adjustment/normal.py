@@ -70,10 +70,12 @@ class Normal:
 
         Parameters
         ----------
-        weight : (E, b, b)
-            Of each edge; 0 takes it out.
-        prior : (b, b)
-            Weight of 0 for every scene.
+        structure : Structure
+            Scenes and edges.
+        weight : FloatArray
+            (E, b, b) weight of each edge; 0 leaves an edge out.
+        prior : FloatArray
+            (b, b) weight with which every scene is held at 0.
 
         Raises
         ------

@@ -35,12 +35,12 @@ def redundancy(information: FloatArray, spread: FloatArray, kept: BoolArray) -> 
 
     Parameters
     ----------
-    information : (E, k, k)
-        Of the measured differences.
-    spread : (E, k, k)
-        Variance H of the adjusted differences; NaN where no kept edges tie the two scenes.
-    kept : (E,)
-        An edge left out gets what it would have if it were let in.
+    information : FloatArray
+        (E, k, k) information of the measured differences.
+    spread : FloatArray
+        (E, k, k) variance H of the adjusted differences; NaN where no kept edges connect the two scenes.
+    kept : BoolArray
+        (E,) True for edges in use. A rejected edge gets the value that it would have if it were used.
     """
     inside = np.einsum("eij,eji->e", information, np.nan_to_num(spread))
     told = np.maximum((np.diagonal(information, axis1=1, axis2=2) > 0).sum(axis=1), 1)

@@ -1,7 +1,7 @@
 """Identity -> translation -> affine -> field: the rung for relief, which no affine follows.
 
-A smooth field of offsets with the affine as its trend. It is offered only where tiles that it has not seen
-say that it is better than the affine.
+A smooth field of offsets with the affine as its trend. It is offered only if it predicts held-out tiles
+better than the affine does.
 """
 
 from __future__ import annotations
@@ -52,11 +52,16 @@ def fit_field(
 
     Parameters
     ----------
-    points : N tie points, those that the affine did not use as well: relief may exceed its threshold
-    estimate : of the same points; `fitted` is the trend
-    grid : the common grid, whose pixels `points.row` and `points.col` count
-    tile_px, stride_px : edge of the tiles and distance from one to the next, pixels
-    settings : the limits
+    points : TiePoints
+        N tie points, including those that the affine did not use: relief may exceed its threshold.
+    estimate : Estimate
+        Estimate from the same points; `fitted` is the trend.
+    grid : GeoBox
+        Common grid; `points.row` and `points.col` count its pixels.
+    tile_px, stride_px : int
+        Side of the tiles and step from tile to tile, px.
+    settings : FieldSettings
+        The limits.
 
     Returns
     -------
@@ -65,7 +70,8 @@ def fit_field(
 
     Raises
     ------
-    ValueError : tile or stride not positive
+    ValueError
+        Tile or stride is not positive.
     """
     if not (tile_px > 0 and stride_px > 0):
         raise ValueError(f"tile_px and stride_px must be positive, got {tile_px} and {stride_px}")

@@ -145,14 +145,21 @@ def krige(
 
     Parameters
     ----------
-    samples : N samples
-    at_px : (M, 2), px of the grid
-    neighbour : (M, k) of `neighbours`
-    covariance : of relief and noise
+    samples : Samples
+        N tie points without the trend.
+    at_px : FloatArray
+        (M, 2) places, px of the grid.
+    neighbour : IntArray
+        (M, k) as `neighbours` gives them.
+    covariance : Covariance
+        Covariance of relief and noise.
 
     Returns
     -------
-    (M, 2) relief, px, and (M,) its error variance per axis in units of the relief's variance, 0 to 1
+    FloatArray
+        (M, 2) relief, px.
+    FloatArray
+        (M,) its error variance per axis in units of the relief's variance, 0 to 1.
     """
     relief, variance = np.empty((len(at_px), 2)), np.empty(len(at_px))
     for start in range(0, len(at_px), CHUNK):
@@ -163,7 +170,7 @@ def krige(
 
 
 def krige_laid_out(layout: Layout, samples: Samples, covariance: Covariance) -> tuple[FloatArray, FloatArray]:
-    """`krige` for places that are laid out."""
+    """Do what `krige` does, for places that are already laid out."""
     own = np.sqrt(covariance.noise / np.append(samples.weight, 1.0))[layout.index]
     matrix = covariance.relief(layout.apart_px)
     matrix += own[:, :, None] * own[:, None, :] * layout.common
