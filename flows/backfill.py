@@ -128,22 +128,23 @@ def backfill(
     only_failed: bool = False,
     code: str | None = None,
 ) -> Tally:
-    """Register the pairs of an area and a time that are not done yet; return counts and the first outcomes.
+    """Register all pairs of an area and a time that are not registered yet; return counts and first outcomes.
 
     The area is `catalog.bbox` or `catalog.intersects` of the settings, the time `catalog.start_utc` and
     `catalog.end_utc`.
 
     Args:
-        catalog: Path or URL of a STAC catalog or a stac-geoparquet file. Without a secret: parameters are
-            stored and shown.
-        out: Folder or URL of the products, such as s3://products. Without a secret.
-        settings: What a settings file would hold, in part: {"catalog": {"start_utc": "2024-01-01"}}.
-            `crosstie config` prints all; what is left out, the worker's CROSSTIE_… variables say.
-        order: Which references go first.
-        priority: On a Dask scheduler that several runs share, tiles of a higher one go first. A nightly run
-            has 5, a new scene 10.
-        only_failed: Only the pairs that an earlier run has given up.
-        code: With only_failed: only those with this code, such as time_limit; `crosstie status` lists them.
+        catalog: Path or URL of a STAC catalog or a stac-geoparquet file. It must not contain a secret,
+            because Prefect stores and shows parameters.
+        out: Folder or URL of the products, such as s3://products. It must not contain a secret.
+        settings: Settings, as in a settings file: {"catalog": {"start_utc": "2024-01-01"}}. `crosstie config`
+            prints all. Settings that are left out come from the worker's CROSSTIE_… variables.
+        order: Which references are registered first.
+        priority: Where several runs share a Dask scheduler, tiles of the run with the highest priority go
+            first. A nightly run has 5, a new scene 10.
+        only_failed: Retry only the pairs that failed in an earlier run.
+        code: With only_failed, retry only pairs with this failure code, such as time_limit; `crosstie status`
+            lists the codes.
     """
     known = settings_of(settings)
     ask = Backfill(order=order, priority=priority, only_failed=only_failed, code=code)

@@ -120,15 +120,15 @@ def _patient(wait_s: float) -> Any:
 
 @flow(name="crosstie-new-scene", flow_run_name="{scene_id}", persist_result=False)
 def new_scene(scene_id: str, catalog: str, out: str, settings: dict[str, Any] | None = None) -> list[Outcome]:
-    """Register one scene with its partners; return one outcome a pair, sorted by key, none without a partner.
+    """Register one scene with its partners; return one outcome per pair, sorted by key.
 
     Args:
         scene_id: Id of a Sentinel-1 or Sentinel-2 scene, as the catalog names it.
-        catalog: Path or URL of a STAC catalog or a stac-geoparquet file. Without a secret: parameters are
-            stored and shown.
-        out: Folder or URL of the products, such as s3://products. Without a secret.
-        settings: What a settings file would hold, in part: {"catalog": {"start_utc": "2024-01-01"}}.
-            `crosstie config` prints all; what is left out, the worker's CROSSTIE_… variables say.
+        catalog: Path or URL of a STAC catalog or a stac-geoparquet file. It must not contain a secret,
+            because Prefect stores and shows parameters.
+        out: Folder or URL of the products, such as s3://products. It must not contain a secret.
+        settings: Settings, as in a settings file: {"catalog": {"start_utc": "2024-01-01"}}. `crosstie config`
+            prints all. Settings that are left out come from the worker's CROSSTIE_… variables.
     """
     known = settings_of(settings)
     started = now_utc()

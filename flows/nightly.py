@@ -55,15 +55,15 @@ def nightly(
     settings: dict[str, Any] | None = None,
     limit: Annotated[int | None, Field(ge=1)] = None,
 ) -> list[Outcome]:
-    """Register the pairs of a catalog that are new and not done yet; one outcome a pair, sorted by key.
+    """Register the new pairs of a catalog; return one outcome per pair, sorted by key.
 
     Args:
-        catalog: Path or URL of a STAC catalog or a stac-geoparquet file. Without a secret: parameters are
-            stored and shown.
-        out: Folder or URL of the products, such as s3://products. Without a secret.
-        settings: What a settings file would hold, in part: {"catalog": {"start_utc": "2024-01-01"}}.
-            `crosstie config` prints all; what is left out, the worker's CROSSTIE_… variables say.
-        limit: Maximum number of pairs, to try things; leave it empty for all.
+        catalog: Path or URL of a STAC catalog or a stac-geoparquet file. It must not contain a secret,
+            because Prefect stores and shows parameters.
+        out: Folder or URL of the products, such as s3://products. It must not contain a secret.
+        settings: Settings, as in a settings file: {"catalog": {"start_utc": "2024-01-01"}}. `crosstie config`
+            prints all. Settings that are left out come from the worker's CROSSTIE_… variables.
+        limit: Maximum number of pairs, for a trial; leave it empty for all.
     """
     known = settings_of(settings)
     started = now_utc()

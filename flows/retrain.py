@@ -56,20 +56,20 @@ def folder_of(out: Path, now: datetime, given: dict[str, Any] | None) -> Path:
 def retrain(
     catalog: str, out: str, weights: str | None = None, settings: dict[str, Any] | None = None
 ) -> dict[str, float]:
-    """Train on the pairs of a catalog, and let the new weights take the place of those in use if better.
+    """Train on the pairs of a catalog, and replace the weights in use if the new ones perform better.
 
-    A run that was cut short is resumed. What was trained is kept below `out`, promoted or not.
+    An unfinished run is resumed. The trained weights are kept below `out`, whether they are promoted or not.
 
     Returns figures on the held-out places.
 
     Args:
-        catalog: Path or URL of a STAC catalog or a stac-geoparquet file. Without a secret: parameters are
-            stored and shown.
-        out: Folder of the worker that receives a folder for each training run.
-        weights: File of the weights in use (`weights` of the settings that registration runs with). Training
-            starts from it, from the shipped ones where it is not there yet, and new weights replace it if
-            they measure better on the places that the settings hold out. Empty: replaces none.
-        settings: What a settings file of training would hold, in part: {"plan": {"steps": 400}}.
+        catalog: Path or URL of a STAC catalog or a stac-geoparquet file. It must not contain a secret,
+            because Prefect stores and shows parameters.
+        out: Folder on the worker; each training run gets a folder in it.
+        weights: File of the weights in use (the setting `weights` of registration). Training starts from it,
+            or from the shipped weights if it does not exist yet. New weights replace it if they perform
+            better on the held-out places of the settings. Empty: nothing is replaced.
+        settings: Settings of training, as in a settings file: {"plan": {"steps": 400}}.
             `crosstie train --show-config` prints all.
     """
     home = local_path(out)
