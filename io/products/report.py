@@ -61,6 +61,7 @@ label { display: inline-block; padding: .3rem .9rem .3rem 0 }
 .frames { display: grid; max-width: 40rem }
 .frames figure { grid-area: 1 / 1; visibility: hidden; background: var(--page) }
 .frames img { image-rendering: pixelated }
+.frames .reference { z-index: 1 }
 $checked { visibility: visible }
 .look:has(#show-turns:checked) .reference { animation: turns 1.6s step-end infinite }
 @keyframes turns { 50% { visibility: hidden } }
