@@ -182,6 +182,7 @@ def _described(
 
     XSCALE and YSCALE are given because GDAL would guess them for each block, from a source cut at its edge.
     """
+    # One piece: it is one document, and its parts mean nothing without one another.
     array = "".join(
         f'<MDI key="{key}">{value}</MDI>'
         for key, value in {

@@ -128,8 +128,8 @@ def test_a_page_says_what_became_of_the_archive(client: Site) -> None:
         "2 corrected", "1 already aligned", "1 unreliable", "3 failed", "1 in progress",
         "RMSE before, after 24.0 m → 3.25 m", "Most of the overlap is open water",
         "nightly 2026-01-05 02:00 has not ended",
-        "backfill 2025-12-25 02:00 0:05:00 5 3 corrected, 1 failed, 1 unreliable (1 registered earlier) failed: 1 "
-        "time_limit",
+        "backfill 2025-12-25 02:00 0:05:00 5 3 corrected, 1 failed, 1 unreliable (1 registered earlier)"
+        " failed: 1 time_limit",
     ):  # fmt: skip
         assert words in text, words
 
