@@ -52,6 +52,7 @@ class _Header:
     """float64 sample of valid values in their unit, without fills, where they can decide something."""
     fills: tuple[float, ...]
     """Undeclared fill values, as stored."""
+    wild_share: float
     scalings: tuple[scaling.Scaling, ...]
     """(scale, offset) of each of `bands`."""
     shape: tuple[int, int]
@@ -194,12 +195,14 @@ def _read_one(href: str, drivers: tuple[str, ...], storage: S3Options) -> _Heade
             dtype = raster.dtypes[bands[0] - 1]
             scalings = tuple(scaling.declared(raster, band) for band in bands)
             fills: tuple[float, ...] = ()
+            wild_share = 0.0
             values = None
             # Of plain bytes every value is plausible, and none tells anything: not read.
             if dtype != "uint8" or set(scalings) != {scaling.NONE}:
                 stored, in_unit = _sample_values(raster, bands[:2], scalings[:2])
                 fills = plausible.find_fills(stored)
                 measured = plausible.are_measured(stored, fills) & np.isfinite(in_unit)
+                wild_share = 1 - float(measured.mean()) if len(stored) else 0.0
                 _say_wild(href, stored[~measured], of=len(stored))
                 values = in_unit[measured]
             return _Header(
@@ -210,6 +213,7 @@ def _read_one(href: str, drivers: tuple[str, ...], storage: S3Options) -> _Heade
                 dtype=dtype,
                 values=None if values is None else values.tobytes(),
                 fills=fills,
+                wild_share=wild_share,
                 scalings=scalings,
                 shape=place.shape,
                 crs=_crs_text(place.crs),
@@ -259,6 +263,7 @@ def _source_of(files: list[_Header], kind: Kind, storage: S3Options) -> RasterSo
         storage=storage,
         scalings=scalings if declared else (),
         fills=tuple(sorted({fill for file in files for fill in file.fills})),
+        wild_share=max(file.wild_share for file in files),
         limits=(
             None if values is None else plausible.find_limits(kind, is_db=is_db, scale=scale, sample=values)
         ),

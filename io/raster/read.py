@@ -260,7 +260,9 @@ def _read(
 def _say_wild(raster: DatasetReader, source: RasterSource, count: int, of: int) -> None:
     limits = "" if source.limits is None else " or outside {:g} to {:g}".format(*source.limits)
     fills = ", ".join(f"{fill:g}" for fill in source.fills) or "no known fill value"
-    LOG.info(
+    # What opening has warned of already would be repeated for every window.
+    LOG.log(
+        logging.INFO if source.wild_share else logging.WARNING,
         "%s: %d of the %d pixels of a window are not plausible (%s%s), and are taken as invalid",
         shown_name(raster.name),
         count,

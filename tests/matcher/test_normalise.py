@@ -47,3 +47,13 @@ def test_nothing_valid_gives_zeros() -> None:
 def test_a_corner_reflector_is_clipped(land: np.ndarray) -> None:
     land[100, 100] = 1e6
     assert normalise(land)[0].max() <= CLIP
+
+
+@pytest.mark.parametrize("wild", [1e10, 1e20, 9.96921e36, -3e38, np.inf])
+def test_a_value_beyond_any_unit_takes_nothing_from_the_rest(land: np.ndarray, wild: float) -> None:
+    plain, _ = normalise(land)
+    land[100, 100] = wild
+    with np.errstate(all="raise"):
+        out, valid = normalise(land)
+    assert np.count_nonzero(~valid) == 1
+    np.testing.assert_allclose(out[valid], plain[valid], rtol=0, atol=0.02)

@@ -15,6 +15,7 @@ from odc.geo.geobox import GeoBox
 from crosstie.grid import window
 from crosstie.io.raster import open_pair, open_source, read_plane
 from crosstie.io.raster.plausible import find_fills, find_limits
+from crosstie.matcher.normalise import normalise
 from crosstie.types import Kind
 
 UTM = "EPSG:32630"
@@ -163,6 +164,16 @@ def test_how_many_there_are_is_said(tmp_path, caplog):
     assert "901 of the 90000 pixels" in reading
 
 
+def test_one_that_the_sample_misses_is_warned_of_where_it_is_read(tmp_path, caplog):
+    values = image("s1 db")
+    values[3, 3] = 1e20  # of rows and columns 0 to 4 the sample takes 0, 1, 2 and 4
+    source = open_source(write(tmp_path / "s1.tif", values))
+    assert source.wild_share == 0
+    read_plane(source, source.geobox)
+    (sentence,) = said(caplog)
+    assert "1 of the 90000 pixels" in sentence
+
+
 def test_a_fill_repeats_and_stands_apart():
     rng = np.random.default_rng(0)
     body = rng.normal(-14, 4, 5000)
@@ -255,3 +266,32 @@ def test_a_pair_of_files_keeps_the_scale_of_each(tmp_path):
     optical = write(tmp_path / "s2.tif", image("s2 uint16"))
     _, sar = open_pair(optical, [vv, vh])
     np.testing.assert_allclose(read_plane(sar, sar.geobox), db - 3, rtol=0, atol=0.03)
+
+
+# -- from the file to what the matcher sees ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "wild"),
+    [("s2 reflectance", 9.96921e36), ("s2 reflectance", 1e10), ("s1 db", -1e30), ("s1 db", -1e6),
+     ("s1 power", 1e38)],
+)  # fmt: skip
+def test_one_wild_pixel_changes_its_neighbourhood_only(tmp_path, name, wild):
+    values = image(name)
+    clean, _ = normalise(read(write(tmp_path / f"{name[:2]}_clean.tif", values)))
+    values[100, 120] = wild
+    spoiled, valid = normalise(read(write(tmp_path / f"{name[:2]}_wild.tif", values)))
+    assert np.count_nonzero(~valid) == 1
+    # One of 65 x 65 pixels is missing from the statistics: hardly more than a rounding error.
+    np.testing.assert_allclose(spoiled[valid], clean[valid], rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("per_db", [10, 100])
+def test_scaled_db_between_pixels_looks_to_the_matcher_as_plain_db(tmp_path, per_db):
+    db = np.rint(image("s1 db") * per_db) / per_db
+    plain = open_source(write(tmp_path / "s1_float.tif", db.astype(np.float32)))
+    whole = write(tmp_path / "s1.tif", np.rint(db * per_db).astype(np.int16), scales=[1 / per_db])
+    grid = plain.geobox.translate_pix(0.5, 0.5).pad(-2)
+    (seen, valid), (expected, _) = (normalise(read(path, grid)) for path in (whole, plain.hrefs[0]))
+    assert valid.all()
+    np.testing.assert_allclose(seen, expected, rtol=0, atol=1e-3)
