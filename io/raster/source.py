@@ -60,7 +60,7 @@ class RasterSource:
     fills: tuple[float, ...] = ()
     """Stored values that stand for no measurement although nothing declares them."""
     wild_share: float = 0.0
-    """Of the values sampled at opening, 0..1: wild ones that nothing declares as nodata. A warning said so."""
+    """Of the values sampled at opening, 0..1: wild ones that nothing declares. A warning said so."""
     limits: Limits | None = None
     """Least and largest plausible value in the unit, before `scale`; None: all that the type can hold."""
 
