@@ -51,8 +51,8 @@ def evaluate_command(
     split: Annotated[
         Split,
         typer.Option(
-            help="How sen12 and qxs are split: by place, so that no place is in both parts, or pair by pair. "
-            "Both give parts of the published size."
+            help="How sen12 and qxs are split: place (no place is in both parts), or published (pair by "
+            "pair, parts as large as published)."
         ),
     ] = Split.PLACE,
     part: Annotated[Part, typer.Option(help="Part of sen12, qxs or ombria to measure.")] = Part.ALL,
