@@ -128,10 +128,11 @@ def register(
 
     Parameters
     ----------
-    reference : str, Path, sequence of them, rasterio dataset, xarray.DataArray or xarray.Dataset
-        Raster that stays, usually Sentinel-2: a path or URL, one for each band, or an open raster. Pixels
-        that lie in memory are written to a temporary GeoTIFF, which is there until this process ends.
-    secondary : str, Path, sequence of them, rasterio dataset, xarray.DataArray or xarray.Dataset
+    reference : str, Path, sequence or open raster
+        Raster that stays, usually Sentinel-2: a path or URL, one for each band, or an open raster: a rasterio
+        dataset, or an xarray object with a geobox. Pixels that lie in memory are written to a temporary
+        GeoTIFF, which is there until this process ends.
+    secondary : str, Path, sequence or open raster
         Raster that is corrected, usually Sentinel-1.
     out : str or Path, optional
         Folder or URL (`file://`, `s3://`) of the product root; None writes nothing. Products name the files

@@ -26,7 +26,6 @@ from crosstie.io.products.aligned import BLOCK_PX
 from crosstie.io.products.alignment import Alignment, ModelChoice, NamedRaster
 from crosstie.io.products.correction import read_correction
 from crosstie.io.products.displacement import DISPLACEMENT, read_displacement
-from crosstie.io.products.keys import is_committed
 from crosstie.io.products.summary import as_html, as_text, figure_axes
 from crosstie.io.raster.warp import Kernel
 from crosstie.io.storage.address import AddressPolicy
@@ -187,14 +186,12 @@ def open_product(
     """
     root, key = product_place(url)
     store = open_store(root, storage)
-    if not is_committed(store, *key):
+    record = read_correction(store, *key)
+    if record is None:
         raise StoreError(
             f"{store.url_of(key.prefix)}: no committed product; give a folder <root>/<pair_key>/<run_key>"
             " that has a _COMMIT, or its correction.json"
         )
-    record = read_correction(store, *key)
-    if record is None:  # deleted since
-        raise StoreError(f"{store.url_of(key.prefix)}: no committed product any more")
     where = store.url_of(key.file("correction.json"))
     try:
         verdict = Verdict(VerdictCode(record["verdict"]), tuple(Reason(code) for code in record["reasons"]))

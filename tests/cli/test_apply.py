@@ -226,3 +226,9 @@ def test_all_of_an_archive_once_by_verdict_and_age(
     gone = crosstie("apply", made.root, "--all", "--out", tmp_path / "e")
     assert gone.exit_code == 3
     assert gone.stderr.count("not applied: S2B_L1C__") == 2
+
+
+def test_a_date_that_is_none_is_told_before_anything_is_read(tmp_path: Path) -> None:
+    done = crosstie("register", tmp_path / "a.tif", tmp_path / "b.tif", "--acquired", "yesterday")
+    assert done.exit_code == 2
+    assert "--acquired yesterday: not a date" in done.stderr
