@@ -98,17 +98,7 @@ def aligned_item(
         raise BadInputError(
             f"the item of {product_url} or of its source is no STAC item ({said}); give another"
         ) from None
-    # Hrefs of a product are absolute already, and stay as they were written.
-    from_product = {
-        link["href"]: str(link.get("title", ""))
-        for link in links
-        if isinstance(link, dict) and link.get("rel") == "derived_from" and isinstance(link.get("href"), str)
-    }
-    derived = from_product | {
-        product_href(source): from_product.get(product_href(source), "What was aligned"),
-        f"{product_url}/item.json": "The correction that was applied",
-    }
-    for target, title in derived.items():
+    for target, title in _derived_from(links, source, product_url).items():
         item.add_link(pystac.Link("derived_from", target, title=title or None))
     asset = pystac.Asset(
         href,
@@ -119,6 +109,19 @@ def aligned_item(
     asset.extra_fields |= grid_fields(grid)
     item.add_asset("aligned", asset)
     return item.to_dict(include_self_link=False, transform_hrefs=False)
+
+
+def _derived_from(links: list[Any], source: str, product_url: str) -> dict[str, str]:
+    """Address -> title of all that the raster was made of; those of the product stay as it wrote them."""
+    scenes = {
+        link["href"]: str(link.get("title", ""))
+        for link in links
+        if isinstance(link, dict) and link.get("rel") == "derived_from" and isinstance(link.get("href"), str)
+    }
+    return scenes | {
+        product_href(source): scenes.get(product_href(source), "What was aligned"),
+        f"{product_url}/item.json": "The correction that was applied",
+    }
 
 
 def _carried(of_source: dict[str, Any] | None) -> tuple[dict[str, Any], list[str]]:

@@ -248,20 +248,22 @@ def _correction(record: dict[str, Any]) -> AffineCorrection:
 
 
 def _named(href: str, root: str, hosts: Sequence[str], buckets: Sequence[str]) -> NamedRaster:
-    """Agree to the address of a raster; a refusal matters only to those who read it."""
-    if not is_url(href) and not is_url(root):
-        return NamedRaster(Path(href), from_catalog=True)
-    return NamedRaster(href, from_catalog=True, refused=_refusal(href, root, hosts, buckets))
+    """Agree to the address of a raster; a refusal matters only to those who read it.
 
-
-def _refusal(href: str, root: str, hosts: Sequence[str], buckets: Sequence[str]) -> str | None:
-    """Say why a product may not name this address; None where it may."""
-    home = root if is_url(root) else str(Path(root) / "root")
-    try:
-        resolve_href(href, catalog_href=home, policy=AddressPolicy.of(home, hosts, buckets))
-    except CatalogError as problem:
-        return str(problem)
-    return None
+    A product names files by absolute path. Where it lies on another machine, such a path is of the machine
+    that made it; taken for one of this machine, it would let whoever writes there choose what is read here.
+    """
+    if is_url(href):
+        home = root if is_url(root) else str(Path(root) / "root")
+        try:
+            address = resolve_href(href, catalog_href=home, policy=AddressPolicy.of(home, hosts, buckets))
+        except CatalogError as problem:
+            return NamedRaster(href, from_catalog=True, refused=str(problem))
+        return NamedRaster(address, from_catalog=True)
+    if is_url(root):
+        refused = f"{href[:200]!r} is a file of the machine that made {root}, not of this one"
+        return NamedRaster(Path(href), from_catalog=True, refused=refused)
+    return NamedRaster(Path(href), from_catalog=True)
 
 
 def _field(store: Store, key: ProductKey) -> DisplacementField:

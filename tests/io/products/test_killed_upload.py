@@ -18,7 +18,7 @@ from odc.geo.geobox import GeoBox
 from product_with_truth import AFFINE, GROUND, SHAPE, SHIFT_PX, UTM, write_waves
 
 import crosstie
-from crosstie.errors import StoreError
+from crosstie.errors import StoreError, UnreadableRasterError
 from crosstie.io.archive.listing import list_archive
 from crosstie.io.products.aligned import ALIGNED
 from crosstie.io.products.write import AlignedRequest, write_products
@@ -99,6 +99,11 @@ def test_a_killed_upload_is_not_seen_and_the_next_run_completes_it(
         assert said == {"size": len(body), "sha256": hashlib.sha256(body).hexdigest()}
     assert ALIGNED in listed
     assert {name.rpartition("/")[2] for name in store.list(key.prefix)} == {*listed, "_COMMIT"}
-    assert crosstie.open(url).item["assets"]["aligned"]["proj:shape"] == list(SHAPE)
+    product = crosstie.open(url)
+    assert product.item["assets"]["aligned"]["proj:shape"] == list(SHAPE)
+    if root.startswith("s3:"):  # who can write there must not choose which file of this machine is read
+        with pytest.raises(UnreadableRasterError, match="name the raster yourself"):
+            product.apply(like=grid)
+    assert product.apply(secondary, like=grid).shape == (1, *SHAPE)
     with rasterio.MemoryFile(store.get(key.file(ALIGNED))) as file, file.open() as raster:
         assert raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
