@@ -1,4 +1,4 @@
-"""Identity < translation < affine: the simplest model that predicts blocks it has not seen."""
+"""Identity < translation < affine: the simplest model that predicts held-out blocks."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from crosstie.types import FloatArray
 
 MIN_BLOCKS = 4
-"""Fewer leave nothing to predict from when one is left out."""
+"""Smallest number of blocks: with fewer, too little is left to predict one from the others."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rung:
-    """A model, fitted to all used points and judged on points it was not fitted to."""
+    """A model, fitted to all used points and evaluated on held-out points."""
 
     fit: Fit
     design: FloatArray
     """(N, k) of the used points."""
     residual_px: FloatArray
-    """(N, 2) of the fit to all."""
+    """(N, 2) residuals of the fit to all points."""
     held_out_px: FloatArray
-    """(N, 2) of the fits that did not see the point's block."""
+    """(N, 2) residuals of the fits without the point's block."""
 
     @property
     def rmse_px(self) -> float:
@@ -39,7 +39,7 @@ class Rung:
 
     @property
     def standard_error_px(self) -> float:
-        """Of the displacement on the worse axis, at the worst used point (always one of their hull), px."""
+        """Largest standard error of the displacement at any used point, on the worse axis, px."""
         return float(self.fit.standard_error_px(self.design).max())
 
     @property
@@ -51,12 +51,12 @@ class Rung:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ladder:
-    """What became of the rungs."""
+    """Result of the choice between the models."""
 
     chosen: Rung
-    """The simplest that predicts."""
+    """The simplest model that predicts."""
     fullest: Rung
-    """The highest that the points determine: the same for two runs whose choice fell differently."""
+    """The most complex model that the points determine; it does not depend on the choice."""
 
 
 def climb(
@@ -99,7 +99,7 @@ def climb(
 
 
 def is_gain(before: float, after: float, *, share: float, floor_px: float) -> bool:
-    """Whether an RMSE falls by more than a share of it and more than a floor, px."""
+    """Whether an RMSE falls by more than a share of itself and by more than a floor, px."""
     return before - after > max(share * before, floor_px)
 
 

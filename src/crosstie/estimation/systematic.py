@@ -1,8 +1,8 @@
 """What the positions of many scenes have in common: constants, a wrong height, a processor, drift, season.
 
-One fit of one sensor at one place. Parts that any geolocation has (a constant of the sensor, the height that
-was assumed) are free; differences of platforms, tracks and processing baselines are taken to be small unless
-the scenes say otherwise, for two of them often cannot be told apart.
+One fit of one sensor at one place. The parts of any geolocation (a constant of the sensor, the assumed
+height) are free. Differences of platforms, tracks and processing baselines are assumed to be small unless the
+scenes show otherwise, because two of them often cannot be separated.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 DAYS_A_YEAR = 365.25
 
 INCLINATION_DEG = 98.18
-"""Of Sentinel-1's orbit."""
+"""Inclination of Sentinel-1's orbit."""
 TURNS_A_DAY = 175 / 12
-"""Orbits of Sentinel-1 a day: it repeats after 175 in 12 days."""
+"""Orbits of Sentinel-1 per day: its cycle is 175 orbits in 12 days."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,13 +40,13 @@ class SceneFacts:
     platform: StrArray
     """(N,)"""
     track: StrArray
-    """(N,) pass and relative orbit, or whatever else names the geometry."""
+    """(N,) pass and relative orbit, or another name of the geometry."""
     baseline: StrArray
-    """(N,) processing baseline; all alike where it is not known."""
+    """(N,) processing baseline; the same for all where it is unknown."""
     lean: FloatArray
-    """(N, 2) metres that a metre of height moves the ground east and north in the image: `lean_of_sar`."""
+    """(N, 2) east, north: displacement in the image per metre of height, from `lean_of_sar`."""
     incidence_deg: FloatArray
-    """(N,) that `lean` was made with, degrees."""
+    """(N,) incidence angle of `lean`, degrees."""
 
     def __post_init__(self) -> None:
         n = len(self.position_m)
@@ -60,19 +60,19 @@ class SceneFacts:
 
 @dataclass(frozen=True, slots=True)
 class SystematicSettings:
-    """What is taken for granted; all one sigma per axis, metres."""
+    """Prior sigmas per axis, metres, and when a part counts as significant."""
 
     group_m: float = 3.0
     """Differences between platforms and between processing baselines."""
     track_m: float = 1.0
-    """Differences between tracks that no height makes."""
+    """Differences between tracks that are not due to height."""
     drift_m_per_year: float = 10.0
     season_m: float = 3.0
     """Amplitude."""
     significance: float = 0.01
-    """Chance of a part as large as the one found where there is none, below which it is called seen."""
+    """A part is significant if the probability of one as large by chance is below this value."""
     min_years: float = 0.75
-    """Shorter series tell neither drift nor season."""
+    """Shortest series with a drift and a season, years."""
 
 
 SYSTEMATIC_DEFAULTS = SystematicSettings()
@@ -91,21 +91,21 @@ class SystematicPart:
     sigma: tuple[float, ...]
     """In the same unit."""
     seen: bool
-    """Larger than chance makes it."""
+    """Whether it is larger than chance explains."""
     sentence: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Systematic:
-    """All parts of one sensor at one place, and what they leave."""
+    """All parts of one sensor at one place, and the residuals."""
 
     parts: tuple[SystematicPart, ...]
     untold: tuple[str, ...]
-    """Sentences: what these scenes cannot tell, and why."""
+    """Sentences that say what cannot be determined from these scenes, and why."""
     residual_m: FloatArray
-    """(N, 2) position less all parts, metres."""
+    """(N, 2) position minus all parts, metres."""
     scatter_m: float
-    """Standard deviation per axis of a date, beyond what the network's covariance says, metres."""
+    """Standard deviation of a date per axis in addition to the network's covariance, metres."""
 
     def part(self, kind: str, name: str = "") -> SystematicPart:
         """The part of that kind and name.
@@ -170,9 +170,9 @@ def lean_of_optical(view_azimuth_deg: FloatArray, view_zenith_deg: FloatArray) -
 
 
 def look_azimuth_of_sentinel1(orbit_state: str, latitude_deg: float) -> float:
-    """Direction in which Sentinel-1 looks, degrees clockwise from north: to the right of its ground track.
+    """Look direction of Sentinel-1, degrees clockwise from north: to the right of its ground track.
 
-    Of a circular orbit over the turning Earth, without the steering of the beam: good to a degree or two.
+    Assumes a circular orbit over the rotating Earth and ignores beam steering: accurate to a degree or two.
 
     References
     ----------
@@ -284,7 +284,7 @@ def _fit(
 def _scatter_of_dates(
     design: FloatArray, position: FloatArray, covariance: FloatArray, prior: FloatArray
 ) -> float:
-    """Standard deviation per axis that the covariances lack: what makes chi-square its degrees of freedom."""
+    """Standard deviation per axis that the covariances lack for chi-square to equal its freedom."""
     low, high = 0.0, float(np.abs(position - np.median(position, axis=0)).max()) + 1e-6
     for _ in range(40):
         middle = (low + high) / 2

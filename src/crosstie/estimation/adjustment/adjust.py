@@ -1,8 +1,8 @@
-"""An archive solved as one network: one correction a scene out of all its pairs together.
+"""An archive solved as one network: one correction per scene from all its pairs.
 
-A pair is corrected onto whichever reference was nearest, and references move, too. Every scene in every pair
-that it is in has one and the same position, so the network averages what pairs scatter, sees which pairs are
-wrong, and says how far the answer can be trusted.
+Pairs alone have different references, and references have errors as well. In the network every scene has one
+position in all its pairs. So the network averages the scatter of the pairs, detects wrong pairs and gives the
+accuracy of the result.
 """
 
 from __future__ import annotations
@@ -40,20 +40,21 @@ if TYPE_CHECKING:
 def adjust(
     edges: Edges, *, datum: Datum = MEAN_OF_REFERENCES, settings: AdjustmentSettings = ADJUSTMENT_DEFAULTS
 ) -> Adjustment:
-    """Solve a network for one position a scene, and call the edges by name that are wrong.
+    """Solve a network for one position per scene, and reject wrong edges.
 
-    A robust start, then least squares and a test of every edge in turn (data snooping): the worst of its
-    neighbourhood is left out, one that was left out wrongly is let in again. Where two edges contradict one
-    another and nothing else can decide, both are left out, and the scene between them is not tied any more.
+    A robust start, then least squares with a test of every edge (data snooping): the worst edge of its
+    neighbourhood is rejected, and a rejected edge that passes the test later is used again. Where two edges
+    contradict each other and nothing else can decide, both are rejected; the scene between them is then not
+    connected.
 
     Parameters
     ----------
     edges : Edges
-        Measured pairs; several of the same two scenes are allowed.
+        Measured pairs; the same two scenes may have several.
     datum : Datum
-        What position 0 means.
+        Definition of position 0.
     settings : AdjustmentSettings
-        When an edge is called wrong.
+        When an edge is rejected.
 
     Returns
     -------
@@ -63,7 +64,7 @@ def adjust(
     Raises
     ------
     ValueError
-        The datum names a scene without edges, or more scenes are tied together than can be solved at once.
+        The datum names a scene without edges, or more scenes are connected than can be solved together.
 
     References
     ----------
@@ -80,10 +81,10 @@ def adjust(
 
 
 def extend(adjustment: Adjustment, more: Edges) -> Adjustment:
-    """Add pairs to a solved network: only the parts that they touch are solved again, from where they were.
+    """Add pairs to a solved network; only the parts that they touch are solved again, from their last state.
 
-    New scenes are first placed against the old ones, robustly; then all are adjusted together. Gives what
-    `adjust` gives for all edges together, but for edges on the very border of being called wrong.
+    New scenes are first placed robustly against the old ones, then all are adjusted together. The result is
+    that of `adjust` for all edges, except for edges that only just pass or fail their test.
     """
     network = _Network.of(Edges.concatenate([adjustment.edges, more]), adjustment.datum, adjustment.settings)
     state = _State.going_on(network, adjustment)
@@ -182,7 +183,7 @@ class _Network:
 
 @dataclass(slots=True, eq=False)
 class _State:
-    """What is known so far; sigmas as they were given, not yet scaled. Changed in place while solving."""
+    """State of the solution with the given sigmas, not yet scaled. Changed in place while solving."""
 
     kept: BoolArray
     position: FloatArray
@@ -207,7 +208,7 @@ class _State:
 
     @classmethod
     def going_on(cls, network: _Network, solved: Adjustment) -> Self:
-        """The state that an adjustment ended with, and nothing known yet of what is new."""
+        """Start from the state of a solved network; new scenes and edges are unknown."""
         state, variance = cls.empty(network), solved.test.sigma_factor**2
         at = np.searchsorted(network.ids, solved.scenes.id)
         e = len(solved.edges)
@@ -232,7 +233,7 @@ class _State:
 def _place_new_scenes(
     network: _Network, state: _State, fresh: BoolArray, placed: BoolArray, sigma_factor: float
 ) -> None:
-    """Leave out what is wrong among `fresh` (E,) edges, judged against scenes `placed` (N,) before."""
+    """Reject wrong edges among `fresh` (E,), tested against scenes `placed` (N,) before."""
     edges = network.edges.keep(fresh)
     ends = np.unique(np.concatenate([network.i[fresh], network.j[fresh]]))
     old = ends[placed[ends]]
@@ -245,7 +246,7 @@ def _place_new_scenes(
 
 
 def _robust_start(network: _Network, state: _State, inside: BoolArray) -> None:
-    """Leave out what a robust fit of the scenes `inside` (N,) finds far off."""
+    """Reject edges that are outliers of a robust fit of the scenes `inside` (N,)."""
     at = np.flatnonzero(inside[network.i] & inside[network.j])
     if not len(at):
         return
@@ -281,11 +282,11 @@ class _Local:
     free: IntArray
     """(n,) row of each scene among the unknown, -1 where it is held."""
     observed: FloatArray
-    """(E, b, m) what the edges say of the unknown, with what is held taken off."""
+    """(E, b, m) offsets of the edges without the positions of held scenes."""
 
     @classmethod
     def of(cls, network: _Network, at: IntArray, scenes: IntArray, holding: BoolArray) -> Self:
-        """Number the free ones of `scenes` (n,); those `holding` (n,) stay where they are given."""
+        """Number the free scenes of `scenes` (n,); those `holding` (n,) keep their given position."""
         free = np.where(holding, -1, np.cumsum(~holding) - 1)
         i, j = np.searchsorted(scenes, network.i[at]), np.searchsorted(scenes, network.j[at])
         value = network.value[scenes]
@@ -295,7 +296,7 @@ class _Local:
 
 
 def _settled(network: _Network, state: _State, dirty: BoolArray) -> Adjustment:
-    """Solve the parts with `dirty` (N,) scenes, test, leave out or let in, until nothing changes."""
+    """Solve the parts with `dirty` (N,) scenes, and reject or readmit edges, until nothing changes."""
     readmitted = np.zeros(len(network.edges), np.bool_)
     for _ in range(network.settings.max_rounds):
         label = network.parts(state.kept)
@@ -315,7 +316,7 @@ def _settled(network: _Network, state: _State, dirty: BoolArray) -> Adjustment:
 
 
 def _verdicts(network: _Network, state: _State, readmitted: BoolArray) -> BoolArray:
-    """(E,) edges to be left out, or, where there are none, to be let in again."""
+    """(E,) edges to reject or, if there are none, edges to readmit."""
     statistic = np.nan_to_num(state.statistic) / _variance(network, *state.scatter(network))
     out = reliability.worst(
         statistic, state.kept & (statistic > network.critical), network.i, network.j, network.n
@@ -331,7 +332,7 @@ def _verdicts(network: _Network, state: _State, readmitted: BoolArray) -> BoolAr
 
 
 def _variance(network: _Network, square: float, freedom: float) -> float:
-    """Factor of all covariances: what is seen, where enough edges control one another."""
+    """Factor of all covariances from the observed scatter, where enough edges control one another."""
     if freedom < network.settings.min_degrees_of_freedom:
         return 1.0
     # The longest residuals of right edges are left out, too: what is left is a little short.
@@ -341,7 +342,7 @@ def _variance(network: _Network, square: float, freedom: float) -> float:
 
 
 def _solve(network: _Network, state: _State, scenes: IntArray, label: IntArray) -> None:
-    """Least squares of one part; writes what it finds into `state`."""
+    """Solve one part by least squares, and write the result into `state`."""
     part = label[scenes[0]]
     if len(scenes) == 1:
         held = network.held[scenes]
@@ -374,7 +375,7 @@ def _solve(network: _Network, state: _State, scenes: IntArray, label: IntArray) 
 def _control(
     network: _Network, state: _State, at: IntArray, residual: FloatArray, spread: FloatArray
 ) -> None:
-    """Write down how far the edges `at` of a part control one another."""
+    """Write into `state` how far the edges `at` of a part control one another."""
     information, kept = network.edges.information[at], state.kept[at]
     settings = network.settings
     share = reliability.redundancy(information, spread, kept)

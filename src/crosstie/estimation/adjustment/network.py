@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from crosstie.types import BoolArray, FloatArray, IntArray, StrArray
 
 TRANSLATION, AFFINE = 2, 6
-"""Numbers a scene has: (x, y), or (x, y, and how x and y grow with u and with v)."""
+"""Numbers per scene: (x, y), or (x, y, and the growth of x and y with u and with v)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AffineFrame:
-    """Where an affine is taken apart: u = (position - centre) / scale."""
+    """Coordinates in which an affine is split into shift and linear part: u = (position - centre) / scale."""
 
     centre_m: tuple[float, float]
     """Middle of the place in its map coordinates, metres."""
     scale_m: float
-    """Half the width of the place or so: the linear part is what a shift differs by over it, metres."""
+    """About half the width of the place, metres: the linear part is the change of the shift over it."""
 
     def jacobian(self) -> FloatArray:
         """(6, 6) of (a, b, c, d, e, f) by (x, y, x per u, x per v, y per u, y per v)."""
@@ -53,9 +53,9 @@ class Edges:
     """(E,) id of the secondary scene."""
     offset_m: FloatArray
     """(E, k) position in the secondary minus position in the reference, metres. k = 2: (x, y); k = 6: also
-    x per u, x per v, y per u, y per v, with u and v as `Frame` has them."""
+    x per u, x per v, y per u, y per v, with u and v of `AffineFrame`."""
     information: FloatArray
-    """(E, k, k) inverse of the covariance, 1 / m^2; zero for what a pair does not tell."""
+    """(E, k, k) inverse of the covariance, 1 / m^2; zero for what a pair does not measure."""
 
     def __post_init__(self) -> None:
         e, k = self.offset_m.shape
@@ -78,7 +78,7 @@ class Edges:
 
     @property
     def size(self) -> int:
-        """Numbers a scene has, 2 or 6."""
+        """Numbers per scene, 2 or 6."""
         return int(self.offset_m.shape[1])
 
     def keep(self, mask: BoolArray) -> Self:
@@ -138,7 +138,7 @@ class Edges:
         corrections: Sequence[AffineCorrection],
         frame: AffineFrame,
     ) -> Self:
-        """Edges of the corrections of pairs; a translation says nothing of the linear part.
+        """Edges of the corrections of pairs; a translation does not measure the linear part.
 
         Corrections are added where they should be applied one after the other. What that costs is the
         linear part of one times the shift of the other: below 0.01 px at a stretch of 0.001 and 5 px.
@@ -164,14 +164,14 @@ def _names(ids: Sequence[str] | StrArray) -> StrArray:
 
 @dataclass(frozen=True, slots=True)
 class Datum:
-    """What position 0 means. At most one of `scene` and `fixed`; neither: mean of references."""
+    """Definition of position 0: `scene`, or `fixed`, or, if both are empty, the mean of the references."""
 
     references: tuple[str, ...] = ()
-    """Scenes whose mean position is 0, those of the reference sensor; all that were a reference if empty."""
+    """Scenes of the reference sensor, whose mean position is 0. Empty: all scenes that were a reference."""
     scene: str | None = None
     """The one scene whose position is 0."""
     fixed: tuple[tuple[str, tuple[float, ...]], ...] = ()
-    """(scene, its position in metres): held as they are, without any uncertainty."""
+    """(scene, its position in metres): held fixed, without uncertainty."""
 
     def __post_init__(self) -> None:
         if self.scene is not None and self.fixed:
@@ -191,8 +191,8 @@ class AdjustmentSettings:
     huber_sigmas: float = 1.5
     """Huber limit of the robust start, in standard deviations per axis."""
     linear_prior_m: float = 10.0
-    """How far the linear part of a scene may move the ground at `Frame.scale_m` from the centre, one sigma,
-    metres: keeps scenes solvable that only translations reach. Of affines only."""
+    """Prior sigma of the movement by the linear part of a scene at `AffineFrame.scale_m` from the centre,
+    metres. Scenes that only translations reach stay solvable. Only for affines."""
     max_rounds: int = 50
     """Maximum number of rounds of testing and rejecting."""
 
@@ -208,14 +208,14 @@ class AdjustmentSettings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AdjustedScenes:
-    """One position a scene, as columns of equal length N, ordered by id."""
+    """One position per scene, as columns of equal length N, ordered by id."""
 
     id: StrArray
     """(N,)"""
     position_m: FloatArray
-    """(N, k) metres in the datum of its part; NaN where nothing sure ties the scene to any other."""
+    """(N, k) metres in the datum of its part; NaN where no reliable edge connects the scene to another."""
     covariance: FloatArray
-    """(N, k, k) m^2, with the scatter that is seen; NaN as above, 0 where held fixed."""
+    """(N, k, k) m^2, scaled by the observed scatter; NaN as above, 0 where held fixed."""
     part: IntArray
     """(N,) index into `Adjustment.parts`."""
     edges: IntArray
@@ -226,7 +226,7 @@ class AdjustedScenes:
 
     @property
     def correction_m(self) -> FloatArray:
-        """(N, 2) shift to add to the scene's coordinates, metres; at the frame's centre for affines."""
+        """(N, 2) correction to add to the scene's coordinates, metres; at the frame's centre for affines."""
         correction: FloatArray = -self.position_m[:, :2]
         return correction
 
@@ -271,30 +271,30 @@ class AdjustedScenes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AdjustedEdges:
-    """What became of each edge, in the order they were given; columns of equal length E."""
+    """Result of each edge, in the order in which they were given; columns of equal length E."""
 
     residual_m: FloatArray
     """(E, k) measured minus adjusted, metres; NaN where the two scenes are in different parts."""
     kept: BoolArray
-    """(E,) False where the edge is called wrong."""
+    """(E,) False where the edge is rejected."""
     redundancy: FloatArray
-    """(E,) share of an error of this edge that its own residual shows, 0 (no control) .. 1."""
+    """(E,) share of an error of this edge that appears in its own residual, 0 (no control) .. 1."""
     statistic: FloatArray
-    """(E,) of the test that this edge is wrong, chi-square with k degrees of freedom if it is right."""
+    """(E,) test statistic of an error in this edge; chi-square with k degrees of freedom if there is none."""
     detectable_m: FloatArray
-    """(E,) smallest shift that the test would see with the power asked for, metres; inf without control."""
+    """(E,) smallest error that the test detects with the given power, metres; inf without control."""
 
 
 @dataclass(frozen=True, slots=True)
 class GlobalTest:
-    """Whether the scatter of the kept edges is what their covariances say."""
+    """Whether the scatter of the kept edges agrees with their covariances."""
 
     chi_square: float
     degrees_of_freedom: float
     probability: float
-    """Of a scatter at least as far from what is expected, if the covariances are right; two-sided."""
+    """Two-sided probability of a scatter at least as far off, if the covariances are correct."""
     sigma_factor: float
-    """What the sigmas given must be multiplied by to hold; every sigma of the result is."""
+    """Factor by which the given sigmas must be multiplied to be correct; the result is scaled by it."""
 
     @property
     def sentence(self) -> str:
@@ -310,20 +310,20 @@ class GlobalTest:
 
 @dataclass(frozen=True, slots=True)
 class NetworkPart:
-    """Scenes that kept edges tie together."""
+    """Scenes that are connected by kept edges."""
 
     scenes: int
     edges: int
     """Kept."""
     datum: str
-    """Which scenes position 0 stands on, a sentence."""
+    """Sentence that says which scenes define position 0."""
     tied: bool
-    """Whether its datum is the one asked for; False where the part had to make its own."""
+    """Whether its datum is the requested one; False where the part has a datum of its own."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Adjustment:
-    """A solved network; `extend` goes on from here."""
+    """A solved network; `extend` adds edges to it."""
 
     edges: Edges
     datum: Datum
@@ -335,7 +335,7 @@ class Adjustment:
 
     @property
     def rejected(self) -> list[tuple[str, str]]:
-        """(reference, secondary) of each edge that is called wrong."""
+        """(reference, secondary) of each rejected edge."""
         out = ~self.adjusted.kept
         return [
             (str(r), str(s))
