@@ -24,8 +24,12 @@ from crosstie.flows.register import RegisterResult, register
 from crosstie.flows.registration.measure import ALIGN_PX, MatchJob, match_chunk, read_chunk, spread_out
 from crosstie.flows.registration.pipeline import InProcess, find_coarse_offset, register_plan
 from crosstie.flows.registration.plan import plan_pair
+from crosstie.flows.registration.publish import DETAIL_PX, PairNames, assemble, publish
 from crosstie.grid import Chunk, chunks, ground_lattice, tiles
-from crosstie.io.raster import open_pair
+from crosstie.io.products.overview import Thumbnails
+from crosstie.io.products.stages import stages
+from crosstie.io.raster import RasterSource, open_pair, read_plane
+from crosstie.io.storage.store import open_store
 from crosstie.types import Kind, Reason, TiePoints, Tile, VerdictCode
 
 Plane = NDArray[np.float32]
@@ -180,6 +184,36 @@ def test_a_known_shift_comes_back(reference: Path, tmp_path: Path, shift_px: tup
     )
     moved = result.correction.apply(np.array([[ORIGIN[0] + dx * PIXEL_M, ORIGIN[1] - dy * PIXEL_M]]))
     np.testing.assert_allclose(moved, [ORIGIN], rtol=0, atol=0.1 * PIXEL_M)
+
+
+def test_the_window_of_the_report_holds_what_the_correction_moves_in(reference: Path, tmp_path: Path) -> None:
+    """It is read with a margin as wide as the offset, on the network's lattice, and then shows both alike."""
+    secondary = write(tmp_path / "b.tif", displaced(texture(SIZE), Affine.translation(52, -41)))
+    sources = open_pair(reference, secondary, reference_kind=Kind.OPTICAL, secondary_kind=Kind.OPTICAL)
+    plan = plan_pair(*sources, COARSE)
+    assert plan.grid is not None
+    measured = register_plan(plan, InProcess(Correlation()), COARSE)
+    names = PairNames("a", "b", sources[0].hrefs, sources[1].hrefs)
+    registration = assemble(names, plan, measured, COARSE, weights_sha256="00" * 32, seconds=1.0)
+    planes, views = [], []
+
+    def read(source: RasterSource, view: GeoBox) -> Plane:
+        planes.append(read_plane(source, view))
+        views.append(view)
+        return planes[-1]
+
+    publish(open_store(str(tmp_path / "out")), registration, plan, names, COARSE, read=read)
+    assert len(views) == 2
+    assert views[0] == views[1]
+    margin = (views[0].shape[0] - DETAIL_PX) // 2
+    assert margin >= 52
+    assert margin % ALIGN_PX == 0
+    window = Thumbnails(planes[0], planes[1], views[0], margin)
+    before, after = (window.after(stage) for stage in stages(registration)[:2])
+    reference_px = planes[0][window.shown]
+    known = np.isfinite(after) & np.isfinite(reference_px)
+    assert known.mean() > 0.6
+    assert np.abs(after - reference_px)[known].mean() < 0.2 * np.nanmean(np.abs(before - reference_px))
 
 
 def test_a_known_affine_comes_back_at_every_corner(reference: Path, tmp_path: Path) -> None:
