@@ -31,7 +31,7 @@ MOST = 0.5
 """Most of the error stays where more than this share of it does, RMSE after to RMSE before."""
 
 WORTH_SAYING_PX = 1.0
-"""An error that is smaller may stay without a warning: half of what remains is the noise of tie points."""
+"""RMSE from which a reader is warned of what stays: 1 px, the limit that confidence has, too."""
 
 SURE = 0.9
 """Confidence from which a tie point counts as sure."""

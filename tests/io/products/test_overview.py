@@ -97,6 +97,14 @@ def test_a_field_adds_a_row_of_images(
     assert np.abs(third - relief[770:1150, 560:960]).mean() > 2
 
 
+def test_an_aligned_pair_with_a_field_shows_before_and_field(
+    make_relief: MakeRegistration, thumbnails: Thumbnails
+):
+    picture = pixels(overview_png(thumbnails, make_relief(code=VerdictCode.ALREADY_ALIGNED)))
+    upper, lower = (picture[rows, 560:960].astype(int) for rows in (slice(250, 630), slice(800, 1180)))
+    assert np.abs(upper - lower).mean() > 2  # the second overlay is that of the field
+
+
 def test_the_picture_of_a_pair_is_the_same_each_time(make_relief: MakeRegistration, thumbnails: Thumbnails):
     assert overview_png(thumbnails, make_relief()) == overview_png(thumbnails, make_relief())
 
