@@ -33,10 +33,12 @@ KINDS = {
     "item.json": "application/geo+json",
     "tie_points.parquet": "application/vnd.apache.parquet",
     "corrected.vrt": "application/xml",
+    "displacement.tif": "image/tiff; application=geotiff; profile=cloud-optimized",
+    "aligned.tif": "image/tiff; application=geotiff; profile=cloud-optimized",
 }
 """File -> media type. No other file is served."""
 
-SAVED = ("tie_points.parquet", "corrected.vrt")
+SAVED = ("tie_points.parquet", "corrected.vrt", "displacement.tif", "aligned.tif")
 """No browser shows them. They are saved under a name that holds the pair."""
 
 MOST_PICTURE_BYTES = 32 * 2**20

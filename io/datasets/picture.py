@@ -14,12 +14,15 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.windows import Window
 
+from crosstie.io.raster import plausible, scaling
 from crosstie.io.raster import sensor as kinds
-from crosstie.io.raster.gdal import IMAGE_DRIVERS, check_href, opened, reading
-from crosstie.io.raster.header import SAMPLE_PX, image_bands
+from crosstie.io.raster.gdal import IMAGE_DRIVERS, check_href, opened
+from crosstie.io.raster.header import image_bands
 from crosstie.io.raster.read import read_plane
 from crosstie.io.raster.source import RasterSource
+from crosstie.io.raster.units import find_units, valid_values
 from crosstie.types import Kind
 
 if TYPE_CHECKING:
@@ -58,7 +61,7 @@ def picture_header(path: Path) -> PictureHeader:
     with _opened_picture(path) as raster:
         bands = image_bands(raster)
         descriptions = [raster.descriptions[n - 1] or "" for n in bands]
-        values = _sample_whole(raster, bands) if np.dtype(raster.dtypes[0]).kind == "f" else None
+        values = _sample_whole(raster, bands)[0] if np.dtype(raster.dtypes[0]).kind == "f" else None
         found = None
         for name in (path.name, path.resolve().parent.name):
             found = found or kinds.find_kind(
@@ -107,28 +110,34 @@ def _source(path: Path, raster: DatasetReader, kind: Kind) -> RasterSource:
     colours = [raster.colorinterp[n - 1].name for n in bands]
     chosen = kinds.sar_bands(labels) if kind is Kind.SAR else kinds.optical_bands(labels, colours)
     dtype = raster.dtypes[bands[0] - 1]
-    values = None if np.dtype(dtype).kind == "u" else _sample_whole(raster, bands)
+    scalings = tuple(scaling.declared(raster, bands[n]) for n in chosen)
+    plain = dtype == "uint8" and set(scalings) == {scaling.NONE}
+    values, fills = (None, ()) if plain else _sample_whole(raster, bands)
+    units = find_units(kind, dtype, values, scalings)
     return RasterSource(
         hrefs=(str(path),),
         kind=kind,
         bands=tuple(bands[n] for n in chosen),
-        is_db=kind is Kind.SAR and values is not None and kinds.are_db(values),
-        scale=kinds.reflectance_scale(dtype, values) if kind is Kind.OPTICAL else 1.0,
+        is_db=units.is_db,
+        scale=units.scale,
         shape=(raster.height, raster.width),
         crs=PIXEL_CRS,
         transform=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
         nodata=None if raster.nodata is None else float(raster.nodata),
         drivers=IMAGE_DRIVERS,
+        scalings=units.scalings,
+        fills=fills,
+        limits=units.limits,
     )
 
 
-def _sample_whole(raster: DatasetReader, bands: Sequence[int]) -> NDArray[np.float64]:
-    shape = (min(SAMPLE_PX, raster.height), min(SAMPLE_PX, raster.width))
-    ask = {"indexes": list(bands[:2]), "out_shape": (len(bands[:2]), *shape)}
-    with reading(raster):
-        values = raster.read(**ask)[raster.read_masks(**ask) > 0]
-    kept: NDArray[np.float64] = values[np.isfinite(values)].astype(np.float64)
-    return kept
+def _sample_whole(raster: DatasetReader, bands: list[int]) -> tuple[NDArray[np.float64], tuple[float, ...]]:
+    """Read a few values in their unit, and find the fill values that nothing declares."""
+    first = tuple(bands[:2])
+    scalings = tuple(scaling.declared(raster, band) for band in first)
+    stored, in_unit = valid_values(raster, first, scalings, Window(0, 0, raster.width, raster.height))
+    fills = plausible.find_fills(stored)
+    return in_unit[plausible.are_measured(stored, fills) & np.isfinite(in_unit)], fills
 
 
 @contextmanager

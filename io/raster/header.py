@@ -18,9 +18,10 @@ from rasterio.windows import Window
 from crosstie.errors import BadInputError, UnreadableRasterError
 from crosstie.io.raster import plausible, scaling
 from crosstie.io.raster import sensor as kinds
-from crosstie.io.raster.gdal import IMAGE_DRIVERS, OWN_DRIVERS, check_href, opened, reading
+from crosstie.io.raster.gdal import IMAGE_DRIVERS, OWN_DRIVERS, check_href, opened
 from crosstie.io.raster.georeference import georeference_of, points_of
 from crosstie.io.raster.source import RasterSource
+from crosstie.io.raster.units import SAMPLE_PX, find_units, valid_values
 from crosstie.io.storage.href import public_href
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options
 from crosstie.types import Kind
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
     from crosstie.types import FloatArray
 
 LOG = logging.getLogger(__name__)
-
-SAMPLE_PX = 256
-"""Maximum rows and columns of the decimated sample that tells dB and reflectance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,19 +239,13 @@ def _source_of(files: list[_Header], kind: Kind, storage: S3Options) -> RasterSo
         bands = tuple(files[0].bands[n] for n in chosen)
         scalings = tuple(files[0].scalings[n] for n in chosen)
     first = files[0]
-    values = first.sample
-    is_db = kind is Kind.SAR and values is not None and kinds.are_db(values)
-    if is_db and values is not None and (factor := scaling.db_scale(values)) != 1:
-        values = values * factor
-        scalings = tuple((scale * factor, offset * factor) for scale, offset in scalings)
-    declared = any(each != scaling.NONE for each in scalings)
-    scale = kinds.reflectance_scale(first.dtype, values, declared=declared) if kind is Kind.OPTICAL else 1.0
+    units = find_units(kind, first.dtype, first.sample, scalings)
     return RasterSource(
         hrefs=tuple(file.href for file in files),
         kind=kind,
         bands=bands,
-        is_db=is_db,
-        scale=scale,
+        is_db=units.is_db,
+        scale=units.scale,
         shape=first.shape,
         crs=first.crs,
         transform=first.transform,
@@ -261,12 +253,10 @@ def _source_of(files: list[_Header], kind: Kind, storage: S3Options) -> RasterSo
         nodata=first.nodata,
         drivers=first.drivers,
         storage=storage,
-        scalings=scalings if declared else (),
+        scalings=units.scalings,
         fills=tuple(sorted({fill for file in files for fill in file.fills})),
         wild_share=max(file.wild_share for file in files),
-        limits=(
-            None if values is None else plausible.find_limits(kind, is_db=is_db, scale=scale, sample=values)
-        ),
+        limits=units.limits,
     )
 
 
@@ -328,7 +318,7 @@ def _sample_values(
     rows, cols = raster.shape
     everything = Window(0, 0, cols, rows)
     if max(rows, cols) <= 4 * SAMPLE_PX or raster.overviews(bands[0]):
-        values = _valid_values(raster, bands, scalings, everything)
+        values = valid_values(raster, bands, scalings, everything)
     else:
         corners = [
             (int(r), int(c))
@@ -336,26 +326,14 @@ def _sample_values(
             for c in np.linspace(0, cols - min(64, cols), 5)
         ]
         parts = [
-            _valid_values(raster, bands, scalings, Window(c, r, min(64, cols), min(64, rows)))
+            valid_values(raster, bands, scalings, Window(c, r, min(64, cols), min(64, rows)))
             for r, c in corners
         ]
         values = np.concatenate(parts, axis=1)
         if not values.size:  # sparse: the windows missed what there is
-            values = _valid_values(raster, bands, scalings, everything)
-    stored, in_unit = values[:, np.isfinite(values[0])]
+            values = valid_values(raster, bands, scalings, everything)
+    stored, in_unit = values
     return stored, in_unit
-
-
-def _valid_values(
-    raster: DatasetReader, bands: tuple[int, ...], scalings: tuple[scaling.Scaling, ...], part: Window
-) -> FloatArray:
-    """Read (2, N): valid values as stored, and in their unit."""
-    shape = (min(SAMPLE_PX, part.height), min(SAMPLE_PX, part.width))
-    with reading(raster):
-        stored = raster.read(bands, window=part, out_shape=(len(bands), *shape)).astype(np.float64)
-        valid = raster.read_masks(bands, window=part, out_shape=(len(bands), *shape)) > 0
-    both: FloatArray = np.stack([stored[valid], scaling.scaled(stored, scalings)[valid]])
-    return both
 
 
 def _say_wild(href: str, wild: FloatArray, *, of: int) -> None:

@@ -13,6 +13,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from crosstie.grid import window
+from crosstie.io.datasets.picture import read_picture
 from crosstie.io.raster import open_pair, open_source, read_plane
 from crosstie.io.raster.plausible import find_fills, find_limits
 from crosstie.matcher.normalise import normalise
@@ -295,3 +296,14 @@ def test_scaled_db_between_pixels_looks_to_the_matcher_as_plain_db(tmp_path, per
     (seen, valid), (expected, _) = (normalise(read(path, grid)) for path in (whole, plain.hrefs[0]))
     assert valid.all()
     np.testing.assert_allclose(seen, expected, rtol=0, atol=1e-3)
+
+
+def test_a_picture_for_training_is_read_by_the_same_rules(tmp_path):
+    values = np.rint(image("s1 db") * 100).astype(np.int16)
+    values[BLOCK], values[ONE] = -32768, 32767
+    path = write(tmp_path / "s1.tif", values, scales=[0.01])
+    plane = read_picture(path, Kind.SAR, row=0, col=0, shape=(SIDE, SIDE))
+    wild = np.zeros((SIDE, SIDE), bool)
+    wild[BLOCK] = wild[ONE] = True
+    np.testing.assert_array_equal(np.isnan(plane), wild)
+    np.testing.assert_allclose(plane[~wild], values[~wild] / 100, rtol=0, atol=1e-5)
