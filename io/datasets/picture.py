@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from crosstie.io.raster.gdal import IMAGE_DRIVERS, check_href, opened
 from crosstie.io.raster.header import image_bands
 from crosstie.io.raster.read import read_plane
 from crosstie.io.raster.source import RasterSource
-from crosstie.io.raster.units import find_units, valid_values
+from crosstie.io.raster.units import find_units, undeclared_fills, valid_values
 from crosstie.types import Kind
 
 if TYPE_CHECKING:
@@ -135,8 +135,9 @@ def _sample_whole(raster: DatasetReader, bands: list[int]) -> tuple[NDArray[np.f
     """Read a few values in their unit, and find the fill values that nothing declares."""
     first = tuple(bands[:2])
     scalings = tuple(scaling.declared(raster, band) for band in first)
-    stored, in_unit = valid_values(raster, first, scalings, Window(0, 0, raster.width, raster.height))
-    fills = plausible.find_fills(stored)
+    values = valid_values(raster, first, scalings, Window(0, 0, raster.width, raster.height))
+    fills = undeclared_fills(values)
+    stored, in_unit, _ = values
     return in_unit[plausible.are_measured(stored, fills) & np.isfinite(in_unit)], fills
 
 

@@ -21,7 +21,7 @@ from crosstie.io.raster import sensor as kinds
 from crosstie.io.raster.gdal import IMAGE_DRIVERS, OWN_DRIVERS, check_href, opened
 from crosstie.io.raster.georeference import georeference_of, points_of
 from crosstie.io.raster.source import RasterSource
-from crosstie.io.raster.units import SAMPLE_PX, find_units, valid_values
+from crosstie.io.raster.units import SAMPLE_PX, find_units, undeclared_fills, valid_values
 from crosstie.io.storage.href import public_href
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options
 from crosstie.types import Kind
@@ -197,8 +197,9 @@ def _read_one(href: str, drivers: tuple[str, ...], storage: S3Options) -> _Heade
             values = None
             # Of plain bytes every value is plausible, and none tells anything: not read.
             if dtype != "uint8" or set(scalings) != {scaling.NONE}:
-                stored, in_unit = _sample_values(raster, bands[:2], scalings[:2])
-                fills = plausible.find_fills(stored)
+                sample = _sample_values(raster, bands[:2], scalings[:2])
+                fills = undeclared_fills(sample)
+                stored, in_unit, _ = sample
                 measured = plausible.are_measured(stored, fills) & np.isfinite(in_unit)
                 wild_share = 1 - float(measured.mean()) if len(stored) else 0.0
                 _say_wild(href, stored[~measured], of=len(stored))
@@ -310,11 +311,8 @@ def _refuse_truncated(href: str, raster: DatasetReader) -> None:
 
 def _sample_values(
     raster: DatasetReader, bands: tuple[int, ...], scalings: tuple[scaling.Scaling, ...]
-) -> tuple[FloatArray, FloatArray]:
-    """Read valid values spread over the raster, (stored, in their unit), each (N,).
-
-    From an overview or, without one, a few windows.
-    """
+) -> FloatArray:
+    """Read `valid_values`, (3, N), spread over the raster: from an overview or a few windows."""
     rows, cols = raster.shape
     everything = Window(0, 0, cols, rows)
     if max(rows, cols) <= 4 * SAMPLE_PX or raster.overviews(bands[0]):
@@ -332,8 +330,7 @@ def _sample_values(
         values = np.concatenate(parts, axis=1)
         if not values.size:  # sparse: the windows missed what there is
             values = valid_values(raster, bands, scalings, everything)
-    stored, in_unit = values
-    return stored, in_unit
+    return values
 
 
 def _say_wild(href: str, wild: FloatArray, *, of: int) -> None:

@@ -61,10 +61,18 @@ def find_units(
 def valid_values(
     raster: DatasetReader, bands: tuple[int, ...], scalings: tuple[scaling.Scaling, ...], part: Window
 ) -> FloatArray:
-    """Read (2, N) valid values of a window, thinned to `SAMPLE_PX`: as stored, and in their unit."""
+    """Read (3, N) valid values of a window, thinned to `SAMPLE_PX`: as stored, in their unit, whose band."""
     shape = (min(SAMPLE_PX, part.height), min(SAMPLE_PX, part.width))
     with reading(raster):
         stored = raster.read(bands, window=part, out_shape=(len(bands), *shape)).astype(np.float64)
         valid = raster.read_masks(bands, window=part, out_shape=(len(bands), *shape)) > 0
-    both: FloatArray = np.stack([stored[valid], scaling.scaled(stored, scalings)[valid]])
-    return both[:, np.isfinite(both[0])]
+    band = np.broadcast_to(np.asarray(bands, np.float64)[:, None, None], stored.shape)
+    values: FloatArray = np.stack([each[valid] for each in (stored, scaling.scaled(stored, scalings), band)])
+    return values[:, np.isfinite(values[0])]
+
+
+def undeclared_fills(values: FloatArray) -> tuple[float, ...]:
+    """Find fill values in (3, N) `valid_values`, in each band by itself: a mask of 1 beside power is none."""
+    stored, _, band = values
+    found = (plausible.find_fills(stored[band == one]) for one in np.unique(band))
+    return tuple(sorted({fill for fills in found for fill in fills}))

@@ -118,6 +118,16 @@ def test_without_wild_values_every_pixel_stays_even_ships_and_clouds(tmp_path, n
     assert not said(caplog)
 
 
+@pytest.mark.parametrize("other", [1.0, 38.0, 3000.0])
+def test_a_constant_band_beside_power_is_no_fill(tmp_path, other):
+    power = 0.01 * image("s1 power")
+    path = write(tmp_path / "s1.tif", np.stack([power, np.full_like(power, other)]))
+    source = open_source(path)
+    assert source.bands == (1, 2)
+    assert source.fills == ()
+    assert np.isfinite(read(path)).all()
+
+
 def test_a_window_decides_as_the_whole(tmp_path):
     values = image("s1 db")
     values[BLOCK], values[ONE], values[5:8, 5:8] = -9999, 1e20, 25
