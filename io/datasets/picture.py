@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,7 +131,9 @@ def _source(path: Path, raster: DatasetReader, kind: Kind) -> RasterSource:
     )
 
 
-def _sample_whole(raster: DatasetReader, bands: Sequence[int]) -> tuple[NDArray[np.float64], tuple[float, ...]]:
+def _sample_whole(
+    raster: DatasetReader, bands: Sequence[int]
+) -> tuple[NDArray[np.float64], tuple[float, ...]]:
     """Read a few values in their unit, and find the fill values that nothing declares."""
     first = tuple(bands[:2])
     scalings = tuple(scaling.declared(raster, band) for band in first)
