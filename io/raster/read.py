@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
@@ -258,18 +261,25 @@ def _read(
 
 
 def _say_wild(raster: DatasetReader, source: RasterSource, count: int, of: int) -> None:
-    limits = "" if source.limits is None else " or outside {:g} to {:g}".format(*source.limits)
-    fills = ", ".join(f"{fill:g}" for fill in source.fills) or "no known fill value"
-    # What opening has warned of already would be repeated for every window.
+    """Say how many pixels of a window are wild: a warning once, where opening has not warned already."""
+    reasons = [f"{fill:g}" for fill in source.fills]
+    if source.limits is not None:
+        reasons.append("outside {:g} to {:g}".format(*source.limits))
+    first = next(_windows_said(source.hrefs)) == 0
     LOG.log(
-        logging.INFO if source.wild_share else logging.WARNING,
-        "%s: %d of the %d pixels of a window are not plausible (%s%s), and are taken as invalid",
+        logging.WARNING if first and not source.wild_share else logging.INFO,
+        "%s: %d of the %d pixels of a window are not plausible (%s), and are taken as invalid",
         shown_name(raster.name),
         count,
         of,
-        fills,
-        limits,
+        ", ".join(reasons),
     )
+
+
+@lru_cache(maxsize=1024)
+def _windows_said(_hrefs: tuple[str, ...]) -> Iterator[int]:
+    """Count the windows of a raster of which this process has spoken."""
+    return itertools.count()
 
 
 def _valid(
