@@ -10,7 +10,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from crosstie.errors import UnreadableRasterError
-from crosstie.io.raster.limits import refuse_beyond
+from crosstie.io.raster.untrusted import refuse_beyond
 
 DRIVER = "JP2OpenJPEG"
 

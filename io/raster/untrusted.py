@@ -12,7 +12,6 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
 from crosstie.errors import UnreadableRasterError
-from crosstie.io.raster.limits import refuse_beyond
 
 MAX_BLOCK_BYTES = 256 * 2**20
 """Largest decoded block: GDAL holds a block whole, however few of its pixels are read. Blocks of Sentinel-1
@@ -112,3 +111,28 @@ def _directories(raster: DatasetReader, name: str) -> Iterator[DatasetReader]:
         with further:
             refuse_beyond(name, "images in one file", number, MAX_DIRECTORIES, next_step=CUT)
             yield further
+
+
+def refuse_beyond(name: str, what: str, value: int, limit: int, *, next_step: str) -> None:
+    """Refuse a file that claims more than a limit.
+
+    Parameters
+    ----------
+    name : str
+        Of the file, as it may be shown.
+    what : str
+        What is counted, plural: `bands`.
+    value : int
+        How many the file claims.
+    limit : int
+        The largest number that is allowed.
+    next_step : str
+        What to do about it, an imperative.
+
+    Raises
+    ------
+    UnreadableRasterError
+        The value is beyond the limit.
+    """
+    if value > limit:
+        raise UnreadableRasterError(f"{name}: {value} {what}, and the limit is {limit}; {next_step}")

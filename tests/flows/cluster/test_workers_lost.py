@@ -28,13 +28,15 @@ from crosstie.types import TiePoints
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 TESTS = Path(__file__).resolve().parents[2]
+PATHS = os.pathsep.join([str(TESTS), str(TESTS / "support")])
+"""Where workers find what the tests send them."""
 
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
     """A scheduler and a reader; each test brings and takes its matchers."""
     folder = tmp_path_factory.mktemp("dask")
-    with dask_cluster(folder, workers=["reader-0"], environment={"PYTHONPATH": str(TESTS)}) as processes:
+    with dask_cluster(folder, workers=["reader-0"], environment={"PYTHONPATH": PATHS}) as processes:
         yield processes
 
 
@@ -250,7 +252,7 @@ def test_pairs_share_one_client_and_what_may_be_under_way(
 def test_a_scheduler_that_goes_is_an_error_of_the_pair(
     tmp_path: Path, plan: TilePlan, journal: Journal
 ) -> None:
-    environment = {"PYTHONPATH": str(TESTS)}
+    environment = {"PYTHONPATH": PATHS}
     with dask_cluster(tmp_path, workers=["reader-0", "matcher-0"], environment=environment) as cluster:
         settings = with_compute(cluster=cluster.address, worker_timeout_s=2.0)
         with connected(settings.compute, loader(journal.path, seconds=0.05)) as client:

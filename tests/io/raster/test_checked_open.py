@@ -259,7 +259,7 @@ def test_another_driver_than_those_allowed_is_refused(tmp_path: Path, monkeypatc
     ):
         pass
     # A GDAL that does not keep to the list it was given cannot be provoked.
-    monkeypatch.setattr(access, "_open", lambda href, drivers: DatasetReader(href))
+    monkeypatch.setattr(access, "_open_allowed", lambda href, drivers: DatasetReader(href))
     with (
         pytest.raises(UnreadableRasterError, match="opened as HFA"),
         opened(str(path), drivers=IMAGE_DRIVERS),
@@ -281,7 +281,7 @@ def test_publishing_opens_as_reading_did(tmp_path: Path, honest: Path, monkeypat
         )
         path.write_text(text)
         detail = {"read": lambda source, geobox: np.zeros(geobox.shape, np.float32)}
-        return published(store, registration, plan, names, **detail)
+        return published(store, registration, plan, names, settings, **detail)
 
     monkeypatch.setitem(globals(), "publish", late)
     with pytest.raises(UnreadableRasterError, match="cannot be opened"):
