@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from docs_blocks import ROOT
 
@@ -13,11 +14,19 @@ from crosstie.io.products.displacement import DISPLACEMENT
 from crosstie.io.products.stac_item import ASSETS
 from crosstie.io.products.tie_points import to_geodataframe
 from crosstie.io.storage.root_layout import COMMIT
-from crosstie.types import Registration
+from crosstie.types import ControlPoints, Registration
 
 PAGE = (ROOT / "docs" / "reference" / "products.md").read_text(encoding="utf-8")
 
-WHOLE = {"pair.reference", "pair.secondary", "fitted", "field", "provenance.versions"}
+WHOLE = {
+    "pair.reference",
+    "pair.secondary",
+    "fitted",
+    "field",
+    "provenance.versions",
+    "control_points.reference",
+    "control_points.secondary",
+}
 """Fields that the page describes together with what they hold."""
 
 
@@ -44,7 +53,9 @@ def fields(tree: dict[str, object], prefix: str = "") -> Iterator[str]:
 
 
 def test_every_field_of_a_correction_is_named(make_registration: Callable[..., Registration]) -> None:
-    assert names(section("correction.json")) == set(fields(correction_dict(make_registration())))
+    control = ControlPoints(210, (), 0.4, irregular=False, height_m=(0.0, 835.0))
+    registration = replace(make_registration(), reference_control=control, secondary_control=control)
+    assert names(section("correction.json")) == set(fields(correction_dict(registration)))
 
 
 def test_every_column_of_the_tie_points_is_named(make_registration: Callable[..., Registration]) -> None:
