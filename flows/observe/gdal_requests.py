@@ -15,6 +15,8 @@ from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from crosstie.io.storage.http import PROBES
+
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
@@ -25,7 +27,7 @@ def count_fetches() -> None:
 
 
 def fetched() -> tuple[int, int] | None:
-    """Requests and bytes that GDAL has fetched in this process; None where that is not known."""
+    """Requests and bytes for rasters in this process, redirects included; None where that is not known."""
     gdal = _gdal_library() if "rasterio" in sys.modules else None
     if gdal is None:
         return None
@@ -37,7 +39,11 @@ def fetched() -> tuple[int, int] | None:
     finally:
         gdal.VSIFree(text)
     methods = said.get("methods", {}).values()
-    return sum(m.get("count", 0) for m in methods), sum(m.get("downloaded_bytes", 0) for m in methods)
+    probes, probed_bytes = PROBES.sent()
+    return (
+        probes + sum(m.get("count", 0) for m in methods),
+        probed_bytes + sum(m.get("downloaded_bytes", 0) for m in methods),
+    )
 
 
 @cache

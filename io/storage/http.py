@@ -8,6 +8,7 @@ environment the proxy looks names up; then addresses are checked as written only
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -114,6 +115,24 @@ def final_address(url: str) -> str:
     return _final_address(url, int(time.monotonic() // KEPT_S))
 
 
+class _Probes:
+    """Requests that were sent to follow redirects, of all threads, and the bytes of their answers."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._requests = 0
+
+    def add(self, requests: int) -> None:
+        with self._lock:
+            self._requests += requests
+
+    def sent(self) -> tuple[int, int]:
+        return self._requests, self._requests  # one byte is asked for each time
+
+
+PROBES = _Probes()
+
+
 @lru_cache(maxsize=4096)
 def _final_address(url: str, period: int) -> str:
     del period  # part of the cache key: the address is looked up again in the next period
@@ -124,6 +143,7 @@ def _final_address(url: str, period: int) -> str:
             PatientRetry(total=2, connect=0, backoff_factor=BACKOFF_S, allowed_methods=None),
         )
         with session.get(url, timeout=TIMEOUT_S, headers={"Range": "bytes=0-0"}, stream=True) as answer:
+            PROBES.add(1 + len(answer.history))
             # an error status is left to GDAL, which asks again and reports it
             return str(answer.url) if answer.history else url
 

@@ -73,7 +73,9 @@ def test_commands_are_understood(name: str) -> None:
         {"scheduler": dask_scheduler, "worker": dask_worker}[role].make_context(role, args)
 
 
-ONLY_HERE = re.compile(r"--limit=\d+|--preload|crosstie\.flows\.kubernetes|--worker-port=8789|--name=.*")
+ONLY_HERE = re.compile(
+    r"--limit=\d+|--preload|crosstie\.flows\.cluster\.kubernetes|--worker-port=8789|--name=.*"
+)
 
 
 @pytest.mark.parametrize(

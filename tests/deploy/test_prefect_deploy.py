@@ -48,7 +48,7 @@ def test_nothing_is_wrong_in_the_file() -> None:
         ("triggers:", "trigger:", "trigger"),
         ("expect:", "expects:", "expects"),
         ("scene_id:", "scene:", "scene"),
-        ("catalog: \"{{", "catalog: \"{{", "catalog"),
+        ("catalog: \"{{", "catlog: \"{{", "catlog"),
         ("$CROSSTIE_PRODUCTS_URL }}", "$CROSSTIE_PRODUCT_URL }}", "CROSSTIE_PRODUCT_URL"),
         ("crosstie.flows.nightly:nightly", "crosstie.flows.nightly:nigthly", "nigthly"),
         ("crosstie.flows.retrain", "crosstie.flow.retrain", "crosstie.flow"),

@@ -47,7 +47,7 @@ MOUNT_KEYS = {"type", "id", "source", "target", "from", "required", "sharing", "
 SECRET = re.compile(r"(PASSWORD|SECRET|TOKEN|KEY|AUTH_STRING|SIGNATURE)")
 
 NEVER_SENT = re.compile(
-    r"(^|/)(\.git|\.venv[^/]*|\.env|\.aws|shared|demo-[a-z]+|runs|benchmarks|tests|[^/]*\.(tif|pem|key|log|pyc))(/|$)"
+    r"^runs(/|$)|(^|/)(\.git|\.venv[^/]*|\.env|\.aws|shared|demo-[a-z]+|benchmarks|tests|[^/]*\.(tif|pem|key|log|pyc))(/|$)"
 )
 
 

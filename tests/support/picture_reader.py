@@ -28,8 +28,8 @@ from crosstie.types import Kind
 Plane = NDArray[np.float32]
 
 TILE_PX = 64
-DEADLY = 7.0
-"""A pixel as bright as this kills the worker that matches it."""
+DEADLY = 0.9
+"""A pixel as bright as this kills the worker that matches it. A plausible reflectance: others are invalid."""
 
 SETTINGS = load_settings(
     options={
