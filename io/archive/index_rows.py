@@ -48,6 +48,15 @@ PROPERTIES = pa.schema(
         "crosstie:reasons": _TEXTS,
         "crosstie:reference": _TEXT,
         "crosstie:secondary": _TEXT,
+        "crosstie:model": _TEXT,
+        "crosstie:offset_x_m": pa.float64(),
+        "crosstie:offset_y_m": pa.float64(),
+        "crosstie:rmse_before_m": pa.float64(),
+        "crosstie:rmse_after_m": pa.float64(),
+        "crosstie:tie_points_matched": pa.int64(),
+        "crosstie:tie_points_used": pa.int64(),
+        "crosstie:field_offered": pa.bool_(),
+        "crosstie:field_rmse_after_m": pa.float64(),
     }
 )
 """Properties of an item; each is a column of its own, as stac-geoparquet requires."""

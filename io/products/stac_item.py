@@ -106,9 +106,9 @@ def stac_item(
 
 
 def _figures(registration: Registration) -> dict[str, Any]:
-    """What an API can filter by: model, offset, errors, counts; null where there is no number."""
+    """What an API can filter by: model, offset, errors, counts; left out where there is no number."""
     correction = correction_dict(registration)
-    return {
+    said = {
         "crosstie:model": correction["model"],
         "crosstie:offset_x_m": correction["offset_m"]["median_x"],
         "crosstie:offset_y_m": correction["offset_m"]["median_y"],
@@ -119,6 +119,7 @@ def _figures(registration: Registration) -> dict[str, Any]:
         "crosstie:field_offered": bool(correction["field"] and correction["field"]["offered"]),
         "crosstie:field_rmse_after_m": correction["field"] and correction["field"]["error_after_m"]["rmse"],
     }
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def _rasters(

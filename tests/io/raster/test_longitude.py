@@ -16,7 +16,7 @@ from shapely.geometry import Point, shape
 from crosstie.config import Settings
 from crosstie.flows.registration.plan import plan_pair
 from crosstie.grid import common_grid
-from crosstie.io.products.stac_item import _lon_lat_outline
+from crosstie.io.products.stac_item import lon_lat_outline
 from crosstie.io.raster import open_source, read_plane
 from crosstie.io.raster.georeference import Georeference, corrected
 from crosstie.io.raster.longitude import middle_of, near
@@ -97,7 +97,7 @@ def test_a_correction_turns_no_longitude(turned: int):
 @pytest.mark.parametrize("turned", [0, -360])
 def test_an_outline_in_degrees_is_cut_at_the_antimeridian(turned: int):
     place = Georeference(SHAPE, "EPSG:4326", Affine.translation(turned, 0) @ DEGREE)
-    geometry = shape(_lon_lat_outline(place))
+    geometry = shape(lon_lat_outline(place))
     assert geometry.geom_type == "MultiPolygon"
     assert geometry.area == pytest.approx(0.05 * 0.036, rel=1e-3)
     west, _, east, _ = geometry.bounds
