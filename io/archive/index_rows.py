@@ -94,6 +94,15 @@ CORRECTION = pa.schema(
 
 ROW_SCHEMA = pa.unify_schemas([ITEM, PROPERTIES, CORRECTION])
 
+ADDED_COLUMNS = frozenset(
+    f"crosstie:{name}"
+    for name in (
+        "model", "offset_x_m", "offset_y_m", "rmse_before_m", "rmse_after_m", "tie_points_matched",
+        "tie_points_used", "field_offered", "field_rmse_after_m",
+    )
+)  # fmt: skip
+"""Columns that an index of version 0.1.0 lacks."""
+
 NOWHERE = (math.inf, math.inf, -math.inf, -math.inf)
 """Box of a scene without coordinates: empty, so that no query by place finds it. Null breaks readers."""
 

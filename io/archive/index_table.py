@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import shapely
 
 from crosstie.errors import StoreError
-from crosstie.io.archive.index_rows import ROW_SCHEMA
+from crosstie.io.archive.index_rows import ADDED_COLUMNS, ROW_SCHEMA
 from crosstie.io.storage.root_layout import ProductKey
 
 if TYPE_CHECKING:
@@ -131,12 +131,22 @@ def decode(body: bytes, url: str, columns: Sequence[str] | None = None) -> Index
             f"{url} cannot be read ({' '.join(str(problem).split())[:200]}); "
             "`crosstie index --rebuild` makes the index anew from what is committed"
         ) from None
-    if said.get("schema") != INDEX_SCHEMA or names != ROW_SCHEMA.names:
+    # An index of an earlier version lacks the columns that came later: there they are null.
+    expected = [name for name in ROW_SCHEMA.names if name in names or name not in ADDED_COLUMNS]
+    if said.get("schema") != INDEX_SCHEMA or names != expected:
         raise StoreError(
             f"{url} is no index of this version ({said.get('schema')}, not {INDEX_SCHEMA}); "
             "`crosstie index --rebuild` makes it anew from what is committed"
         )
-    return Index(table.cast(narrowed(columns)), frozenset(said["parts"]))
+    return Index(_completed(table, narrowed(columns)), frozenset(said["parts"]))
+
+
+def _completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Bring a table to a schema; what it lacks is null."""
+    for field in schema:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select(schema.names).cast(schema)
 
 
 def narrowed(columns: Sequence[str] | None) -> pa.Schema:
