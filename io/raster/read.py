@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import wrap_xr
-from pyproj import Transformer
 from rasterio.enums import MaskFlags, Resampling
 from rasterio.windows import Window
 from scipy.ndimage import binary_dilation
@@ -25,10 +24,10 @@ from scipy.ndimage import binary_dilation
 from crosstie.errors import BadInputError, UnreadableRasterError
 from crosstie.grid import window
 from crosstie.io.raster.gdal import opened, reading, shown_name
-from crosstie.io.raster.longitude import near
+from crosstie.io.raster.locate import through_points, through_transform
 from crosstie.io.raster.plane import optical_plane, sar_plane
 from crosstie.io.raster.plausible import implausible
-from crosstie.io.raster.resample import Locate, apply, positions, sample
+from crosstie.io.raster.resample import Locate, positions, sample
 from crosstie.io.raster.scaling import scaled
 from crosstie.io.raster.source import RasterSource
 from crosstie.types import Kind
@@ -112,27 +111,9 @@ def _locator(source: RasterSource, geobox: GeoBox) -> Locate:
     own, other = CRS(source.crs), geobox.crs
     if other is None:
         raise BadInputError(f"the grid {geobox.shape} has no CRS; give it one")
-    control = source.control
-    if control is not None:
-        to_lon_lat = Transformer.from_crs(other.proj, "EPSG:4326", always_xy=True)
-
-        def through_points(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
-            row, col = control.locate(*to_lon_lat.transform(x, y))
-            return col, row
-
-        return through_points
-    project = None if own == other else Transformer.from_crs(other.proj, own.proj, always_xy=True)
-    inverse = ~source.affine
-    middle = (source.affine @ (source.shape[1] / 2, source.shape[0] / 2))[0]
-
-    def locate(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
-        if project is not None:
-            x, y = project.transform(x, y)
-        if own.geographic:
-            x = near(x, middle)  # the raster's own longitudes may run on past 180 degrees
-        return apply(inverse, x, y)
-
-    return locate
+    if source.control is not None:
+        return through_points(source.control, other)
+    return through_transform(source.affine, source.shape, own, other)
 
 
 def _whole_shift(source: RasterSource, geobox: GeoBox) -> tuple[int, int] | None:
