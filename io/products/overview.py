@@ -16,7 +16,7 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 from PIL import Image
 
 from crosstie.io.plots.overlay import red_cyan_edges, resampled, stretched
-from crosstie.io.plots.style import FAINT, INK
+from crosstie.io.plots.style import FAINT, INK, plain_ticks
 from crosstie.io.products.stages import stages
 from crosstie.io.products.text import colour, figures, headline, verdict_sentences
 from crosstie.io.raster.resample import apply
@@ -142,7 +142,7 @@ def arrows_map(thumbnails: Thumbnails, registration: Registration, stage: Stage)
     ax, bar = figure.add_axes((0.09, 0.2, 0.89, 0.79)), figure.add_axes((0.09, 0.105, 0.89, 0.022))
     scale = _Scale.of(registration, thumbnails.grid)
     arrows, _ = _draw_arrows(ax, thumbnails, registration, stage.left_m(registration.points), scale)
-    _plain_ticks(ax)
+    plain_ticks(ax)
     ax.set_aspect("equal")
     _draw_bar(bar, arrows, "horizontal")
     return Image.fromarray(_pixels(figure))
@@ -408,7 +408,7 @@ def _draw_histogram(ax: Axes, registration: Registration) -> None:
     used = registration.estimate.used
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
-    _plain_ticks(ax)
+    plain_ticks(ax)
     if not used.any():
         ax.text(0.5, 0.5, "no tie point was used", transform=ax.transAxes, ha="center", color=FAINT, size=12)
         ax.set_xticks([])
@@ -454,17 +454,11 @@ def _caption(ax: Axes, title: str, text: str) -> None:
         title, (0, 1), xycoords="axes fraction", xytext=(0, 6 + 11.6 * lines), textcoords="offset points",
         size=12.5, weight="bold", color=INK, va="bottom",
     )  # fmt: skip
-    _plain_ticks(ax)
+    plain_ticks(ax)
     ax.set_xlabel("kilometres from the south-west corner", size=8.5, color=FAINT, labelpad=2)
     ax.label_outer()
     ax.set_aspect("equal")
     ax.set_anchor("N")
-
-
-def _plain_ticks(ax: Axes) -> None:
-    ax.tick_params(labelsize=8.5, colors=FAINT, length=2.5)
-    for spine in ax.spines.values():
-        spine.set_color("#cbd5e1")
 
 
 def _mark(ax: Axes, window: GeoBox, grid: GeoBox) -> None:
