@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ import numpy as np
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.enums import MaskFlags
-from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from crosstie.io.raster import plausible, scaling
@@ -89,9 +87,7 @@ def read_picture(
     with _opened_picture(path) as raster:
         source = _source(path, raster, kind)
         black_is_dark = kind is Kind.SAR and _cannot_miss(raster)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # it is not asked where it lies
-        plane = read_plane(source, GeoBox(shape, Affine.translation(col, row), PIXEL_CRS))
+    plane = read_plane(source, GeoBox(shape, Affine.translation(col, row), PIXEL_CRS))
     if black_is_dark:
         rows, cols = source.shape
         inside = plane[max(-row, 0) : max(rows - row, 0), max(-col, 0) : max(cols - col, 0)]
@@ -145,7 +141,5 @@ def _sample_whole(
 
 @contextmanager
 def _opened_picture(path: Path) -> Iterator[DatasetReader]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with opened(check_href(path), drivers=IMAGE_DRIVERS) as raster:
-            yield raster
+    with opened(check_href(path), drivers=IMAGE_DRIVERS) as raster:
+        yield raster

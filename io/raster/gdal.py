@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import rasterio
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.session import DummySession, Session
 
@@ -46,6 +47,10 @@ has read already, is not fetched again. Holds a row of windows of the largest sc
 CACHED = "/vsisubfile/0_0,"
 """GDAL's name for `the whole file, from byte 0`. Behind it, GDAL reads block by block through that cache;
 of a plain /vsis3/ file it reads many ranges at once, past the cache, and fetches shared blocks each time."""
+
+# Control points, masks and chips have no geotransform: `header` says where that is a fault. Set once and not
+# around each opening: `catch_warnings` swaps the filters of the whole process, and pairs are read in threads.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"crosstie\.io\.")
 
 _SCHEME = re.compile(r"^([A-Za-z0-9_+.-]+):")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import rasterio.crs
 from rasterio.enums import ColorInterp
-from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from crosstie.errors import BadInputError, UnreadableRasterError
@@ -178,49 +176,47 @@ def _find_kind(files: list[_Header]) -> Kind | None:
 
 
 def _read_one(href: str, drivers: tuple[str, ...], storage: S3Options) -> _Header:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # becomes an error of ours
-        with opened(href, drivers=drivers, storage=storage) as raster:
-            place = georeference_of(raster)
-            if place.control is not None:
-                facts = place.control.facts
-                level = logging.WARNING if facts.left_out else logging.INFO
-                LOG.log(level, "%s: %s", public_href(href), facts.sentence)
-            _refuse_unusable(href, raster)
-            _refuse_truncated(href, raster)
-            bands = image_bands(raster)
-            labels = tuple(raster.descriptions[n - 1] or "" for n in bands)
-            dtype = raster.dtypes[bands[0] - 1]
-            scalings = tuple(scaling.declared(raster, band) for band in bands)
-            fills: tuple[float, ...] = ()
-            wild_share = 0.0
-            values = None
-            # Of plain bytes every value is plausible, and none tells anything: not read.
-            if dtype != "uint8" or set(scalings) != {scaling.NONE}:
-                sample = _sample_values(raster, bands[:2], scalings[:2])
-                fills = undeclared_fills(sample)
-                stored, in_unit, _ = sample
-                measured = plausible.are_measured(stored, fills) & np.isfinite(in_unit)
-                wild_share = 1 - float(measured.mean()) if len(stored) else 0.0
-                _say_wild(href, stored[~measured], of=len(stored))
-                values = in_unit[measured]
-            return _Header(
-                href=href,
-                labels=labels,
-                colours=tuple(raster.colorinterp[n - 1].name for n in bands),
-                bands=bands,
-                dtype=dtype,
-                values=None if values is None else values.tobytes(),
-                fills=fills,
-                wild_share=wild_share,
-                scalings=scalings,
-                shape=place.shape,
-                crs=_crs_text(place.crs),
-                transform=None if place.transform is None else _six(place.transform),
-                gcps=points_of(place.gcps) or None,
-                nodata=None if raster.nodata is None else float(raster.nodata),
-                drivers=drivers,
-            )
+    with opened(href, drivers=drivers, storage=storage) as raster:
+        place = georeference_of(raster)
+        if place.control is not None:
+            facts = place.control.facts
+            level = logging.WARNING if facts.left_out else logging.INFO
+            LOG.log(level, "%s: %s", public_href(href), facts.sentence)
+        _refuse_unusable(href, raster)
+        _refuse_truncated(href, raster)
+        bands = image_bands(raster)
+        labels = tuple(raster.descriptions[n - 1] or "" for n in bands)
+        dtype = raster.dtypes[bands[0] - 1]
+        scalings = tuple(scaling.declared(raster, band) for band in bands)
+        fills: tuple[float, ...] = ()
+        wild_share = 0.0
+        values = None
+        # Of plain bytes every value is plausible, and none tells anything: not read.
+        if dtype != "uint8" or set(scalings) != {scaling.NONE}:
+            sample = _sample_values(raster, bands[:2], scalings[:2])
+            fills = undeclared_fills(sample)
+            stored, in_unit, _ = sample
+            measured = plausible.are_measured(stored, fills) & np.isfinite(in_unit)
+            wild_share = 1 - float(measured.mean()) if len(stored) else 0.0
+            _say_wild(href, stored[~measured], of=len(stored))
+            values = in_unit[measured]
+        return _Header(
+            href=href,
+            labels=labels,
+            colours=tuple(raster.colorinterp[n - 1].name for n in bands),
+            bands=bands,
+            dtype=dtype,
+            values=None if values is None else values.tobytes(),
+            fills=fills,
+            wild_share=wild_share,
+            scalings=scalings,
+            shape=place.shape,
+            crs=_crs_text(place.crs),
+            transform=None if place.transform is None else _six(place.transform),
+            gcps=points_of(place.gcps) or None,
+            nodata=None if raster.nodata is None else float(raster.nodata),
+            drivers=drivers,
+        )
 
 
 def _source_of(files: list[_Header], kind: Kind, storage: S3Options) -> RasterSource:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections.abc import Iterator
 
 import numpy as np
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from crosstie.errors import UnreadableRasterError
@@ -101,9 +100,7 @@ def _directories(raster: DatasetReader, name: str) -> Iterator[DatasetReader]:
     """Open each further image of a TIFF: nothing else tells the size and blocks of a mask."""
     for number in range(2, MAX_DIRECTORIES + 2):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a mask says nowhere where it lies
-                further = DatasetReader(f"GTIFF_DIR:{number}:{raster.name}", driver=["GTiff"])
+            further = DatasetReader(f"GTIFF_DIR:{number}:{raster.name}", driver=["GTiff"])
         except RasterioError as error:
             if "not found" in str(error.__cause__ or error):
                 return
