@@ -22,9 +22,9 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.windows import Window
 
+from crosstie.codes import Kernel
 from crosstie.io.products.aligned import write_aligned
 from crosstie.io.products.mapping import Mapping
-from crosstie.io.raster.warp import Kernel
 from crosstie.io.storage.store import open_store
 from crosstie.types import DisplacementField
 

@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crosstie.codes import Kernel, ModelChoice
 from crosstie.config import Settings
 from crosstie.errors import BadInputError, StoreError
 from crosstie.io.archive.index import read_index
 from crosstie.io.products.aligned import ALIGNED
 from crosstie.io.products.aligned_item import aligned_item
-from crosstie.io.products.alignment import AppliedModel, ModelChoice
+from crosstie.io.products.alignment import AppliedModel
 from crosstie.io.products.product import Product, open_product
-from crosstie.io.raster.warp import Kernel
 from crosstie.io.storage.href import local_path, public_href
 from crosstie.io.storage.store import Store, open_store
 

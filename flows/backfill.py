@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
+from crosstie.codes import Order
 from crosstie.errors import SettingsError
 from crosstie.flows.discovery.periods import Period, now_utc, pairs_of_period, parted
 from crosstie.flows.registration.load_matcher import weights_sha256
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from crosstie.config import Settings
     from crosstie.io.storage.store import Store
     from crosstie.types import ScenePair
-
-Order = Literal["newest", "oldest"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from crosstie.codes import Kernel, ModelChoice
 from crosstie.config import Settings
 from crosstie.errors import BadInputError
 from crosstie.flows.registration.load_matcher import load_matcher
@@ -18,14 +19,13 @@ from crosstie.flows.registration.pipeline import InProcess, Progress, register_p
 from crosstie.flows.registration.plan import plan_pair
 from crosstie.flows.registration.publish import PairNames, assemble, publish, thumbnails_of
 from crosstie.io.products.aligned import BLOCK_PX
-from crosstie.io.products.alignment import Alignment, ModelChoice, NamedRaster
+from crosstie.io.products.alignment import Alignment, NamedRaster
 from crosstie.io.products.correction import correction_dict, crs_of
 from crosstie.io.products.overview import overview_png
 from crosstie.io.products.summary import as_html, as_text, figure_axes
 from crosstie.io.products.tie_points import to_geodataframe
 from crosstie.io.raster import open_pair
 from crosstie.io.raster.in_memory import named_files
-from crosstie.io.raster.warp import Kernel
 from crosstie.io.storage.href import local_path, public_href
 from crosstie.io.storage.store import open_store
 

@@ -21,11 +21,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import boto3
-from moto.server import ThreadedMotoServer
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "support"))
 from counting_proxy import CountingProxy, counting
 from read_costs import Needed, needed_bytes
+from s3_server import s3_server
 
 from crosstie.config import load_settings
 from crosstie.flows.registration.plan import plan_pair
@@ -63,12 +63,11 @@ def server(endpoint: str | None) -> Iterator[str]:
     if endpoint is not None:
         yield endpoint
         return
-    os.environ |= {"AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "mine", "AWS_REGION": "us-east-1"}
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    yield f"http://{host}:{port}"
-    moto.stop()
+    with s3_server(BUCKET) as server:
+        os.environ |= {
+            name: value for name, value in server.environment.items() if name != "AWS_ENDPOINT_URL"
+        }
+        yield server.url
 
 
 def upload(endpoint: str, folder: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from crosstie.codes import Kernel
 from crosstie.flows.registration.measure import ALIGN_PX
 from crosstie.grid import window
 from crosstie.io.products.keys import run_key
@@ -18,7 +19,6 @@ from crosstie.io.products.stages import most_improved, stages
 from crosstie.io.products.write import AlignedRequest, write_products
 from crosstie.io.raster import read_plane
 from crosstie.io.raster.resample import apply
-from crosstie.io.raster.warp import Kernel
 from crosstie.types import Provenance, Registration, pair_key
 
 if TYPE_CHECKING:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
+from crosstie.codes import Orbit
+
 if TYPE_CHECKING:
     from shapely.geometry.base import BaseGeometry
 
@@ -47,7 +49,7 @@ class SceneQuery:
     max_cloud_pct: float | None = None
     """Largest cloud cover of optical scenes, per cent, 0..100; scenes without a value are used. None: no
     limit."""
-    orbit: Literal["any", "ascending", "descending"] = "any"
+    orbit: Orbit = "any"
     """Orbit direction of the SAR scenes: any, ascending or descending."""
     tracks: tuple[int, ...] = ()
     """Relative orbits of the SAR scenes, 1..175, for all satellites. Empty: any."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import Literal
 
-from crosstie.types import Kind
+from crosstie.codes import Kind, Slices
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +21,7 @@ class PairingRules:
     best_n_per_tile: int | None = None
     """Maximum number of pairs for one Sentinel-2 tile over all dates; an optical scene without a tile counts
     as a separate tile. None: no limit."""
-    slices: Literal["largest", "each"] = "largest"
+    slices: Slices = "largest"
     """Which slices of one SAR pass are used if several cover a reference: largest uses the one that
     covers most of it; each uses every one with enough overlap."""
     secondary: Kind = Kind.SAR

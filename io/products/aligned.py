@@ -19,6 +19,7 @@ from pyproj import Transformer
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
+from crosstie.codes import Kernel
 from crosstie.errors import BadInputError, UnreadableRasterError
 from crosstie.grid import window
 from crosstie.io.products.mapping import Mapping
@@ -27,7 +28,7 @@ from crosstie.io.raster.gdal import IMAGE_DRIVERS, OWN_DRIVERS, check_href, open
 from crosstie.io.raster.georeference import georeference_of
 from crosstie.io.raster.locate import locator
 from crosstie.io.raster.resample import apply
-from crosstie.io.raster.warp import GDAL_TYPES, Kernel, Pixels, warp
+from crosstie.io.raster.warp import GDAL_TYPES, Pixels, warp
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options
 from crosstie.types import IDENTITY_AFFINE
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, TypeVar
 from odc.geo.geobox import GeoBox
 from rasterio.transform import from_gcps
 
+from crosstie.codes import Kernel, ModelChoice
 from crosstie.errors import BadInputError, UnreadableRasterError
 from crosstie.io.products.aligned import BLOCK_PX, aligned_dataarray, write_aligned
 from crosstie.io.products.mapping import Mapping
 from crosstie.io.raster.gdal import IMAGE_DRIVERS, OWN_DRIVERS, check_href, opened
 from crosstie.io.raster.georeference import georeference_of
-from crosstie.io.raster.warp import Kernel
 from crosstie.io.storage.href import local_path, public_href
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options
 from crosstie.types import IDENTITY_AFFINE
@@ -29,14 +29,6 @@ if TYPE_CHECKING:
     from crosstie.types import DisplacementField
 
 Choice = TypeVar("Choice", bound=StrEnum)
-
-
-class ModelChoice(StrEnum):
-    """Which part of a correction to apply."""
-
-    AUTO = "auto"
-    AFFINE = "affine"
-    FIELD = "field"
 
 
 class AppliedModel(StrEnum):

@@ -29,9 +29,8 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
     from crosstie.io.products.stages import Stage
-    from crosstie.types import FloatArray, Registration
+    from crosstie.types import FloatArray, Plane, Registration
 
-    Plane = NDArray[np.float32]
 
 WIDTH_IN, DPI = 16.0, 100
 HEAD_IN, IMAGES_IN, FOOT_IN = 0.94, 5.5, 0.85

@@ -21,13 +21,13 @@ import pyarrow as pa
 from odc.geo import CRS
 from pyproj.exceptions import CRSError
 
+from crosstie.codes import Kernel, ModelChoice
 from crosstie.errors import BadInputError, CatalogError, StoreError
 from crosstie.io.products.aligned import BLOCK_PX
-from crosstie.io.products.alignment import Alignment, ModelChoice, NamedRaster
+from crosstie.io.products.alignment import Alignment, NamedRaster
 from crosstie.io.products.correction import read_correction
 from crosstie.io.products.displacement import DISPLACEMENT, read_displacement
 from crosstie.io.products.summary import as_html, as_text, figure_axes
-from crosstie.io.raster.warp import Kernel
 from crosstie.io.storage.address import AddressPolicy
 from crosstie.io.storage.href import local_path, public_href
 from crosstie.io.storage.href_policy import is_url, resolve_href

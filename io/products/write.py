@@ -13,6 +13,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from crosstie.codes import Kernel
 from crosstie.io.products.aligned import ALIGNED, write_aligned
 from crosstie.io.products.correction import correction_dict, crs_of
 from crosstie.io.products.displacement import DISPLACEMENT, displacement_cog
@@ -26,7 +27,6 @@ from crosstie.io.products.tie_points import to_geodataframe
 from crosstie.io.products.vrt import corrected_vrt, place_of
 from crosstie.io.raster.gdal import IMAGE_DRIVERS, OWN_DRIVERS
 from crosstie.io.raster.georeference import corrected
-from crosstie.io.raster.warp import Kernel
 from crosstie.io.storage.href import local_path
 from crosstie.io.storage.root_layout import ProductKey
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT

@@ -36,11 +36,10 @@ if TYPE_CHECKING:
     import xarray
     from rasterio.io import DatasetReader
 
-    from crosstie.types import FloatArray
+    from crosstie.types import FloatArray, Plane
 
 LOG = logging.getLogger(__name__)
 
-Plane = NDArray[np.float32]
 
 BLOCK_PX = 1024
 """Rows and columns of the grid that are read at a time: bounds the memory whatever the grid."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from contextlib import ExitStack
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,25 +20,13 @@ from numpy.typing import NDArray
 from rasterio.io import DatasetReader, MemoryFile
 from scipy.ndimage import minimum_filter
 
+from crosstie.codes import Kernel
+
 if TYPE_CHECKING:
     from crosstie.types import FloatArray
 
 Pixels = NDArray[Any]
 """(rows, cols) of any data type that GDAL has."""
-
-
-class Kernel(StrEnum):
-    """How values between pixels are found."""
-
-    CUBIC = "cubic"
-    LANCZOS = "lanczos"
-    BILINEAR = "bilinear"
-    NEAREST = "nearest"
-
-    @property
-    def radius_px(self) -> int:
-        """Pixels of the source that count on either side of a position."""
-        return {Kernel.CUBIC: 2, Kernel.LANCZOS: 3, Kernel.BILINEAR: 1, Kernel.NEAREST: 1}[self]
 
 
 _GDAL_KERNELS = {

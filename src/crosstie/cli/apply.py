@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,36 +10,12 @@ from rich.console import Console
 from crosstie.cli.app import EXIT_UNRELIABLE, app, exit_codes
 from crosstie.cli.options import ConfigOption, read_time
 from crosstie.cli.printing import show_progress
+from crosstie.codes import Kernel, ModelChoice, VerdictCode
 from crosstie.errors import BadInputError
 
 if TYPE_CHECKING:
     from crosstie.config import Settings
     from crosstie.flows.apply import AppliedFile, ApplyOptions
-
-
-class ModelName(StrEnum):
-    """Part of a correction."""
-
-    AUTO = "auto"
-    AFFINE = "affine"
-    FIELD = "field"
-
-
-class KernelName(StrEnum):
-    """How values between pixels are found."""
-
-    CUBIC = "cubic"
-    LANCZOS = "lanczos"
-    BILINEAR = "bilinear"
-    NEAREST = "nearest"
-
-
-class VerdictName(StrEnum):
-    """Result of a pair."""
-
-    CORRECTED = "corrected"
-    ALREADY_ALIGNED = "already_aligned"
-    UNRELIABLE = "unreliable"
 
 
 @app.command("apply")
@@ -67,16 +42,14 @@ def apply_command(
         ),
     ] = "aligned.tif",
     model: Annotated[
-        ModelName,
+        ModelChoice,
         typer.Option(help="auto: the displacement field where one is offered, else the affine, else none."),
-    ] = ModelName.AUTO,
+    ] = ModelChoice.AUTO,
     like: Annotated[
         str | None,
         typer.Option(help="Raster whose grid to use, instead of the reference's.", show_default=False),
     ] = None,
-    resampling: Annotated[
-        KernelName, typer.Option(help="Kernel; nearest for masks and classes.")
-    ] = KernelName.CUBIC,
+    resampling: Annotated[Kernel, typer.Option(help="Kernel; nearest for masks and classes.")] = Kernel.CUBIC,
     source_item: Annotated[
         str | None,
         typer.Option(
@@ -88,7 +61,7 @@ def apply_command(
         bool, typer.Option("--all", help="Apply the latest correction of each pair in the index of a root.")
     ] = False,
     verdict: Annotated[
-        list[VerdictName] | None,
+        list[VerdictCode] | None,
         typer.Option(
             help="With --all: only pairs of this verdict; may be given again. Without: all but unreliable.",
             show_default=False,
@@ -124,8 +97,8 @@ def apply_command(
     if every:
         if rasters or source_item:
             raise BadInputError("--all applies each pair to its own secondary; leave rasters and items out")
-        options = ApplyOptions(model.value, resampling.value, like)
-        verdicts = [name.value for name in verdict or (VerdictName.CORRECTED, VerdictName.ALREADY_ALIGNED)]
+        options = ApplyOptions(model, resampling, like)
+        verdicts = [name.value for name in verdict or (VerdictCode.CORRECTED, VerdictCode.ALREADY_ALIGNED)]
         _apply_all(product, out, options, verdicts, since, settings)
         return
     if verdict or since:
@@ -135,9 +108,9 @@ def apply_command(
             product,
             out,
             *(rasters or ()),
-            model=model.value,
+            model=model,
             like=like,
-            resampling=resampling.value,
+            resampling=resampling,
             source_item=source_item,
             settings=settings,
             progress=lambda done, total: progress(product, done, total),

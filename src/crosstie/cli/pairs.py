@@ -12,6 +12,7 @@ import typer
 
 from crosstie.cli.app import app, exit_codes
 from crosstie.cli.options import CatalogOption, LimitOption, Search, search_options
+from crosstie.codes import Orbit, Slices
 from crosstie.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -30,21 +31,6 @@ class PairsFormat(StrEnum):
     GEOPARQUET = "geoparquet"
 
 
-class OrbitName(StrEnum):
-    """Orbit direction."""
-
-    ANY = "any"
-    ASCENDING = "ascending"
-    DESCENDING = "descending"
-
-
-class SlicesName(StrEnum):
-    """Which slices of one pass are paired."""
-
-    LARGEST = "largest"
-    EACH = "each"
-
-
 @app.command("pairs")
 @exit_codes
 @search_options()
@@ -56,7 +42,7 @@ def pairs_command(
         typer.Option("--out", "-o", help="Product root: also show which pairs are done.", show_default=False),
     ] = None,
     orbit: Annotated[
-        OrbitName | None, typer.Option(help="Orbit direction of the SAR scenes.", show_default=False)
+        Orbit | None, typer.Option(help="Orbit direction of the SAR scenes.", show_default=False)
     ] = None,
     track: Annotated[
         list[int] | None,
@@ -77,7 +63,7 @@ def pairs_command(
         typer.Option(min=1, help="Maximum number of pairs for one Sentinel-2 tile.", show_default=False),
     ] = None,
     slices: Annotated[
-        SlicesName | None,
+        Slices | None,
         typer.Option(
             help="Slices of one SAR pass: pair the largest only, or each.",
             show_default=False,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,20 +12,14 @@ from rich.console import Console
 
 from crosstie.cli.app import EXIT_UNRELIABLE, app, exit_codes
 from crosstie.cli.options import ConfigOption, OutOption, WeightsOption, read_time
+from crosstie.codes import Kind
 
 if TYPE_CHECKING:
     from crosstie.flows.register import RegisterResult
 
 
-class KindName(StrEnum):
-    """Kind of sensor that made an image."""
-
-    OPTICAL = "optical"
-    SAR = "sar"
-
-
 KindOption = Annotated[
-    KindName | None, typer.Option(help="Kind of sensor; detected if left out.", show_default=False)
+    Kind | None, typer.Option(help="Kind of sensor; detected if left out.", show_default=False)
 ]
 
 
@@ -63,7 +56,6 @@ def register_command(
     from crosstie.flows.register import register
     from crosstie.flows.runs.progress import report_run_to, run_listener
     from crosstie.io.products.correction import correction_dict
-    from crosstie.types import Kind
 
     settings = load_settings(config, options={"weights": weights})
     with report_run_to(Console(stderr=True)):
@@ -74,8 +66,8 @@ def register_command(
             out=out,
             acquired=read_time("--acquired", acquired),
             settings=settings,
-            reference_kind=Kind(reference_kind) if reference_kind else None,
-            secondary_kind=Kind(secondary_kind) if secondary_kind else None,
+            reference_kind=reference_kind,
+            secondary_kind=secondary_kind,
             progress=functools.partial(run_listener().tiles, name),
         )
     if as_json:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +20,7 @@ from crosstie.cli.options import (
     search_options,
 )
 from crosstie.cli.printing import print_outcomes, print_table
+from crosstie.codes import Order
 from crosstie.flows.runs.prefect_env import prepare as prepare_prefect
 
 if TYPE_CHECKING:
@@ -30,13 +30,6 @@ if TYPE_CHECKING:
 
 MOST_LISTED = 20
 """Number of pairs that a backfill lists when it ends; `crosstie status` lists them all."""
-
-
-class OrderName(StrEnum):
-    """Which references come first."""
-
-    NEWEST = "newest"
-    OLDEST = "oldest"
 
 
 @app.command("nightly")
@@ -97,7 +90,7 @@ def backfill_command(
             min=0.01, help="Length of the periods, days; they are done one by one.", show_default=False
         ),
     ] = None,
-    order: Annotated[OrderName, typer.Option(help="Which scenes come first.")] = OrderName.NEWEST,
+    order: Annotated[Order, typer.Option(help="Which scenes come first.")] = "newest",
     priority: Annotated[
         int,
         typer.Option(
@@ -146,7 +139,7 @@ def backfill_command(
     from crosstie.flows.backfill import Backfill, run_backfill
     from crosstie.flows.runs.progress import report_run_to
 
-    asked = Backfill(order=order.value, priority=priority, only_failed=only_failed, code=code)
+    asked = Backfill(order=order, priority=priority, only_failed=only_failed, code=code)
     if dry_run:
         _print_backfill_plan(catalog, out, settings, asked)
         return

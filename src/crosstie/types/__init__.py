@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from crosstie.types.codes import LUMINANCE, Kind, Model, Reason, VerdictCode
+from crosstie.codes import LUMINANCE, Kind, Model, Reason, VerdictCode
 from crosstie.types.control_points import ControlPoints, listed
 from crosstie.types.correction import (
     IDENTITY_AFFINE,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from crosstie.types.codes import Model, Reason, VerdictCode
+from crosstie.codes import Model, Reason, VerdictCode
 
 if TYPE_CHECKING:
     from crosstie.types import BoolArray, FloatArray

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
-from crosstie.types.codes import Kind
+from crosstie.codes import Kind
 
 
 @dataclass(frozen=True, slots=True)

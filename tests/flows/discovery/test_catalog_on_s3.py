@@ -6,10 +6,9 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import boto3
 import pytest
 from counting_proxy import CountingProxy, counting
-from moto.server import ThreadedMotoServer
+from s3_server import s3_server
 
 from crosstie.config import Settings, load_settings
 from crosstie.flows.discovery.pairs import find_pairs, find_plan, scene_by_id, wanted_scenes
@@ -24,16 +23,11 @@ CATALOG = "s3://scenes/simulated/catalog.json"
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real S3 server on loopback that holds the items of two places, without their pixels."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1", **KEYS)
-    client.create_bucket(Bucket="scenes")
     folder = write_simulated_catalog(tmp_path_factory.mktemp("catalog"), scenes=2, size_px=64).parent
-    for path in folder.rglob("*.json"):
-        client.upload_file(str(path), "scenes", f"simulated/{path.relative_to(folder).as_posix()}")
-    yield f"http://{host}:{port}"
-    server.stop()
+    with s3_server("scenes") as server:
+        for path in folder.rglob("*.json"):
+            server.client.upload_file(str(path), "scenes", f"simulated/{path.relative_to(folder).as_posix()}")
+        yield server.url
 
 
 @pytest.fixture

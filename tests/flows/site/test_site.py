@@ -15,16 +15,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import boto3
 import httpx
 import numpy as np
 import pytest
 import site_archive
 from browser import find_browser, looked_at
 from committed_runs import copy_run
-from moto.server import ThreadedMotoServer
 from numpy.typing import NDArray
 from PIL import Image
+from s3_server import s3_server
 from servers.process import Child, running
 from site_archive import EVIL, NEW, S1, S2
 from typer.testing import CliRunner
@@ -72,20 +71,10 @@ def store(tmp_path_factory: pytest.TempPathFactory, make_registration: Callable[
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """Environment of clients of an S3 server with one bucket, `products`."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "me",
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-    }  # fmt: skip
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    boto3.client("s3", endpoint_url=environment["AWS_ENDPOINT_URL"], region_name="us-east-1").create_bucket(
-        Bucket="products"
-    )
-    yield environment
-    server.stop()
+    with s3_server("products", secret=SECRET) as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        yield server.environment
 
 
 def test_over_s3_with_a_token_it_shows_the_same_and_tells_no_secret(

@@ -6,10 +6,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
 from counting_proxy import counting
-from moto.server import ThreadedMotoServer
+from s3_server import s3_server
 
 from crosstie.flows.training.data import MINED
 from crosstie.flows.training.train import mine
@@ -29,17 +28,12 @@ def upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "mine")
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
-    client.create_bucket(Bucket="archive")
     folder = write_simulated_catalog(tmp_path / "catalog", scenes=1, size_px=256).parent
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            client.upload_file(str(path), "archive", str(path.relative_to(folder)))
-    yield f"http://{host}:{port}"
-    server.stop()
+    with s3_server("archive") as server:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                server.client.upload_file(str(path), "archive", str(path.relative_to(folder)))
+        yield server.url
 
 
 def test_a_catalog_behind_an_endpoint_is_mined(upstream: str, tmp_path: Path) -> None:

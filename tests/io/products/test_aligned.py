@@ -13,6 +13,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.transform import GCPTransformer
 
+from crosstie.codes import Kernel
 from crosstie.errors import BadInputError, NoGeoreferenceError, UnreadableRasterError
 from crosstie.io.products import aligned as engine
 from crosstie.io.products.aligned import aligned_dataarray, write_aligned
@@ -20,7 +21,6 @@ from crosstie.io.products.mapping import Mapping
 from crosstie.io.products.vrt import corrected_vrt
 from crosstie.io.raster.georeference import georeference_of
 from crosstie.io.raster.locate import locator
-from crosstie.io.raster.warp import Kernel
 from crosstie.io.storage.store import open_store
 from crosstie.types import DisplacementField
 

@@ -10,12 +10,11 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import boto3
 import pytest
 import rasterio
-from moto.server import ThreadedMotoServer
 from odc.geo.geobox import GeoBox
 from product_with_truth import AFFINE, GROUND, SHAPE, SHIFT_PX, UTM, write_waves
+from s3_server import S3Server, s3_server
 
 import crosstie
 from crosstie.errors import StoreError, UnreadableRasterError
@@ -47,26 +46,17 @@ write_products(open_store(root), registration, thumbnails=None, aligned=aligned)
 
 
 @pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
-    boto3.client(
-        "s3", endpoint_url=url, region_name="us-east-1", aws_access_key_id="me", aws_secret_access_key="pw"
-    ).create_bucket(Bucket="products")
-    yield url
-    server.stop()
+def s3() -> Iterator[S3Server]:
+    with s3_server("products") as server:
+        yield server
 
 
 @pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.server)])
 def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "file":
         return str(tmp_path / "products")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("endpoint"))
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "pw")
+    for name, value in request.getfixturevalue("s3").environment.items():
+        monkeypatch.setenv(name, value)
     return f"s3://products/{tmp_path.name}"
 
 

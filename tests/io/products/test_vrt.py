@@ -4,15 +4,14 @@ import math
 import warnings
 from pathlib import Path
 
-import boto3
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from moto.server import ThreadedMotoServer
 from pyproj import Transformer
 from rasterio.control import GroundControlPoint
 from rasterio.errors import NotGeoreferencedWarning
+from s3_server import s3_server
 
 from crosstie.errors import NoGeoreferenceError, UnreadableRasterError
 from crosstie.io.products.vrt import corrected_vrt, place_of
@@ -173,25 +172,14 @@ def test_a_relative_path_is_found_from_any_folder(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.server
 def test_a_remote_source_is_named_without_its_signature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    for name, value in (
-        ("AWS_ACCESS_KEY_ID", "me"),
-        ("AWS_SECRET_ACCESS_KEY", "pw"),
-        ("AWS_REGION", "us-east-1"),
-    ):
-        monkeypatch.setenv(name, value)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        s3 = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
-        s3.create_bucket(Bucket="scenes")
-        s3.put_object(Bucket="scenes", Key="s1.tif", Body=write(tmp_path / "s1.tif").read_bytes())
-        signed = s3.generate_presigned_url("get_object", {"Bucket": "scenes", "Key": "s1.tif"})
+    with s3_server("scenes") as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        server.client.put_object(Bucket="scenes", Key="s1.tif", Body=write(tmp_path / "s1.tif").read_bytes())
+        signed = server.client.generate_presigned_url("get_object", {"Bucket": "scenes", "Key": "s1.tif"})
         assert "Signature" in signed
         text = corrected_vrt([signed], affine=MOVE[:6], grid_crs=UTM).decode()
-    finally:
-        server.stop()
-    assert f">/vsicurl/http://{host}:{port}/scenes/s1.tif</SourceFilename>" in text
+    assert f">/vsicurl/{server.url}/scenes/s1.tif</SourceFilename>" in text
     assert "Signature" not in text
 
 

@@ -7,17 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import boto3
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from moto.server import ThreadedMotoServer
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
+from s3_server import s3_server
 
 from crosstie.errors import BadInputError, NoGeoreferenceError, UnreadableRasterError
 from crosstie.grid import common_grid, window
@@ -559,24 +558,15 @@ def test_a_bucket_reads_as_a_folder_does(tmp_path, monkeypatch):
     """GDAL does not know AWS_ENDPOINT_URL, which every other client of S3 reads."""
     values = np.random.default_rng(6).integers(1, 255, (3, 64, 64)).astype(np.uint8)
     path = write(tmp_path / "s2_tci.tif", values)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="scenes")
-        client.upload_file(str(path), "scenes", "a/s2_tci.tif")
+    with s3_server("scenes") as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name.replace("AWS_REGION", "AWS_DEFAULT_REGION"), value)
+        server.client.upload_file(str(path), "scenes", "a/s2_tci.tif")
         remote, local = open_source("s3://scenes/a/s2_tci.tif"), open_source(path)
         assert replace(remote, hrefs=local.hrefs) == local
         np.testing.assert_array_equal(read_plane(remote, remote.geobox), read_plane(local, local.geobox))
         with pytest.raises(UnreadableRasterError, match=r"s3://scenes/a/none.tif"):
             open_source("s3://scenes/a/none.tif")
-    finally:
-        server.stop()
 
 
 def test_tokens_split_on_everything_but_letters_and_digits():

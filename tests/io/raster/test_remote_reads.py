@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import rasterio.shutil
 from counting_proxy import CountingProxy, counting
-from moto.server import ThreadedMotoServer
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from read_costs import needed_bytes
+from s3_server import s3_server
 
 from crosstie.config import load_settings
 from crosstie.flows.registration.measure import ALIGN_PX
@@ -54,22 +54,16 @@ class Steady:
 @pytest.fixture(scope="module")
 def scenes(real_data: Path) -> Iterator[Callable[[str], str]]:
     """A server with the files of a scene in the bucket `scenes`; gives its address."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    client = boto3.client(
-        "s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1",
-        aws_access_key_id="me", aws_secret_access_key="mine",
-    )  # fmt: skip
-    client.create_bucket(Bucket="scenes")
+    with s3_server("scenes") as server:
 
-    def upload(scene: str) -> str:
-        for name in FILES:
-            client.upload_file(str(real_data / "scenes" / scene / name), "scenes", f"{scene}/{name}")
-        return f"http://{host}:{port}"
+        def upload(scene: str) -> str:
+            for name in FILES:
+                server.client.upload_file(
+                    str(real_data / "scenes" / scene / name), "scenes", f"{scene}/{name}"
+                )
+            return server.url
 
-    yield upload
-    server.stop()
+        yield upload
 
 
 @pytest.fixture(autouse=True)

@@ -9,15 +9,14 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import boto3
 import fsspec
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
 from counting_proxy import CountingProxy, counting
-from moto.server import ThreadedMotoServer
 from pydantic import BaseModel, ConfigDict
+from s3_server import s3_server
 
 from crosstie.errors import BadInputError, StoreError, UnreadableRasterError
 from crosstie.io.raster import open_source, read_plane
@@ -30,17 +29,6 @@ SECRET = "kept-to-myself"
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real S3 server on loopback whose bucket `scenes` holds one small raster, `a/vv.tif`."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    client = boto3.client(
-        "s3",
-        endpoint_url=f"http://{host}:{port}",
-        region_name="us-east-1",
-        aws_access_key_id="owner",
-        aws_secret_access_key=SECRET,
-    )
-    client.create_bucket(Bucket="scenes")
     path = tmp_path_factory.mktemp("raster") / "vv.tif"
     values = np.random.default_rng(1).gamma(4, 0.02, (1, 64, 64)).astype(np.float32)
     with rasterio.open(
@@ -48,9 +36,9 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         transform=Affine(10, 0, 600_000, 0, -10, 3_300_000),
     ) as raster:  # fmt: skip
         raster.write(values)
-    client.upload_file(str(path), "scenes", "a/vv.tif", ExtraArgs={"ACL": "public-read"})
-    yield f"http://{host}:{port}"
-    server.stop()
+    with s3_server("scenes", secret=SECRET) as server:
+        server.client.upload_file(str(path), "scenes", "a/vv.tif", ExtraArgs={"ACL": "public-read"})
+        yield server.url
 
 
 @pytest.fixture

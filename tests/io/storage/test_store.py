@@ -7,9 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
+from s3_server import S3Server, s3_server
 
 from crosstie.errors import StoreError
 from crosstie.io.storage.href import local_path, product_href, public_href
@@ -22,32 +21,22 @@ SECRET = "kept-to-myself"
 
 
 @pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    """A real S3 server on loopback with one bucket, `products`."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
-    boto3.client(
-        "s3", endpoint_url=url, region_name="us-east-1", aws_access_key_id="me", aws_secret_access_key=SECRET
-    ).create_bucket(Bucket="products")
-    yield url
-    server.stop()
+def s3() -> Iterator[S3Server]:
+    with s3_server("products", secret=SECRET) as server:
+        yield server
 
 
 @pytest.fixture
-def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+def on_s3(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.server)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "file":
         return open_store(f"file://{tmp_path}/new%20root")
-    request.getfixturevalue("s3")
+    request.getfixturevalue("on_s3")
     return open_store(f"s3://products/{tmp_path.name}/some root")
 
 
@@ -149,7 +138,7 @@ def test_a_root_that_is_a_file_is_told_by_name(tmp_path: Path):
 
 
 @pytest.mark.server
-@pytest.mark.usefixtures("s3")
+@pytest.mark.usefixtures("on_s3")
 def test_a_missing_bucket_is_told_without_the_secret():
     store = open_store(f"s3://me:{SECRET}@nobody-made-this/prefix")
     assert store.url == "s3://nobody-made-this/prefix"
@@ -161,8 +150,8 @@ def test_a_missing_bucket_is_told_without_the_secret():
 
 
 @pytest.mark.server
-def test_https_is_not_downgraded(monkeypatch: pytest.MonkeyPatch, endpoint: str):
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint.replace("http://", "https://"))
+def test_https_is_not_downgraded(monkeypatch: pytest.MonkeyPatch, s3: S3Server):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3.url.replace("http://", "https://"))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     with pytest.raises(StoreError, match="cannot write x in s3://products"):

@@ -1,8 +1,18 @@
-"""What a sensor is, what was fitted, what became of a pair, and why."""
+"""The words that users type and products hold. Light to import: the command line needs them before numpy."""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
+
+Orbit = Literal["any", "ascending", "descending"]
+"""Orbit direction of the SAR scenes."""
+
+Slices = Literal["largest", "each"]
+"""Which slices of one pass are paired."""
+
+Order = Literal["newest", "oldest"]
+"""Which references come first."""
 
 LUMINANCE = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the optical plane (ITU-R BT.601); training must see what use will see."""
@@ -25,6 +35,28 @@ class Model(StrEnum):
     IDENTITY = "identity"
     TRANSLATION = "translation"
     AFFINE = "affine"
+
+
+class ModelChoice(StrEnum):
+    """Which part of a correction to apply."""
+
+    AUTO = "auto"
+    AFFINE = "affine"
+    FIELD = "field"
+
+
+class Kernel(StrEnum):
+    """How values between pixels are found."""
+
+    CUBIC = "cubic"
+    LANCZOS = "lanczos"
+    BILINEAR = "bilinear"
+    NEAREST = "nearest"
+
+    @property
+    def radius_px(self) -> int:
+        """Pixels of the source that count on either side of a position."""
+        return {Kernel.CUBIC: 2, Kernel.LANCZOS: 3, Kernel.BILINEAR: 1, Kernel.NEAREST: 1}[self]
 
 
 class VerdictCode(StrEnum):
