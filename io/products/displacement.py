@@ -43,7 +43,7 @@ def displacement_cog(field: DisplacementField) -> bytes:
     Returns
     -------
     bytes
-        `displacement.tif`: some kilobytes, for there is one node a stride.
+        `displacement.tif`: some hundred kilobytes, for there are four nodes from tile to tile.
     """
     rows, cols = field.grid.shape
     profile: dict[str, Any] = {

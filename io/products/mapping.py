@@ -17,8 +17,9 @@ from crosstie.types import IDENTITY_AFFINE
 if TYPE_CHECKING:
     from crosstie.types import DisplacementField, FloatArray, Registration
 
-FADE_NODES = 4
-"""Beyond its known nodes, what a field has over the affine fades to nothing over so many strides."""
+FADE_NODES = 16
+"""Beyond its known nodes, what a field has over the affine fades to nothing over so many nodes: four tile
+strides."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

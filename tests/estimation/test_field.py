@@ -100,7 +100,7 @@ def test_sign_is_that_of_the_offset() -> None:
     inside = fit.used
     assert rms(offset[inside] - points.offset_m[inside]) < 0.3 * PIXEL_M
     row, col = 8, 5
-    x, y = grid.affine @ ((col + 0.5) * STRIDE_PX, (row + 0.5) * STRIDE_PX)
+    x, y = fit.field.grid.affine @ (col + 0.5, row + 0.5)
     here, sigma = fit.field.at(np.array([[x, y]]))
     assert here[0] == pytest.approx([fit.field.dx_m[row, col], fit.field.dy_m[row, col]])
     assert sigma[0] == pytest.approx(fit.field.sigma_m[row, col])

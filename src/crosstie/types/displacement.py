@@ -39,7 +39,7 @@ _FIELD_SENTENCES = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DisplacementField:
-    """Offsets at the nodes of a coarse grid: one node a stride, at the centre of its cell.
+    """Offsets at the nodes of a coarse grid, four from tile to tile, each at the centre of its cell.
 
     The secondary sampled at (x + dx, y + dy) shows what the reference shows at (x, y). NaN where nothing is
     known; there the affine is all there is.

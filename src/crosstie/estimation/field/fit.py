@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from scipy.ndimage import distance_transform_edt, map_coordinates
 from scipy.spatial import cKDTree
 
 from crosstie.estimation.field.kriging import Covariance, Samples, krige, neighbours
@@ -37,6 +38,10 @@ FIELD_DEFAULTS = FieldSettings()
 WITHIN_TILE = 1 / 3
 """Variance of the relief within a tile, of which a tie point is the mean, as a share of what relief adds
 across the gap of a held-out tile: that of simulated land with a Hurst exponent of 0.8 to 1."""
+
+NODES_A_STRIDE, LEAST_STEP_PX = 4, 16
+"""Nodes of the field from tile to tile, and the closest that they stand, px. A reader who interpolates
+linearly between them stays within some hundredths of a pixel of the spline through one node a tile."""
 
 
 def fit_field(
@@ -92,7 +97,7 @@ def fit_field(
         return FieldFit(None, report, used)
     nodes = _node_grid(grid, stride_px)
     surface = _surface(model, nodes, tile_px=tile_px, stride_px=stride_px, settings=settings)
-    field = _displacement_field(surface, nodes, estimate.fitted, pixel_m=pixel_m)
+    field = _displacement_field(surface, nodes, estimate.fitted, grid, stride_px=stride_px)
     return FieldFit(field, _report(model, FieldReason.BETTER, pixel_m, surface), used)
 
 
@@ -168,10 +173,10 @@ def _is_better(found: Gain, settings: FieldSettings) -> bool:
     return bool(significant and saved >= settings.min_gain)
 
 
-def _node_grid(grid: GeoBox, stride_px: int) -> GeoBox:
-    """One cell a stride; the last may stick out of the grid."""
-    rows, cols = (-(-length // stride_px) for length in grid.shape)
-    return GeoBox((rows, cols), grid.affine @ Affine.scale(stride_px), grid.crs)
+def _node_grid(grid: GeoBox, step_px: int) -> GeoBox:
+    """One cell a step; the last may stick out of the grid."""
+    rows, cols = (-(-length // step_px) for length in grid.shape)
+    return GeoBox((rows, cols), grid.affine @ Affine.scale(step_px), grid.crs)
 
 
 def _node_px(nodes: GeoBox) -> FloatArray:
@@ -214,12 +219,31 @@ def _surface(
 
 
 def _displacement_field(
-    surface: _Surface, nodes: GeoBox, trend: AffineCorrection, *, pixel_m: float
+    surface: _Surface, nodes: GeoBox, trend: AffineCorrection, grid: GeoBox, *, stride_px: int
 ) -> DisplacementField:
-    xy_m = px_to_m(nodes, _node_px(nodes))
-    offset = trend_offset(trend, xy_m) + surface.relief_px * pixel_m
-    dx, dy = (band.reshape(nodes.shape) for band in offset.T)
-    return DisplacementField(nodes, dx, dy, surface.sigma_px.reshape(nodes.shape) * pixel_m)
+    step_px = max(stride_px // NODES_A_STRIDE, min(stride_px, LEAST_STEP_PX))
+    closer = _node_grid(grid, step_px)
+    at = np.stack(np.meshgrid(*(np.arange(n) + 0.5 for n in closer.shape), indexing="ij"))
+    at = at * step_px / stride_px - 0.5
+    relief_x, relief_y = (_between(band.reshape(nodes.shape), at, order=3) for band in surface.relief_px.T)
+    sigma = _between(surface.sigma_px.reshape(nodes.shape), at, order=1)
+    trend_m = trend_offset(trend, px_to_m(closer, _node_px(closer))).reshape(*closer.shape, 2)
+    pixel_m = float(grid.affine.a)
+    return DisplacementField(
+        closer,
+        trend_m[..., 0] + relief_x * pixel_m,
+        trend_m[..., 1] + relief_y * pixel_m,
+        sigma * pixel_m,
+    )
+
+
+def _between(plane: FloatArray, at: FloatArray, *, order: int) -> FloatArray:
+    """Values between the nodes by a spline, NaN where the nearest node has none."""
+    unknown = np.isnan(plane)
+    row, col = distance_transform_edt(unknown, return_distances=False, return_indices=True)
+    value: FloatArray = map_coordinates(plane[row, col], at, order=order, mode="nearest")
+    nearest = map_coordinates(unknown.astype(np.float64), at, order=0, mode="nearest")
+    return np.where(nearest > 0, np.nan, value)
 
 
 def _report(
