@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -139,6 +140,17 @@ def time_us(value: object) -> int:
     return microseconds(when.replace(tzinfo=UTC) if when.tzinfo is None else when)
 
 
+def finite_number(value: object) -> float | None:
+    """Read a number; None for anything else, and for what is no finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # whole numbers of JSON have no limit
+        return None
+    return number if isfinite(number) else None
+
+
 def _asset_hrefs(item: Json) -> dict[str, str]:
     found = {name: asset.get("href") for name, asset in item["assets"].items() if isinstance(asset, dict)}
     return {name: href for name, href in found.items() if isinstance(href, str)}
@@ -147,9 +159,8 @@ def _asset_hrefs(item: Json) -> dict[str, str]:
 def _bbox_numbers(value: object) -> tuple[float, ...] | None:
     if not isinstance(value, list | tuple) or len(value) not in (4, 6):
         return None
-    if not all(isinstance(number, int | float) for number in value):
-        return None
-    return tuple(float(number) for number in value)
+    numbers = tuple(finite_number(number) for number in value)
+    return None if None in numbers else numbers  # type: ignore[return-value]
 
 
 def _parse_geometries(values: list[object]) -> Objects:

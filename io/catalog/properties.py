@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crosstie.io.catalog.items import time_us
+from crosstie.io.catalog.items import finite_number, time_us
 from crosstie.io.catalog.query import full_platform
 from crosstie.io.scenes.table import UNKNOWN, objects
 
@@ -27,6 +27,12 @@ TILE_IN_ID = re.compile(r"_T?(\d{1,2}[C-X][A-Z]{2})(?:_|$)")
 BASELINE_IN_ID = re.compile(r"_N(\d{2})(\d{2})_R\d{3}_")
 TRACK_IN_ID = re.compile(r"_R(\d{3})_T\d\d[C-X][A-Z]{2}(?:_|$)")
 PLATFORM_IN_ID = re.compile(r"^(S[12][A-Z])_")
+
+LARGEST_TRACK = 175
+"""Relative orbits of Sentinel-1 are 1..175, those of Sentinel-2 1..143."""
+
+LATEST_US = int(np.iinfo(np.int64).max)
+"""Latest time that a column holds, microseconds since 1970."""
 
 SAR_PRODUCTS = ("RTC", "GRD", "SLC")
 OPTICAL_PRODUCTS = {"1C": "L1C", "2A": "L2A"}
@@ -72,7 +78,7 @@ def facts_of(rows: Rows, is_sar: BoolArray, preset: Preset) -> Facts:
     optical = ~is_sar
     return Facts(
         platform=_or_by_id(_mapped(said["platform"], _platform), ids, PLATFORM_IN_ID, full_platform),
-        cloud_cover_pct=np.array([_as_number(value) for value in said["eo:cloud_cover"]], np.float64),
+        cloud_cover_pct=np.array([_per_cent(value) for value in said["eo:cloud_cover"]], np.float64),
         product_type=_product_types(rows, is_sar, preset),
         orbit_state=_first(said, preset.orbit_state, _orbit_state),
         relative_orbit=_whole(
@@ -163,9 +169,8 @@ def _orbit_state(value: object) -> str | None:
 
 
 def _track(value: object) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or value < 1:
-        return None
-    return int(value)
+    number = finite_number(value)
+    return int(number) if number is not None and 1 <= number <= LARGEST_TRACK else None
 
 
 def _tile(value: object) -> str | None:
@@ -177,14 +182,15 @@ def _padded(tile: str) -> str:
     return tile.zfill(5)
 
 
-def _as_number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
+def _per_cent(value: object) -> float:
+    number = finite_number(value)
+    return number if number is not None and 0 <= number <= 100 else float("nan")
 
 
 def _time(value: object) -> int | None:
     """Microseconds since 1970; tables hold them as numbers already."""
     us = value if isinstance(value, int) else time_us(value)
-    return None if us == UNKNOWN else us
+    return us if UNKNOWN < us <= LATEST_US else None
 
 
 def _whole(values: Objects) -> IntArray:

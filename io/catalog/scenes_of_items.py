@@ -13,7 +13,7 @@ import shapely
 from crosstie.errors import CatalogError
 from crosstie.io.catalog.filters import apply_rules, touches
 from crosstie.io.catalog.properties import facts_of, kinds_of
-from crosstie.io.scenes.footprint import box_outline, lonlat_outlines
+from crosstie.io.scenes.footprint import box_outline, lonlat_outlines, not_degrees
 from crosstie.io.scenes.table import UNKNOWN, LeftOut, Scenes, microseconds, objects
 from crosstie.io.storage.href_policy import resolve_href
 
@@ -77,7 +77,9 @@ def scenes_of(
     times = _acquired(rows)
     rows = rows.take(_known(times != UNKNOWN, rows, left_out, lambda *_: NO_TIME))
     rows = rows.take(_in_time(_acquired(rows), query))
-    outlines = _scene_outlines(rows)
+    given = _given_outlines(rows)
+    rows, given = _in_degrees(rows, given, left_out)
+    outlines = lonlat_outlines(given)
     known = _known(~shapely.is_missing(outlines), rows, left_out, lambda *_: NO_OUTLINE)
     rows, outlines = rows.take(known), outlines[known]
     here = touches(outlines, query)
@@ -140,11 +142,22 @@ def _acquired(rows: Rows) -> IntArray:
     return found
 
 
-def _scene_outlines(rows: Rows) -> Objects:
+def _given_outlines(rows: Rows) -> Objects:
     geometry = rows.geometry.copy()
     for n in np.flatnonzero(shapely.is_missing(geometry) | shapely.is_empty(geometry)):
         geometry[n] = None if rows.bbox[n] is None else box_outline(rows.bbox[n])
-    return lonlat_outlines(geometry)
+    return geometry
+
+
+def _in_degrees(rows: Rows, given: Objects, left_out: list[LeftOut]) -> tuple[Rows, Objects]:
+    wrong = not_degrees(given)
+    known = _known(
+        np.array([why is None for why in wrong], bool),
+        rows,
+        left_out,
+        lambda _, n: f"its footprint is not in degrees ({wrong[n]})",
+    )
+    return rows.take(known), given[known]
 
 
 def _known(

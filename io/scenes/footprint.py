@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 DECIMALS = 9
 """Decimals of a degree that are kept: a tenth of a millimetre, as in WKT."""
 
+LONGEST_LONGITUDE = 360.0
+"""Largest longitude, degrees, that an outline may have: some write 0..360 instead of -180..180."""
+
+LARGEST_LATITUDE = 90.0
+"""Degrees."""
+
+ROUNDING_DEG = 1e-6
+"""How far numbers of an outline may lie beyond these limits: programs round differently."""
+
 STEP_RAD = 0.001
 """Longest step along a side of an outline that is cut, 6 km: near a pole, sides are curves in degrees."""
 
@@ -41,11 +50,13 @@ def lonlat_outlines(geometries: Sequence[BaseGeometry | None] | Geometries) -> G
     Returns
     -------
     Geometries
-        (N,) with longitudes in -180..180; None stays None.
+        (N,) with longitudes in -180..180; None stays None. None, too, where numbers are not degrees.
     """
     given: Geometries = np.array(geometries, dtype=object)
     if not len(given):
         return given
+    given = given.copy()
+    given[[why is not None for why in not_degrees(given)]] = None
     flat: Geometries = shapely.force_2d(given)
     coordinates, owner = shapely.get_coordinates(flat, return_index=True)
     flat = shapely.set_coordinates(flat.copy(), np.round(coordinates, DECIMALS))
@@ -55,6 +66,22 @@ def lonlat_outlines(geometries: Sequence[BaseGeometry | None] | Geometries) -> G
     wrong = np.flatnonzero(~valid & ~shapely.is_missing(flat))
     flat[wrong] = shapely.make_valid(flat[wrong])
     return flat
+
+
+def not_degrees(geometries: Geometries) -> list[str | None]:
+    """Say of each outline which number of it cannot be a longitude or latitude; None where all can be.
+
+    Outlines in metres of a map projection would otherwise be turned round the Earth thousands of times.
+    """
+    west, south, east, north = shapely.bounds(geometries).T
+    lon = np.where(np.abs(west) > np.abs(east), west, east)
+    lat = np.where(np.abs(south) > np.abs(north), south, north)
+    far_lon = np.abs(lon) > LONGEST_LONGITUDE + ROUNDING_DEG
+    far_lat = np.abs(lat) > LARGEST_LATITUDE + ROUNDING_DEG
+    found: list[str | None] = [None] * len(geometries)
+    for n in np.flatnonzero(far_lon | far_lat).tolist():
+        found[n] = f"longitude {lon[n]:.10g}" if far_lon[n] else f"latitude {lat[n]:.10g}"
+    return found
 
 
 def box_outline(bbox: Sequence[float]) -> BaseGeometry:
