@@ -5,7 +5,7 @@ All later steps are shared, so the same items give the same scenes from a file, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import isfinite
@@ -15,7 +15,8 @@ import numpy as np
 import shapely
 
 from crosstie.errors import CatalogError
-from crosstie.io.scenes.table import UNKNOWN, microseconds, objects
+from crosstie.io.scenes.table import UNKNOWN, LeftOut, microseconds, objects
+from crosstie.io.storage.href import public_href
 
 if TYPE_CHECKING:
     from crosstie.io.catalog.presets import Preset
@@ -25,6 +26,12 @@ Json = dict[str, Any]
 
 KIND_PROPERTIES = ("constellation", "platform", "instruments")
 OTHER_PROPERTIES = ("eo:cloud_cover",)
+MAX_SHOWN = 60
+"""Longest text of a catalog that a message repeats, characters."""
+
+NO_ITEM = "no STAC item"
+"""Heading for what has not the form of an item."""
+
 TIME_PROPERTIES = ("datetime", "start_datetime", "end_datetime")
 
 
@@ -49,6 +56,8 @@ class Rows:
     """Path or URL of the file that contains each item."""
     asset_names: Callable[[int], list[str]]
     """Gives the names of all assets of a row, for the message that none of them is known."""
+    no_items: tuple[LeftOut, ...] = ()
+    """What the catalog holds in the place of items."""
 
     def __len__(self) -> int:
         return len(self.id)
@@ -68,26 +77,40 @@ class Rows:
             hrefs={name: values[keep] for name, values in self.hrefs.items()},
             base=self.base[keep],
             asset_names=lambda row: names(int(places[row])),
+            no_items=self.no_items,
         )
 
 
-def rows_of(items: list[tuple[Json, str]], preset: Preset) -> Rows:
-    """Make columns of STAC items.
+def rows_of(found: Sequence[tuple[object, str]], preset: Preset) -> Rows:
+    """Make columns of STAC items. What has not the form of an item is told, and the others are read.
 
     Parameters
     ----------
-    items : list of (Json, str)
-        (N,) items, each with the path or URL of the file that contains it.
+    found : sequence of (object, str)
+        What a catalog holds, each with the path or URL of the file that contains it.
     preset : Preset
         Names of the assets and properties to keep.
 
     Raises
     ------
     CatalogError
-        One of them is not a STAC item.
+        None of them is a STAC item.
     """
-    for item, base in items:
-        check_item(item, base)
+    items: list[tuple[Json, str]] = []
+    no_items = []
+    for place, (one, base) in enumerate(found):
+        wrong = _no_item(one)
+        if wrong is None and isinstance(one, dict):
+            items.append((one, base))
+        elif wrong is not None:
+            name = one.get("id") if isinstance(one, dict) else None
+            known = str(name)[:MAX_SHOWN] if name else f"item {place + 1} of {public_href(base)}"
+            no_items.append(LeftOut(known, NO_ITEM, f"not a STAC item: {wrong}"))
+    if no_items and not items:
+        raise CatalogError(
+            f"{public_href(found[0][1])} holds {len(no_items)} of what should be items, and none is:"
+            f" {no_items[0].scene} is {no_items[0].why}"
+        )
     said = [item.get("properties") or {} for item, _ in items]
     assets = [_asset_hrefs(item) for item, _ in items]
     names = dict.fromkeys((*preset.sar_assets, *preset.optical_assets))
@@ -105,28 +128,32 @@ def rows_of(items: list[tuple[Json, str]], preset: Preset) -> Rows:
         hrefs={name: objects([of.get(name) for of in assets]) for name in names},
         base=objects([base for _, base in items]),
         asset_names=lambda row: sorted(assets[row]),
+        no_items=tuple(no_items),
     )
 
 
-def check_item(item: Json, base: str) -> None:
-    """Check that `item` has the form of a STAC item; `base` names its file in the message.
-
-    Raises
-    ------
-    CatalogError
-        It has another form.
-    """
-    wrong = None
+def _no_item(item: object) -> str | None:
+    """Say what `item` lacks to be a STAC item; None if nothing."""
+    if not isinstance(item, dict):
+        return f"it is {_shown(item)}"
     if not isinstance(item.get("id"), str) or not item["id"]:
-        wrong = f"its id is {item.get('id')!r}"
-    elif not isinstance(item.get("properties"), dict):
-        wrong = "it has no properties"
-    elif not isinstance(item.get("assets"), dict):
-        wrong = "it has no assets"
-    elif not isinstance(item.get("collection"), str | None):
-        wrong = f"its collection is {item.get('collection')!r}"
-    if wrong is not None:
-        raise CatalogError(f"{base} is not a STAC item: {wrong}")
+        return f"its id is {_shown(item.get('id'))}"
+    for part in ("properties", "assets"):
+        if part not in item:
+            return f"it has no {part}"
+        if not isinstance(item[part], dict):
+            return f"its {part} are {_shown(item[part])}"
+    if not isinstance(item.get("collection"), str | None):
+        return f"its collection is {_shown(item['collection'])}"
+    return None
+
+
+def _shown(value: object) -> str:
+    """Write a value of JSON as JSON, short."""
+    import json
+
+    text = json.dumps(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def time_us(value: object) -> int:

@@ -71,7 +71,7 @@ def scenes_of(
     Scenes
         Sorted by time, then by id.
     """
-    left_out: list[LeftOut] = []
+    left_out = list(rows.no_items)
     rows = rows.take(_of_wanted_collections(rows, query))
     rows = rows.take(_known(kinds_of(rows, query) >= 0, rows, left_out, _no_kind))
     times = _acquired(rows)
@@ -93,7 +93,10 @@ def scenes_of(
     left_out += broken
     found = replace(found, href=hrefs)
     found = found.take(np.array([href is not None for href in hrefs], bool))
-    return replace(found.take(_order(found)), left_out=tuple(sorted(left_out, key=lambda out: out.scene)))
+    return replace(
+        found.take(_order(found)),
+        left_out=tuple(sorted(left_out, key=lambda out: (out.scene, out.rule, out.why))),
+    )
 
 
 def _scenes_of_rows(rows: Rows, outlines: Objects, query: SceneQuery, preset: Preset) -> Scenes:

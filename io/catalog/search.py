@@ -116,6 +116,7 @@ def _found(
     *,
     explain: bool,
 ) -> Scenes:
+    from crosstie.io.catalog.items import NO_ITEM
     from crosstie.io.catalog.presets import preset_of
     from crosstie.io.catalog.scenes_of_items import UNUSABLE, scenes_of
 
@@ -128,7 +129,7 @@ def _found(
     href = str(Path(root) / "table") if not is_url(root) and Path(root).is_dir() else root
     scenes = scenes_of(rows, query, preset, catalog_href=href, allow=allow, policy=policy, explain=explain)
     if not explain:
-        broken = [out for out in scenes.left_out if out.rule == UNUSABLE]
+        broken = [out for out in scenes.left_out if out.rule in (UNUSABLE, NO_ITEM)]
         for out in broken[:MAX_WARNINGS]:
             LOG.warning("left out %s: %s", out.scene, out.why)
         if len(broken) > MAX_WARNINGS:
@@ -154,14 +155,18 @@ def _rows_of_catalog(
     from crosstie.io.catalog.items import rows_of
     from crosstie.io.catalog.stac_static import read_stac_file, walk
 
-    landing = read_stac_file(root, storage, policy)
+    landing, root = read_stac_file(root, storage, policy)
     if is_url(root) and ("conformsTo" in landing or _has_search(landing)):
         from crosstie.io.catalog.stac_api import search
 
         items = search(root, landing, query, preset, policy, ids=ids, narrow=narrow)
     else:
         items = walk(landing, root, query, policy, allow, storage)
-    return rows_of([(item, base) for item, base in items if not ids or item.get("id") in ids], preset)
+    return rows_of([(item, base) for item, base in items if not ids or _is_one_of(item, ids)], preset)
+
+
+def _is_one_of(item: object, ids: Sequence[str]) -> bool:
+    return isinstance(item, dict) and item.get("id") in ids
 
 
 def _is_table(root: str) -> bool:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, cos, radians
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 
 import pystac
-import pystac_client
 import requests
 import shapely
+from pystac_client import ItemSearch
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 
 from crosstie.errors import CatalogError
+from crosstie.io.catalog.paging import PageRequest, follow_pages
 from crosstie.io.catalog.stac_static import links
 from crosstie.io.storage.address import short_href
 from crosstie.io.storage.href import public_href
@@ -25,12 +29,14 @@ from crosstie.io.storage.redaction import first_line
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from pystac_client import Client
-
     from crosstie.io.catalog.items import Json
     from crosstie.io.catalog.presets import Preset
     from crosstie.io.catalog.query import Box, SceneQuery
     from crosstie.io.storage.address import AddressPolicy
+
+LOG = logging.getLogger(__name__)
+
+METHOD_NOT_ALLOWED = 405
 
 SCENE_DEG = 4.0
 """Largest width of a scene at the equator, degrees."""
@@ -45,7 +51,7 @@ def search(
     *,
     ids: Sequence[str] = (),
     narrow: bool = False,
-) -> Iterator[tuple[Json, str]]:
+) -> Iterator[tuple[object, str]]:
     """Give the items of the query's time and place, each once and with its address.
 
     Parameters
@@ -63,12 +69,15 @@ def search(
     try:
         io = _OnlyHttp(timeout=TIMEOUT_S)
         guard(io.session, policy, patient_retry())
-        client = pystac_client.Client.open(root, stac_io=io)
-        seen: set[tuple[str | None, str]] = set()
+        way = _way_of_search(root, landing)
+        seen: set[tuple[str, str]] = set()
         filtered = narrow and _understands_cql2(landing)
         for asked in _searches(query, preset, ids, filtered):
-            for item in _items(client, asked):
-                known = (item.get("collection"), str(item.get("id")))
+            for item in _items(io, way, asked):
+                if not isinstance(item, dict):
+                    yield item, root
+                    continue
+                known = (str(item.get("collection")), str(item.get("id")))
                 if known not in seen:
                     seen.add(known)
                     yield item, next((href for rel, href in links(item) if rel == "self"), root)
@@ -77,6 +86,22 @@ def search(
             f"the STAC API {public_href(root)} failed: {first_line(error)}; check its address and that it"
             f" knows the collections {', '.join(preset.asked(query.collections))}"
         ) from None
+
+
+def one_page(request: PageRequest, policy: AddressPolicy) -> object:
+    """Ask for one page of a saved search.
+
+    Raises
+    ------
+    CatalogError
+        It cannot be had, or is no JSON.
+    """
+    try:
+        io = _OnlyHttp(timeout=TIMEOUT_S)
+        guard(io.session, policy, patient_retry())
+        return _answer(io, request)
+    except (APIError, requests.RequestException) as error:
+        raise CatalogError(f"cannot read the page {public_href(request.href)}: {first_line(error)}") from None
 
 
 class _OnlyHttp(StacApiIO):
@@ -142,23 +167,70 @@ def _widened(box: Box) -> Box:
     return west, south, east, north
 
 
-def _items(client: Client, asked: _Search) -> Iterator[Json]:
-    if asked.filter is None:
-        yield from client.search(**asked.parameters).items_as_dicts()
-        return
-    pages = client.search(**asked.parameters, filter=asked.filter, filter_lang="cql2-json").pages_as_dicts()
+def _way_of_search(root: str, landing: Json) -> PageRequest:
+    """Address and method of the search. An API that does not say that it can search is asked all the same."""
+    named = [link for link in landing.get("links") or [] if isinstance(link, dict)]
+    ways = [link for link in named if link.get("rel") == "search" and isinstance(link.get("href"), str)]
+    classes = [text for text in landing.get("conformsTo") or [] if isinstance(text, str)]
+    if not any("item-search" in text for text in classes):
+        LOG.warning("the STAC API %s does not say that it can search (item-search)", public_href(root))
+    folder = root if root.endswith("/") else f"{root}/"
+    if not ways:
+        return PageRequest(folder + "search", "POST")
+    only_get = all(str(link.get("method") or "").upper() == "GET" for link in ways)
+    return PageRequest(urljoin(folder, ways[0]["href"]), "GET" if only_get else "POST")
+
+
+def _items(io: StacApiIO, way: PageRequest, asked: _Search) -> Iterator[object]:
+    rules: Json = {} if asked.filter is None else {"filter": asked.filter, "filter_lang": "cql2-json"}
     try:
-        first = next(pages, None)
+        first, page = _first_page(io, way, asked.parameters | rules)
     except APIError as error:
-        if error.status_code != 400:
+        if getattr(error, "status_code", None) != 400 or asked.filter is None:
             raise
         # the API can filter, but not these properties; they are filtered after reading anyway
-        yield from client.search(**asked.parameters).items_as_dicts()
-        return
-    if first is not None:
-        yield from first["features"]
-        for page in pages:
-            yield from page["features"]
+        first, page = _first_page(io, way, asked.parameters)
+    yield from follow_pages(page, first, lambda request: _answer(io, request), urljoin_from, whole=True)
+
+
+def _first_page(io: StacApiIO, way: PageRequest, parameters: Json) -> tuple[PageRequest, object]:
+    """The first page, and how it was asked for: by GET where the API knows no POST."""
+    request = PageRequest(way.href, way.method, _parameters(way, parameters))
+    try:
+        return request, _answer(io, request)
+    except APIError as error:
+        if getattr(error, "status_code", None) != METHOD_NOT_ALLOWED or way.method == "GET":
+            raise
+    way = PageRequest(way.href, "GET")
+    request = PageRequest(way.href, "GET", _parameters(way, parameters))
+    return request, _answer(io, request)
+
+
+def _parameters(way: PageRequest, parameters: Json) -> Json:
+    found: Json = ItemSearch(way.href, method=way.method, **parameters).get_parameters()
+    return found
+
+
+def _answer(io: StacApiIO, request: PageRequest) -> object:
+    if not is_url(request.href):
+        raise CatalogError(
+            f"href {short_href(request.href)!r} is a file of this machine, named by an API; refused"
+        )
+    headers = None if request.headers is None else dict(request.headers)
+    text = io.request(request.href, method=request.method, headers=headers, parameters=request.body)
+    try:
+        found: object = json.loads(text)
+    except ValueError:
+        start = " ".join(text[:80].split())
+        raise CatalogError(
+            f"{public_href(request.href)} answered with no JSON: it begins {start!r}"
+        ) from None
+    return found
+
+
+def urljoin_from(href: str, page: str) -> str:
+    """Make an href of a page absolute."""
+    return urljoin(page, href)
 
 
 def _understands_cql2(landing: Json) -> bool:

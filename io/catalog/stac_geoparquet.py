@@ -18,8 +18,15 @@ import pyarrow.dataset as ds
 import shapely
 
 from crosstie.errors import CatalogError
-from crosstie.io.catalog.items import KIND_PROPERTIES, OTHER_PROPERTIES, TIME_PROPERTIES, Rows, time_us
-from crosstie.io.scenes.table import objects
+from crosstie.io.catalog.items import (
+    KIND_PROPERTIES,
+    NO_ITEM,
+    OTHER_PROPERTIES,
+    TIME_PROPERTIES,
+    Rows,
+    time_us,
+)
+from crosstie.io.scenes.table import LeftOut, objects
 from crosstie.io.storage.address import AddressPolicy
 from crosstie.io.storage.href import public_href
 from crosstie.io.storage.href_policy import is_url
@@ -190,6 +197,8 @@ class _Columns:
 
     def rows(self, table: pa.Table, asset_names: Any) -> Rows:
         """Convert a table to the columns that all catalogs share."""
+        named = [isinstance(value, str) and value != "" for value in _column(table, "id")]
+        unnamed, table = len(named) - sum(named), table.filter(pa.array(named, pa.bool_()))
         count = len(table)
         ids, collections = _column(table, "id"), _column(table, "collection")
         return Rows(
@@ -202,6 +211,9 @@ class _Columns:
             hrefs=self._hrefs(table),
             base=objects([None] * count),
             asset_names=lambda row: asset_names(ids[row], collections[row]),
+            no_items=(LeftOut(f"{unnamed} rows", NO_ITEM, "not STAC items: they have no id"),)
+            if unnamed
+            else (),
         )
 
     def _hrefs(self, table: pa.Table) -> dict[str, Objects]:

@@ -34,6 +34,9 @@ TIMEOUT_S = 60
 MAX_RETRIES = 5
 """Maximum number of repetitions of a request."""
 
+MAX_BODIES = 3
+"""Maximum number of times that a body is asked for that the server cuts off."""
+
 BACKOFF_S = 0.5
 """Scale of the waits between repetitions, seconds: 0, 1, 2, 4, 8."""
 
@@ -95,11 +98,24 @@ def get(url: str, policy: AddressPolicy) -> bytes:
     OSError
         No answer, or an error from the server.
     """
+    return fetch(url, policy)[0]
+
+
+def fetch(url: str, policy: AddressPolicy) -> tuple[bytes, str]:
+    """Fetch a small file, and say from where it came after redirects: its own links mean that address.
+
+    Raises
+    ------
+    CatalogError
+        The address, or one that it redirects to, is not allowed.
+    OSError
+        No answer, or an error from the server.
+    """
     with requests.Session() as session:
         guard(session, policy, patient_retry())
         answer = session.get(url, timeout=TIMEOUT_S)
         answer.raise_for_status()
-        return answer.content
+        return answer.content, str(answer.url)
 
 
 def final_address(url: str) -> str:
@@ -184,7 +200,17 @@ class _CheckedAdapter(HTTPAdapter):
         url, catalog = request.url or "", self._policy.catalog
         address = parse_address(url)
         self._policy.check_address(address, shown=url, http_host=None if catalog is None else catalog.host)
-        return super().send(request, *args, **options)
+        for left in reversed(range(MAX_BODIES)):
+            answer = super().send(request, *args, **options)
+            if options.get("stream"):
+                return answer
+            try:
+                answer.content  # noqa: B018  reads the body
+                return answer
+            except requests.exceptions.ChunkedEncodingError:
+                if not left:
+                    raise
+        raise AssertionError  # the last attempt returns or raises
 
 
 class _CheckedConnection(HTTPConnection):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import shapely
 from stac_site import stac_item
 
+from crosstie.errors import CatalogError
 from crosstie.io.catalog.search import find_scenes
 from crosstie.io.scenes.table import Scenes
 
@@ -87,3 +89,62 @@ def test_properties_that_cannot_be_are_as_if_not_said(value: object, tmp_path: P
     found = {scene.id: scene for scene in find_scenes(results(tmp_path, *items))}
     assert found["sar"].relative_orbit is None
     assert found["msi"].cloud_cover_pct is None
+
+
+def without(item: Json, *parts: str) -> Json:
+    return {name: value for name, value in item.items() if name not in parts}
+
+
+@pytest.mark.parametrize(
+    ("bad", "known_as", "why"),
+    [
+        (stac_item("bad") | {"properties": None}, "bad", "its properties are null"),
+        (stac_item("bad") | {"properties": ["datetime"]}, "bad", 'its properties are ["datetime"]'),
+        (stac_item("bad") | {"assets": None}, "bad", "its assets are null"),
+        (stac_item("bad") | {"assets": [{"href": "a.tif"}]}, "bad", 'its assets are [{"href": "a.tif"}]'),
+        (without(stac_item("bad"), "assets"), "bad", "it has no assets"),
+        (stac_item("bad") | {"id": 12345}, "12345", "its id is 12345"),
+        (stac_item("bad") | {"id": None}, "item 2 of", "its id is null"),
+        (stac_item("bad") | {"collection": {"id": "x"}}, "bad", 'its collection is {"id": "x"}'),
+        (None, "item 2 of", "it is null"),
+        ("https://example.com/item.json", "item 2 of", 'it is "https://example.com/item.json"'),
+        ([stac_item("bad")], "item 2 of", "it is [{"),
+    ],
+)
+def test_what_is_no_item_is_told_and_the_others_are_read(
+    bad: object, known_as: str, why: str, tmp_path: Path
+):
+    scenes = find_scenes(results(tmp_path, stac_item("a"), bad, stac_item("b")))
+    assert [scene.id for scene in scenes] == ["a", "b"]
+    (out,) = scenes.left_out
+    assert out.rule == "no STAC item"
+    assert out.scene.startswith(known_as)
+    assert out.why.startswith(f"not a STAC item: {why}")
+
+
+def test_a_catalogue_of_no_items_at_all_is_an_error_of_one_line(tmp_path: Path):
+    with pytest.raises(CatalogError, match=r"holds 2 .* none is: item 1 of .* it is null") as caught:
+        find_scenes(results(tmp_path, None, {"id": 3}))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("features", [None, {"0": {}}, "none"])
+def test_search_results_without_a_list_are_an_error(features: object, tmp_path: Path):
+    path = results(tmp_path)
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    with pytest.raises(CatalogError, match="without a list of features"):
+        find_scenes(path)
+
+
+@pytest.mark.parametrize("lacking", [("type",), ("type", "stac_version")])
+def test_a_file_that_does_not_say_its_type_is_told_by_what_it_has(
+    lacking: tuple[str, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    (tmp_path / "item.json").write_text(json.dumps(without(stac_item("x"), *lacking)))
+    links = [{"rel": "item", "href": "item.json"}]
+    top = {"type": "Catalog", "stac_version": "1.0.0", "id": "c", "description": "d", "links": links}
+    (tmp_path / "catalog.json").write_text(json.dumps(without(top, *lacking)))
+    with caplog.at_level(logging.WARNING):
+        assert [scene.id for scene in find_scenes(tmp_path / "catalog.json")] == ["x"]
+    told = [message for message in caplog.messages if "read as a" in message]
+    assert len(told) == (2 if "stac_version" in lacking else 0)
