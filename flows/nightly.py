@@ -96,7 +96,8 @@ def scope_of(catalog: str, settings: Settings) -> str:
     """Hash what decides which pairs there are, except time: a success in one area says nothing of another."""
     values = as_parameter(settings)
     # Limits that are not set decide nothing, and are no part of the hashes that earlier versions wrote.
-    unset = {name for name in ("allow_hosts", "allow_buckets") if not values["catalog"][name]}
+    limits = ("allow_hosts", "allow_buckets", "sar_assets", "optical_assets")
+    unset = {name for name in limits if not values["catalog"][name]}
     left_out = {"start_utc", "end_utc"} | unset
     place = {name: value for name, value in values["catalog"].items() if name not in left_out}
     return run_log.scope_hash(catalog, place, values["pairing"])

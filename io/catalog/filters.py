@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from crosstie.types import BoolArray, Objects
 
 
+NOT_ON_THE_GROUND = {
+    "SLC": "complex values in slant range",
+    "RAW": "signals before focusing",
+    "OCN": "wind and waves",
+}
+"""Products of Sentinel-1 that are no image on the ground, and what they are."""
+
+
 def touches(outlines: Objects, query: SceneQuery) -> BoolArray:
     """Say which outlines touch the query's box and its area, in the plane of degrees as in STAC.
 
@@ -52,7 +60,7 @@ def apply_rules(scenes: Scenes, query: SceneQuery) -> tuple[BoolArray, list[Left
     """
     keep = np.ones(len(scenes), bool)
     left_out: list[LeftOut] = []
-    for rule in (_by_cloud, _by_platform, _by_product_type, _by_orbit, _by_track):
+    for rule in (_by_form, _by_cloud, _by_platform, _by_product_type, _by_orbit, _by_track):
         found = rule(scenes, query)
         if found is None:
             continue
@@ -72,6 +80,20 @@ class _Refusal:
     """(N,) True for scenes that the rule refuses."""
     why: Callable[[int], str]
     """Says why the scene of a row is refused."""
+
+
+def _by_form(scenes: Scenes, query: SceneQuery) -> _Refusal:
+    """Refuse products that are no image of the ground, unless they are asked for."""
+    asked = {name.upper() for name in query.product_types}
+    refused = [name for name in NOT_ON_THE_GROUND if name not in asked]
+    return _Refusal(
+        "product type",
+        scenes.is_sar & np.isin(scenes.product_type.astype(str), refused),
+        lambda n: (
+            f"it is {scenes.product_type[n]}, {NOT_ON_THE_GROUND[scenes.product_type[n]]}"
+            "; GRD and RTC are used"
+        ),
+    )
 
 
 def _by_cloud(scenes: Scenes, query: SceneQuery) -> _Refusal | None:

@@ -15,6 +15,7 @@ import numpy as np
 import shapely
 
 from crosstie.errors import CatalogError
+from crosstie.io.catalog.asset_choice import may_be_read
 from crosstie.io.scenes.table import UNKNOWN, LeftOut, microseconds, objects
 from crosstie.io.storage.href import public_href
 
@@ -24,7 +25,22 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-KIND_PROPERTIES = ("constellation", "platform", "instruments")
+KIND_PROPERTIES = (
+    "constellation",
+    "platform",
+    "instruments",
+    "mission",
+    "sar:instrument_mode",
+    "sar:product_type",
+    "sar:frequency_band",
+    "sar:polarizations",
+    "product:type",
+    "s1:product_type",
+    "s2:product_type",
+    "s2:mgrs_tile",
+)
+"""What tells the sensor of an item."""
+
 OTHER_PROPERTIES = ("eo:cloud_cover",)
 MAX_SHOWN = 60
 """Longest text of a catalog that a message repeats, characters."""
@@ -81,6 +97,38 @@ class Rows:
         )
 
 
+def rows_together(parts: Sequence[Rows]) -> Rows:
+    """Put the rows of several tables together, which may have different assets."""
+    if len(parts) == 1:
+        return parts[0]
+    starts = np.cumsum([0, *map(len, parts)])
+
+    def assets_of(row: int) -> list[str]:
+        part = int(np.searchsorted(starts, row, side="right")) - 1
+        return parts[part].asset_names(row - int(starts[part]))
+
+    def stacked(of: Callable[[Rows], Mapping[str, Objects]]) -> dict[str, Objects]:
+        names = dict.fromkeys(name for part in parts for name in of(part))
+        empty = [objects([None] * len(part)) for part in parts]
+        return {
+            name: np.concatenate([of(part).get(name, none) for part, none in zip(parts, empty, strict=True)])
+            for name in names
+        }
+
+    return Rows(
+        id=np.concatenate([part.id for part in parts]),
+        collection=np.concatenate([part.collection for part in parts]),
+        times_us={name: np.concatenate([part.times_us[name] for part in parts]) for name in TIME_PROPERTIES},
+        geometry=np.concatenate([part.geometry for part in parts]),
+        bbox=np.concatenate([part.bbox for part in parts]),
+        properties=stacked(lambda part: part.properties),
+        hrefs=stacked(lambda part: part.hrefs),
+        base=np.concatenate([part.base for part in parts]),
+        asset_names=assets_of,
+        no_items=tuple(out for part in parts for out in part.no_items),
+    )
+
+
 def rows_of(found: Sequence[tuple[object, str]], preset: Preset) -> Rows:
     """Make columns of STAC items. What has not the form of an item is told, and the others are read.
 
@@ -113,8 +161,11 @@ def rows_of(found: Sequence[tuple[object, str]], preset: Preset) -> Rows:
         )
     said = [item.get("properties") or {} for item, _ in items]
     assets = [_asset_hrefs(item) for item, _ in items]
-    names = dict.fromkeys((*preset.sar_assets, *preset.optical_assets))
-    properties = (*KIND_PROPERTIES, *OTHER_PROPERTIES, *preset.properties)
+    offered = dict.fromkeys(name for of in assets for name in of)
+    names = dict.fromkeys(
+        (*preset.sar_assets, *preset.optical_assets, *(name for name in offered if may_be_read(name)))
+    )
+    properties = dict.fromkeys((*KIND_PROPERTIES, *OTHER_PROPERTIES, *preset.properties))
     return Rows(
         id=objects([item["id"] for item, _ in items]),
         collection=objects([item.get("collection") for item, _ in items]),

@@ -22,7 +22,7 @@ STALE_PAGES = 3
 EXACT_COUNT = 10_000
 """From here on, what an API calls its number of hits may be an estimate of its database."""
 
-MAX_SHOWN = 120
+LONGEST_QUOTE = 120
 """Longest part of an answer that a message repeats, characters."""
 
 
@@ -51,7 +51,7 @@ Resolve = Callable[[str, str], str]
 
 
 def follow_pages(
-    page: object, asked: PageRequest, ask: Ask, resolve: Resolve, *, whole: bool
+    page: object, asked: PageRequest, ask: Ask, resolve: Resolve, *, whole: bool, part: str = "features"
 ) -> Iterator[object]:
     """Give what the pages of one search list, beginning with a page that is there already.
 
@@ -65,16 +65,19 @@ def follow_pages(
     resolve : Resolve
     whole : bool
         Fewer than the number of hits that the first page names is an error, not a warning.
+    part : str, optional
+        Name of the list: `features` or `collections`.
 
     Raises
     ------
     CatalogError
         An answer is no page, or fewer items came than the first page names.
     """
-    requested, known, got, stale = {asked.key}, set(), 0, 0
+    known: set[object] = set()
+    requested, got, stale = {asked.key}, 0, 0
     matched = _number_matched(page)
     while True:
-        features = features_of(page, asked.href)
+        features = listed_on(page, asked.href, part)
         names = {_name(feature, got + place) for place, feature in enumerate(features)}
         got += len(features)
         stale = 0 if names - known else stale + 1
@@ -97,7 +100,7 @@ def follow_pages(
         _tell_missing(asked.href, len(known), matched, whole=whole)
 
 
-def features_of(page: object, href: str) -> list[object]:
+def listed_on(page: object, href: str, part: str = "features") -> list[object]:
     """Items of a page, unchecked.
 
     Raises
@@ -105,12 +108,12 @@ def features_of(page: object, href: str) -> list[object]:
     CatalogError
         It is no page of items: an error that an API calls a success, or something else.
     """
-    features = page.get("features") if isinstance(page, dict) else None
+    features = page.get(part) if isinstance(page, dict) else None
     if isinstance(features, list):
         return features
     text = json.dumps(page, default=str)
-    shown = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
-    raise CatalogError(f"{public_href(href)} answered without a list of features: {shown}")
+    shown = text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}..."
+    raise CatalogError(f"{public_href(href)} answered without a list of {part}: {shown}")
 
 
 def _tell_missing(href: str, got: int, matched: int, *, whole: bool) -> None:
@@ -143,14 +146,18 @@ def _next_request(page: object, asked: PageRequest, resolve: Resolve) -> PageReq
     link = named[0]
     method = str(link.get("method") or "GET").upper()
     if method not in ("GET", "POST"):
-        raise CatalogError(f"{public_href(asked.href)} asks for its next page by {method[:MAX_SHOWN]!r}")
-    body = link.get("body") if isinstance(link.get("body"), dict) else {}
+        raise CatalogError(f"{public_href(asked.href)} asks for its next page by {method[:LONGEST_QUOTE]!r}")
+    body = _object(link.get("body"))
     if link.get("merge") is True:
         body = {**(asked.body or {}), **body}
-    headers = link.get("headers") if isinstance(link.get("headers"), dict) else {}
+    headers = _object(link.get("headers"))
     return PageRequest(
         href=resolve(link["href"], asked.href),
         method=method,
         body=body if method == "POST" else None,
         headers={str(name): str(value) for name, value in headers.items()} or None,
     )
+
+
+def _object(value: object) -> Json:
+    return value if isinstance(value, dict) else {}

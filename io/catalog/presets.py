@@ -6,7 +6,7 @@ Taken from their items in 2025 and 2026. For any other catalog all these names a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from crosstie.io.catalog.query import OPTICAL_COLLECTIONS, SAR_COLLECTIONS, SceneQuery
@@ -118,7 +118,13 @@ PRESETS = {preset.name: preset for preset in (EARTH_SEARCH, PLANETARY_COMPUTER, 
 
 def preset_of(query: SceneQuery, catalog_href: str) -> Preset:
     """Preset that a query names, or else that belongs to the address of the catalog."""
-    if query.preset != "auto":
-        return PRESETS[query.preset]
     host = urlsplit(catalog_href).hostname
-    return next((preset for preset in PRESETS.values() if host in preset.hosts), NONE)
+    if query.preset != "auto":
+        found = PRESETS[query.preset]
+    else:
+        found = next((preset for preset in PRESETS.values() if host in preset.hosts), NONE)
+    return replace(
+        found,
+        sar_assets=query.sar_assets or found.sar_assets,
+        optical_assets=query.optical_assets or found.optical_assets,
+    )

@@ -3,30 +3,43 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crosstie.io.catalog.items import finite_number, time_us
+from crosstie.io.catalog.items import KIND_PROPERTIES, finite_number, time_us
 from crosstie.io.catalog.query import full_platform
 from crosstie.io.scenes.table import UNKNOWN, objects
 
 if TYPE_CHECKING:
-    from crosstie.io.catalog.items import Rows
+    from crosstie.io.catalog.items import Json, Rows
     from crosstie.io.catalog.presets import Preset
     from crosstie.io.catalog.query import SceneQuery
     from crosstie.types import BoolArray, FloatArray, IntArray, Objects
 
-SENSORS = {"sentinel-1": 1, "c-sar": 1, "sar": 1, "sentinel-2": 0, "msi": 0}
-"""Beginnings of a constellation, platform or instrument -> 1 for SAR, 0 for optical."""
+MISSION = re.compile(r"^s(?:entinel)?-?([1-6])[a-d]?p?(?:-|$)")
+"""A mission of the Copernicus programme, in the words of items: sentinel-1a, Sentinel 2, S2B, SENTINEL-5P."""
+
+OTHER_MISSION = re.compile(r"landsat|modis|viirs|sentinel[-_ ]?[3-6]|^s[3-6](?:[a-d]|[-_]|$)", re.IGNORECASE)
+"""Names of collections of other missions, whatever their items say."""
+
+SENSORS = {"c-sar": 1, "csar": 1, "sar": 1, "msi": 0}
+"""Instruments -> 1 for SAR, 0 for optical."""
+
+OTHER = -2
+"""Kind of an item that says that it is of another mission."""
 
 TILE = re.compile(r"^(?:MGRS-)?T?(\d{1,2}[C-X][A-Z]{2})$")
 TILE_IN_ID = re.compile(r"_T?(\d{1,2}[C-X][A-Z]{2})(?:_|$)")
 BASELINE_IN_ID = re.compile(r"_N(\d{2})(\d{2})_R\d{3}_")
 TRACK_IN_ID = re.compile(r"_R(\d{3})_T\d\d[C-X][A-Z]{2}(?:_|$)")
 PLATFORM_IN_ID = re.compile(r"^(S[12][A-Z])_")
+
+MISSION_PROPERTIES = ("constellation", "platform", "mission")
+SAR_PROPERTIES = ("sar:instrument_mode", "sar:product_type", "sar:frequency_band", "s1:product_type")
+OPTICAL_PROPERTIES = ("s2:product_type", "s2:mgrs_tile")
 
 LARGEST_TRACK = 175
 """Relative orbits of Sentinel-1 are 1..175, those of Sentinel-2 1..143."""
@@ -35,6 +48,7 @@ LATEST_US = int(np.iinfo(np.int64).max)
 """Latest time that a column holds, microseconds since 1970."""
 
 SAR_PRODUCTS = ("RTC", "GRD", "SLC")
+OTHER_SAR_PRODUCT = re.compile(r"(?<![A-Z])(SL1|OCN|RAW)(?![A-Z])")
 OPTICAL_PRODUCTS = {"1C": "L1C", "2A": "L2A"}
 
 
@@ -53,23 +67,66 @@ class Facts:
 
 
 def kinds_of(rows: Rows, query: SceneQuery) -> IntArray:
-    """Kind of each item, (N,): 1 for SAR, 0 for optical, -1 if unknown."""
-    # the query's collections first: they may include some that are not known here
+    """Kind of each item, (N,): 1 for SAR, 0 for optical, -1 if unknown, `OTHER` for other missions.
+
+    The collections that the query names decide, then what the item says, its id, and last its collection's
+    name, which is a hint only.
+    """
     named = dict.fromkeys(query.optical_collections, 0) | dict.fromkeys(query.sar_collections, 1)
-    said = rows.properties
     found = np.array([named.get(collection, -1) for collection in rows.collection], np.int64)
+    said = rows.properties
     for n in np.flatnonzero(found < 0).tolist():
-        instruments = said["instruments"][n]
-        words = [
-            said["constellation"][n],
-            said["platform"][n],
-            *(instruments if instruments is not None else []),
-        ]
-        known_kinds = (
-            kind for word in words for start, kind in SENSORS.items() if str(word).lower().startswith(start)
-        )
-        found[n] = next(known_kinds, -1)
+        values = {name: texts_of(said[name][n]) for name in KIND_PROPERTIES}
+        kind = _by_mission([word for name in MISSION_PROPERTIES for word in values[name]])
+        if kind is None:
+            kind = _by_sensor(values)
+        if kind is None:
+            kind = _by_mission([rows.id[n].partition("_")[0]])
+        if kind is None:
+            kind = _by_mission(re.findall(r"sentinel[-_ ]?\d", str(rows.collection[n]).lower()))
+        found[n] = -1 if kind is None else kind
     return found
+
+
+def is_of_mission(collection: Json, *, sar: bool) -> bool:
+    """Say whether a collection of an API says that its items are of Sentinel-1 (`sar`) or Sentinel-2."""
+    name = collection.get("id")
+    if not isinstance(name, str) or OTHER_MISSION.search(name):
+        return False
+    summaries = collection.get("summaries")
+    said = summaries if isinstance(summaries, dict) else {}
+    words = [text for part in MISSION_PROPERTIES for text in texts_of(said.get(part))]
+    kind = _by_mission(words)
+    if kind is None:
+        kind = _by_mission([*re.findall(r"sentinel[-_ ]?\d", name.lower()), name])
+    if sar and kind == 1:
+        return not any(product in name.upper() for product in ("SLC", "OCN", "RAW"))
+    return kind == (1 if sar else 0)
+
+
+def texts_of(value: object) -> list[str]:
+    """Texts of a property that should be a text, or a list of texts, and may be either."""
+    if isinstance(value, str):
+        return [value]
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list | tuple) else []
+
+
+def _by_mission(words: Sequence[str]) -> int | None:
+    """Kind by the first word that names a mission; `OTHER` where words name satellites, but none of these."""
+    names = [re.sub(r"[\s_]+", "-", word.strip().lower()) for word in words]
+    missions = [int(match[1]) for name in names if (match := MISSION.match(name))]
+    if not missions:
+        return None
+    return {1: 1, 2: 0}.get(missions[0], OTHER)
+
+
+def _by_sensor(values: Mapping[str, Sequence[str]]) -> int | None:
+    instruments = [SENSORS[word.lower()] for word in values["instruments"] if word.lower() in SENSORS]
+    if instruments:
+        return instruments[0]
+    if any(values[name] for name in SAR_PROPERTIES):
+        return 1
+    return 0 if any(values[name] for name in OPTICAL_PROPERTIES) else None
 
 
 def facts_of(rows: Rows, is_sar: BoolArray, preset: Preset) -> Facts:
@@ -145,7 +202,9 @@ def _product_types(rows: Rows, is_sar: BoolArray, preset: Preset) -> Objects:
 
 
 def _sar_product(words: list[str]) -> str | None:
-    return next((product for word in words for product in SAR_PRODUCTS if product in word), None)
+    found = next((product for word in words for product in SAR_PRODUCTS if product in word), None)
+    other = next((match[1] for word in words if (match := OTHER_SAR_PRODUCT.search(word))), None)
+    return found or ("SLC" if other == "SL1" else other)
 
 
 def _optical_product(words: list[str]) -> str | None:
@@ -156,7 +215,7 @@ def _optical_product(words: list[str]) -> str | None:
 
 
 def _platform(value: object) -> str | None:
-    return full_platform(value) if isinstance(value, str) and value.strip() else None
+    return next((full_platform(text) for text in texts_of(value) if text.strip()), None)
 
 
 def _stripped(value: object) -> str | None:

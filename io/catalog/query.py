@@ -43,9 +43,17 @@ class SceneQuery:
     intersects: str | None = None
     """Area as WKT in degrees; scenes that touch it are used. None: everywhere."""
     sar_collections: tuple[str, ...] = SAR_COLLECTIONS
-    """Collections of SAR scenes."""
+    """Collections of SAR scenes. With the default also any other collection whose items say that they are of
+    Sentinel-1."""
     optical_collections: tuple[str, ...] = OPTICAL_COLLECTIONS
-    """Collections of optical scenes."""
+    """Collections of optical scenes. With the default also any other collection whose items say that they are
+    of Sentinel-2."""
+    sar_assets: tuple[str, ...] = ()
+    """Assets of a SAR scene that may be read, the best first. Empty: the names of the provider, else those
+    that hold vh, hv, vv or hh as a word, else an image with all bands (data, image, measurement)."""
+    optical_assets: tuple[str, ...] = ()
+    """Assets of an optical scene that may be read, the best first. Empty: the names of the provider, else
+    those that hold visual, tci, red or b04 as a word, else an image with all bands (data, image)."""
     max_cloud_pct: float | None = None
     """Largest cloud cover of optical scenes, per cent, 0..100; scenes without a value are used. None: no
     limit."""
@@ -102,6 +110,14 @@ class SceneQuery:
     @property
     def collections(self) -> tuple[str, ...]:
         return self.sar_collections + self.optical_collections
+
+    def takes_any_collection(self, *, sar: bool) -> bool:
+        """Say whether scenes of a kind may be of any collection: the user has named none for them."""
+        return (
+            self.sar_collections == SAR_COLLECTIONS
+            if sar
+            else self.optical_collections == OPTICAL_COLLECTIONS
+        )
 
     @property
     def interval_utc(self) -> tuple[datetime | None, datetime | None]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import numpy as np
 import shapely
 
 from crosstie.errors import CatalogError
+from crosstie.io.catalog.asset_choice import OPTICAL_WORDS, SAR_WORDS, by_preference
 from crosstie.io.catalog.filters import apply_rules, touches
-from crosstie.io.catalog.properties import facts_of, kinds_of
+from crosstie.io.catalog.items import MAX_SHOWN
+from crosstie.io.catalog.properties import OTHER_MISSION, facts_of, kinds_of, texts_of
 from crosstie.io.scenes.footprint import box_outline, lonlat_outlines, not_degrees
 from crosstie.io.scenes.table import UNKNOWN, LeftOut, Scenes, microseconds, objects
 from crosstie.io.storage.href_policy import resolve_href
@@ -29,6 +34,11 @@ UNUSABLE = "cannot be used"
 
 NO_TIME = "it has neither datetime nor start_datetime and end_datetime that are times"
 NO_OUTLINE = "it has neither geometry nor bbox that can be read"
+
+ZARR = re.compile(r"\.zarr(?:/|$)", re.IGNORECASE)
+
+MOST_SEEN = 8
+"""Maximum number of names of one sort that a message lists."""
 
 NO_HREF = ("",)
 """Stands for addresses that have not been checked yet."""
@@ -71,7 +81,7 @@ def scenes_of(
     Scenes
         Sorted by time, then by id.
     """
-    left_out = list(rows.no_items)
+    left_out, held = list(rows.no_items), rows
     rows = rows.take(_of_wanted_collections(rows, query))
     rows = rows.take(_known(kinds_of(rows, query) >= 0, rows, left_out, _no_kind))
     times = _acquired(rows)
@@ -89,13 +99,14 @@ def scenes_of(
     wanted, why_not = apply_rules(found, query)
     left_out += why_not if explain else []
     found, rows = found.take(wanted), rows.take(wanted)
-    hrefs, broken = _hrefs(rows, found.is_sar, preset, catalog_href, allow, policy)
+    hrefs, broken = _hrefs(rows, found.is_sar, query, preset, catalog_href, allow, policy)
     left_out += broken
     found = replace(found, href=hrefs)
     found = found.take(np.array([href is not None for href in hrefs], bool))
     return replace(
         found.take(_order(found)),
         left_out=tuple(sorted(left_out, key=lambda out: (out.scene, out.rule, out.why))),
+        seen="" if found.is_sar.any() and not found.is_sar.all() else _seen(held),
     )
 
 
@@ -121,8 +132,36 @@ def _scenes_of_rows(rows: Rows, outlines: Objects, query: SceneQuery, preset: Pr
 
 
 def _of_wanted_collections(rows: Rows, query: SceneQuery) -> BoolArray:
+    """Those of the collections that are named and, where none is, those whose items say what they are."""
     wanted = {None, *query.collections}
-    return np.array([collection in wanted for collection in rows.collection], bool)
+    keep = np.array([collection in wanted for collection in rows.collection], bool)
+    if keep.all():
+        return keep
+    kinds = kinds_of(rows, query)
+    for kind, sar in ((1, True), (0, False)):
+        if query.takes_any_collection(sar=sar):
+            keep |= kinds == kind
+    for n in np.flatnonzero(keep).tolist():
+        collection = rows.collection[n]
+        keep[n] = collection in wanted or OTHER_MISSION.search(collection) is None
+    return keep
+
+
+def _seen(rows: Rows) -> str:
+    """Say what a catalog holds: collections, platforms and names of assets, the most frequent first."""
+    if not len(rows):
+        return "it gave no item"
+    said = rows.properties
+    platforms = [text for n in range(len(rows)) for text in texts_of(said["platform"][n])]
+    return (
+        f"its {len(rows)} items are of collection {_most(rows.collection)}, platform {_most(platforms)}, with"
+        f" assets {', '.join(rows.asset_names(0)[:MOST_SEEN]) or 'none'}"
+    )
+
+
+def _most(values: Iterable[object]) -> str:
+    common = Counter(str(value)[:MAX_SHOWN] for value in values if value is not None).most_common(MOST_SEEN)
+    return ", ".join(name for name, _ in common) or "not said"
 
 
 def _in_time(acquired_us: IntArray, query: SceneQuery) -> BoolArray:
@@ -172,8 +211,7 @@ def _known(
 
 def _no_kind(rows: Rows, n: int) -> str:
     said = rows.properties
-    instruments = said["instruments"][n]
-    words = [said["constellation"][n], said["platform"][n], *(instruments if instruments is not None else [])]
+    words = [said["constellation"][n], said["platform"][n], *texts_of(said["instruments"][n])]
     return (
         f"neither SAR nor optical by its collection ({rows.collection[n]}), constellation, platform"
         f" or instruments ({', '.join(map(str, words))})"
@@ -183,6 +221,7 @@ def _no_kind(rows: Rows, n: int) -> str:
 def _hrefs(
     rows: Rows,
     is_sar: BoolArray,
+    query: SceneQuery,
     preset: Preset,
     catalog_href: str,
     allow: Sequence[Path],
@@ -190,10 +229,10 @@ def _hrefs(
 ) -> tuple[Objects, list[LeftOut]]:
     """Address of the one asset of each item that is read; None if it has none that is allowed."""
     chosen = objects([None] * len(rows))
-    for names, of_kind in ((preset.sar_assets, is_sar), (preset.optical_assets, ~is_sar)):
-        for name in reversed(names):
+    for kind in (True, False):
+        for name in reversed(_asset_order(rows, query, preset, sar=kind)):
             offered = rows.hrefs[name]
-            has = of_kind & np.array([href is not None for href in offered], bool)
+            has = (is_sar == kind) & np.array([_may_be_opened(href) for href in offered], bool)
             chosen[has] = offered[has]
     found, broken = objects([None] * len(rows)), []
     for n, href in enumerate(chosen):
@@ -210,10 +249,32 @@ def _hrefs(
     return found, broken
 
 
+def _asset_order(rows: Rows, query: SceneQuery, preset: Preset, *, sar: bool) -> tuple[str, ...]:
+    """Names of assets to read, the best first: those of the settings, or the provider's and others."""
+    given = query.sar_assets if sar else query.optical_assets
+    preferred = preset.sar_assets if sar else preset.optical_assets
+    words = () if given else SAR_WORDS if sar else OPTICAL_WORDS
+    return by_preference(rows.hrefs, preferred, words)
+
+
+def _may_be_opened(href: str | None) -> bool:
+    return href is not None and not ZARR.search(urlsplit(href).path)
+
+
 def _no_asset(rows: Rows, n: int, is_sar: bool, preset: Preset) -> str:
     known = ", ".join(preset.sar_assets if is_sar else preset.optical_assets)
     has = ", ".join(rows.asset_names(n)) or "none"
-    return f"no {'SAR' if is_sar else 'optical'} asset called {known}; it has: {has}"
+    setting = "sar_assets" if is_sar else "optical_assets"
+    stores = any(href is not None and ZARR.search(urlsplit(href).path) for href in _offered(rows, n))
+    why = " but Zarr stores, which are not read: give GeoTIFF or JPEG 2000" if stores else ""
+    return (
+        f"no {'SAR' if is_sar else 'optical'} asset called {known}{why}; it has: {has};"
+        f" catalog.{setting} names which to read"
+    )
+
+
+def _offered(rows: Rows, n: int) -> list[str | None]:
+    return [of[n] for of in rows.hrefs.values()]
 
 
 def _order(scenes: Scenes) -> IntArray:

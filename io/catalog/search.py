@@ -128,6 +128,8 @@ def _found(
     # a folder of tables counts as the folder of the catalog
     href = str(Path(root) / "table") if not is_url(root) and Path(root).is_dir() else root
     scenes = scenes_of(rows, query, preset, catalog_href=href, allow=allow, policy=policy, explain=explain)
+    if not len(scenes) and not ids and scenes.seen:
+        LOG.warning("the catalog gave no scene: %s", scenes.seen)
     if not explain:
         broken = [out for out in scenes.left_out if out.rule in (UNUSABLE, NO_ITEM)]
         for out in broken[:MAX_WARNINGS]:

@@ -19,6 +19,7 @@ from pystac_client.stac_api_io import StacApiIO
 
 from crosstie.errors import CatalogError
 from crosstie.io.catalog.paging import PageRequest, follow_pages
+from crosstie.io.catalog.properties import is_of_mission
 from crosstie.io.catalog.stac_static import links
 from crosstie.io.storage.address import short_href
 from crosstie.io.storage.href import public_href
@@ -72,15 +73,18 @@ def search(
         way = _way_of_search(root, landing)
         seen: set[tuple[str, str]] = set()
         filtered = narrow and _understands_cql2(landing)
-        for asked in _searches(query, preset, ids, filtered):
-            for item in _items(io, way, asked):
-                if not isinstance(item, dict):
-                    yield item, root
-                    continue
-                known = (str(item.get("collection")), str(item.get("id")))
-                if known not in seen:
-                    seen.add(known)
-                    yield item, next((href for rel, href in links(item) if rel == "self"), root)
+        for sar in (True, False):
+            wanted = preset.asked(query.sar_collections if sar else query.optical_collections)
+            for collections in _rounds(io, root, landing, query, preset, wanted, sar=sar):
+                before = len(seen)
+                for asked in _searches(query, preset, collections, ids, filtered, sar=sar):
+                    for item in _items(io, way, asked):
+                        known = _known_as(item)
+                        if known is None or known not in seen:
+                            seen |= set() if known is None else {known}
+                            yield item, _own_address(item, root)
+                if len(seen) > before:
+                    break
     except (APIError, pystac.STACError, requests.RequestException, KeyError, ValueError, TypeError) as error:
         raise CatalogError(
             f"the STAC API {public_href(root)} failed: {first_line(error)}; check its address and that it"
@@ -123,24 +127,80 @@ class _Search:
     filter: Json | None
 
 
-def _searches(query: SceneQuery, preset: Preset, ids: Sequence[str], filtered: bool) -> Iterator[_Search]:
-    """Separate searches for SAR and optical, which have different rules, and for each half of a split box."""
+def _rounds(
+    io: StacApiIO,
+    root: str,
+    landing: Json,
+    query: SceneQuery,
+    preset: Preset,
+    wanted: tuple[str, ...],
+    *,
+    sar: bool,
+) -> Iterator[tuple[str, ...]]:
+    """Collections to ask for, one set after another until one gives an item.
+
+    First those that are usual or that the user names. Only if they give nothing, and the user named none, the
+    API is asked which of its collections are of the mission.
+    """
+    if wanted:
+        yield wanted
+    if query.takes_any_collection(sar=sar) and not preset.collections:
+        others = tuple(name for name in _collections_of(io, root, landing, sar=sar) if name not in wanted)
+        if others:
+            yield others
+
+
+def _collections_of(io: StacApiIO, root: str, landing: Json, *, sar: bool) -> Iterator[str]:
+    """Names of the collections of the API that say that they are of Sentinel-1 or Sentinel-2."""
+    folder = root if root.endswith("/") else f"{root}/"
+    data = next((href for rel, href in links(landing) if rel == "data"), "collections")
+    first = PageRequest(urljoin(folder, data))
+    try:
+        pages = follow_pages(
+            _answer(io, first),
+            first,
+            lambda request: _answer(io, request),
+            urljoin_from,
+            whole=False,
+            part="collections",
+        )
+        for collection in pages:
+            if isinstance(collection, dict) and is_of_mission(collection, sar=sar):
+                yield str(collection["id"])
+    except (APIError, CatalogError) as error:
+        LOG.info("the STAC API %s does not list its collections: %s", public_href(root), first_line(error))
+
+
+def _known_as(item: object) -> tuple[str, str] | None:
+    return (str(item.get("collection")), str(item.get("id"))) if isinstance(item, dict) else None
+
+
+def _own_address(item: object, root: str) -> str:
+    named = links(item) if isinstance(item, dict) else []
+    return next((href for rel, href in named if rel == "self"), root)
+
+
+def _searches(
+    query: SceneQuery,
+    preset: Preset,
+    collections: Sequence[str],
+    ids: Sequence[str],
+    filtered: bool,
+    *,
+    sar: bool,
+) -> Iterator[_Search]:
+    """Searches for SAR or for optical scenes, whose rules differ: one for each half of a split box."""
     start, end = query.interval_utc
     when = (
         None if start is None and end is None else "/".join(_interval_bound(bound) for bound in (start, end))
     )
-    places = _place_conditions(query)
-    for is_sar, wanted in ((True, query.sar_collections), (False, query.optical_collections)):
-        collections = list(preset.asked(wanted))
-        if not collections:
-            continue
-        base: Json = {"collections": collections, "limit": preset.page_items}
-        if ids:
-            yield _Search(base | {"ids": list(ids)}, None)
-            continue
-        rules = _filter(query, is_sar) if filtered else None
-        for place in places:
-            yield _Search(base | {"datetime": when} | place, rules)
+    base: Json = {"collections": list(collections), "limit": preset.page_items}
+    if ids:
+        yield _Search(base | {"ids": list(ids)}, None)
+        return
+    rules = _filter(query, sar) if filtered else None
+    for place in _place_conditions(query):
+        yield _Search(base | {"datetime": when} | place, rules)
 
 
 def _place_conditions(query: SceneQuery) -> list[Json]:

@@ -18,12 +18,14 @@ import pyarrow.dataset as ds
 import shapely
 
 from crosstie.errors import CatalogError
+from crosstie.io.catalog.asset_choice import may_be_read
 from crosstie.io.catalog.items import (
     KIND_PROPERTIES,
     NO_ITEM,
     OTHER_PROPERTIES,
     TIME_PROPERTIES,
     Rows,
+    rows_together,
     time_us,
 )
 from crosstie.io.scenes.table import LeftOut, objects
@@ -34,7 +36,7 @@ from crosstie.io.storage.redaction import first_line
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options, s3fs_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
 
     from crosstie.io.catalog.presets import Preset
@@ -58,7 +60,7 @@ def read_table(
     Parameters
     ----------
     root : str
-        Path, https or s3 address of a file, or of a folder of files with the same schema.
+        Path, https or s3 address of a file, or of a folder of files.
     ids : sequence of str, optional
         Only these ids, of any time and place; empty means all.
 
@@ -68,17 +70,35 @@ def read_table(
         It cannot be read, or is not stac-geoparquet.
     """
     with _as_catalog_error(root):
-        table = _open_dataset(root, storage, policy or AddressPolicy.of(root))
-        columns = _Columns(table.schema, preset)
-        if missing := [name for name in ("id", "geometry", "assets") if name not in table.schema.names]:
-            raise CatalogError(
-                f"{public_href(root)} is Parquet but not stac-geoparquet: it has no column"
-                f" {', '.join(missing)}"
-            )
-        condition = _ids(ids) if ids else _condition(table.schema, query)
-        # Arrow's threads may release a file that Python opened after the interpreter has ended, which aborts.
-        found = table.to_table(columns=columns.wanted(), filter=condition, use_threads=not is_url(root))
+        parts = _by_schema(_open_dataset(root, storage, policy or AddressPolicy.of(root)))
+        return rows_together([_rows_of_part(part, root, query, preset, ids) for part in parts])
+
+
+def _rows_of_part(
+    table: ds.Dataset, root: str, query: SceneQuery, preset: Preset, ids: Sequence[str]
+) -> Rows:
+    columns = _Columns(table.schema, preset)
+    if missing := [name for name in ("id", "geometry", "assets") if name not in table.schema.names]:
+        raise CatalogError(
+            f"{public_href(root)} is Parquet but not stac-geoparquet: it has no column {', '.join(missing)}"
+        )
+    condition = _ids(ids) if ids else _condition(table.schema, query)
+    # Arrow's threads may release a file that Python opened after the interpreter has ended, which aborts.
+    found = table.to_table(columns=columns.wanted(), filter=condition, use_threads=not is_url(root))
     return columns.rows(found, lambda *item: _asset_names(table, *item))
+
+
+def _by_schema(folder: ds.Dataset) -> list[ds.Dataset]:
+    """Divide a folder into files of equal columns: Arrow reads structs of different children only apart."""
+    groups: dict[str, list[Any]] = {}
+    for fragment in folder.get_fragments():
+        groups.setdefault(str(fragment.physical_schema), []).append(fragment)
+    if len(groups) < 2:
+        return [folder]
+    return [
+        ds.FileSystemDataset(files, files[0].physical_schema, folder.format, folder.filesystem)
+        for files in groups.values()
+    ]
 
 
 def _open_dataset(root: str, storage: S3Options, policy: AddressPolicy) -> ds.Dataset:
@@ -121,7 +141,8 @@ def _condition(schema: pa.Schema, query: SceneQuery) -> ds.Expression | None:
     terms: list[ds.Expression] = []
     if "collection" in schema.names:
         collection = ds.field("collection")
-        terms.append(collection.isin(list(query.collections)) | collection.is_null())
+        if not (query.takes_any_collection(sar=True) or query.takes_any_collection(sar=False)):
+            terms.append(collection.isin(list(query.collections)) | collection.is_null())
     start, end = query.interval_utc
     if "datetime" in schema.names and pa.types.is_timestamp(kind := schema.field("datetime").type):
         moment = ds.field("datetime")
@@ -178,10 +199,12 @@ class _Columns:
 
     def __init__(self, schema: pa.Schema, preset: Preset) -> None:
         self._schema = schema
-        self._assets = tuple(dict.fromkeys((*preset.sar_assets, *preset.optical_assets)))
-        self._properties = (*KIND_PROPERTIES, *OTHER_PROPERTIES, *preset.properties)
+        self._preferred = tuple(dict.fromkeys((*preset.sar_assets, *preset.optical_assets)))
+        self._properties = tuple(dict.fromkeys((*KIND_PROPERTIES, *OTHER_PROPERTIES, *preset.properties)))
         kind = schema.field("assets").type if "assets" in schema.names else pa.null()
         self._nested = pa.types.is_struct(kind)
+        offered = [field.name for field in kind] if pa.types.is_struct(kind) else []
+        self._assets = self._names(offered)
 
     def wanted(self) -> dict[str, ds.Expression]:
         """Columns to read, under the names that `rows` uses."""
@@ -216,12 +239,16 @@ class _Columns:
             else (),
         )
 
+    def _names(self, offered: Iterable[str]) -> tuple[str, ...]:
+        """Names of the assets that may be read."""
+        return tuple(dict.fromkeys((*self._preferred, *(name for name in offered if may_be_read(name)))))
+
     def _hrefs(self, table: pa.Table) -> dict[str, Objects]:
         if self._nested:
             return {name: _column(table, f"href {name}") for name in self._assets}
         assets = [_as_dict(value) for value in table.column("assets").to_pylist()]
         found = {}
-        for name in self._assets:
+        for name in self._names(name for of in assets for name in of):
             offered = [of.get(name) for of in assets]
             found[name] = objects([one.get("href") if isinstance(one, dict) else None for one in offered])
         return found

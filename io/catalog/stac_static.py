@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from crosstie.errors import CatalogError, StoreError
 from crosstie.io.catalog.paging import PageRequest, follow_pages
+from crosstie.io.catalog.properties import OTHER_MISSION
 from crosstie.io.catalog.query import SceneQuery
 from crosstie.io.storage.address import AddressPolicy
 from crosstie.io.storage.href import public_href
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-FORMS: dict[str, set[str]] = {
+PARTS_OF_STAC: dict[str, set[str]] = {
     "FeatureCollection": {"features"},
     "Feature": {"geometry", "properties"},
     "Collection": {"links", "extent"},
@@ -68,7 +69,7 @@ def walk(
             yield node, href
         else:
             # a collection that is not wanted may contain collections that are
-            wanted = form != "Collection" or node.get("id") in query.collections
+            wanted = form != "Collection" or _may_be_wanted(node, query)
             follow = ("child", "item", "items") if wanted else ("child",)
             for rel, link in reversed(links(node)):
                 if rel in follow:
@@ -76,6 +77,14 @@ def walk(
                     if target not in seen:
                         seen.add(target)
                         ahead.append(read_stac_file(target, storage, policy, named_by=href))
+
+
+def _may_be_wanted(collection: Json, query: SceneQuery) -> bool:
+    name = collection.get("id")
+    if name in query.collections:
+        return True
+    told = query.takes_any_collection(sar=True) or query.takes_any_collection(sar=False)
+    return told and OTHER_MISSION.search(str(name)) is None
 
 
 def form_of(node: Json, href: str) -> str:
@@ -90,7 +99,7 @@ def form_of(node: Json, href: str) -> str:
     if said in ("Catalog", "Collection", "Feature", "FeatureCollection"):
         return str(said)
     if said is None:
-        found = next((form for form, parts in FORMS.items() if parts <= node.keys()), None)
+        found = next((form for form, parts in PARTS_OF_STAC.items() if parts <= node.keys()), None)
         if found is not None:
             # catalogs before STAC 1.0 had no type either
             if "stac_version" not in node:

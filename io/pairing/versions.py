@@ -26,14 +26,17 @@ Slices of a pass, and tiles that a pass cuts in two, are farther apart or cover 
 SAME_GROUND = 0.5
 """Smallest common area of two versions, as a share of the larger footprint."""
 
-Rank = tuple[tuple[int, ...], int, str, str, str]
+LEVELS = ("L1C", "L2A")
+"""Levels of one optical acquisition, the preferred last: at the ground, without the haze."""
+
+Rank = tuple[int, tuple[int, ...], int, str, str, str]
 
 
 def keep_newest(scenes: Scenes, ground: Ground) -> tuple[BoolArray, list[LeftOut]]:
     """Say which scenes to keep, and why the others are older versions.
 
-    Two scenes are versions of one acquisition if satellite, product, tile, time and ground agree. The newer
-    baseline wins, then the later creation, then the later id.
+    Two scenes are versions of one acquisition if satellite, product, tile, time and ground agree; L1C and L2A
+    count as one product. L2A wins, then the newer baseline, then the later creation, then the later id.
 
     Returns
     -------
@@ -78,7 +81,9 @@ def _rows_of_equal_ids(ids: Sequence[str]) -> list[list[int]]:
 def _of_one_time(scenes: Scenes, keep: BoolArray) -> list[list[int]]:
     """Group the rows that one satellite took of one tile at one time; a satellite must be named."""
     codes: dict[tuple[object, ...], int] = {}
-    columns = zip(scenes.is_sar.tolist(), scenes.platform, scenes.product_type, scenes.mgrs_tile, strict=True)
+    # levels of optical products have the same geometry
+    product = ["of a level" if kind in LEVELS else kind for kind in scenes.product_type]
+    columns = zip(scenes.is_sar.tolist(), scenes.platform, product, scenes.mgrs_tile, strict=True)
     code = np.array([codes.setdefault(key, len(codes)) for key in columns], np.int64)
     named = keep & np.array([platform is not None for platform in scenes.platform], bool)
     order = np.lexsort((scenes.acquired_us, code))
@@ -102,11 +107,24 @@ def _on_same_ground(groups: list[list[int]], ground: Ground) -> set[tuple[int, i
 
 def _rank(scenes: Scenes, n: int) -> Rank:
     baseline = tuple(int(part) for part in re.findall(r"\d+", scenes.processing_baseline[n] or ""))
-    return baseline, int(scenes.created_us[n]), scenes.id[n], str(scenes.collection[n]), str(scenes.href[n])
+    level = LEVELS.index(scenes.product_type[n]) if scenes.product_type[n] in LEVELS else -1
+    return (
+        level,
+        baseline,
+        int(scenes.created_us[n]),
+        scenes.id[n],
+        str(scenes.collection[n]),
+        str(scenes.href[n]),
+    )
 
 
 def _why_older(scenes: Scenes, n: int, newer: int) -> str:
     ours, theirs = scenes.processing_baseline[n], scenes.processing_baseline[newer]
+    if scenes.product_type[n] != scenes.product_type[newer]:
+        return (
+            f"{scenes.id[newer]} is {scenes.product_type[newer]} of the same acquisition, this is"
+            f" {scenes.product_type[n] or 'of no level that is named'} (catalog.product_types chooses)"
+        )
     if ours != theirs:
         how = f"baseline {theirs or 'not said'} against {ours or 'not said'}"
     elif scenes.created_us[n] != scenes.created_us[newer] and scenes.created_us[n] != UNKNOWN:

@@ -23,6 +23,10 @@ UNKNOWN = np.iinfo(np.int64).min
 """Stands for a time or a number that the catalog does not give."""
 
 
+TOLD = ("left_out", "seen")
+"""Fields of scenes that are no columns."""
+
+
 @dataclass(frozen=True, slots=True)
 class LeftOut:
     """A scene that is in no pair, and why."""
@@ -61,6 +65,8 @@ class Scenes(Sequence[SceneRef]):
     """`UNKNOWN` if the catalog does not give it."""
     left_out: tuple[LeftOut, ...] = ()
     """Scenes that were found but are not in the columns."""
+    seen: str = ""
+    """What the catalog holds, where it gave no scene of a kind: for a message."""
 
     def __len__(self) -> int:
         return len(self.id)
@@ -82,7 +88,7 @@ class Scenes(Sequence[SceneRef]):
 
     def take(self, rows: IntArray | BoolArray) -> Self:
         """Keep only these rows, in this order; `left_out` stays."""
-        columns = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "left_out"}
+        columns = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name not in TOLD}
         return replace(self, **columns)
 
     def refs(self, rows: IntArray) -> list[SceneRef]:

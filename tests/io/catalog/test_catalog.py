@@ -102,9 +102,20 @@ def test_a_file_an_api_and_a_table_answer_alike(
         ("sentinel-1-grd", ["vv", "vh", "thumbnail"], "vh"),
         ("sentinel-1-rtc", ["VV", "VH"], "VH"),
         ("sentinel-1-grd", ["vv"], "vv"),
+        ("sentinel-1-grd", ["hh", "hv"], "hv"),
+        ("sentinel-1-grd", ["schema-product-hh", "hh", "thumbnail"], "hh"),
+        ("sentinel-1-rtc", ["gamma0_vv", "gamma0_vh", "incidence"], "gamma0_vh"),
+        ("sentinel-1-rtc", ["sigma0_vv"], "sigma0_vv"),
+        ("sentinel-1-grd", ["0_VV", "1_VH"], "1_VH"),
+        ("sentinel-1-grd", ["iw-vv", "iw-vh"], "iw-vh"),
+        ("sentinel-1-grd", ["metadata", "data"], "data"),
         ("sentinel-2-l2a", ["red", "visual", "B04"], "visual"),
         ("sentinel-2-l2a", ["B04_10m", "TCI_10m"], "TCI_10m"),
         ("sentinel-2-l2a", ["B04", "AOT"], "B04"),
+        ("sentinel-2-l2a", ["B04-20m", "b04-10m", "scl"], "b04-10m"),
+        ("sentinel-2-l1c", ["red-jp2", "visual-jp2", "thumbnail"], "visual-jp2"),
+        ("sentinel-2-l1c", ["B4", "B2", "TrueColor_preview"], "B4"),
+        ("sentinel-2-l2a", ["rededge1", "true_color", "visual_20m"], "true_color"),
     ],
 )
 def test_one_asset_is_read_the_best_known(collection: str, assets: list[str], taken: str, tmp_path: Path):
@@ -117,7 +128,10 @@ def test_one_asset_is_read_the_best_known(collection: str, assets: list[str], ta
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"assets": {"hh": {"href": "a.tif"}, "hv": {"href": "b.tif"}}}, "no SAR asset.*it has: hh, hv"),
+        (
+            {"assets": {"incidence": {"href": "a.tif"}, "schema-vh": {"href": "b.xml"}}},
+            "no SAR asset.*it has: incidence, schema-vh",
+        ),
         ({"assets": {"vh": {"href": "../../secret.tif"}}}, "outside the catalog's folder"),
         ({"geometry": None, "bbox": None}, "neither geometry nor bbox"),
     ],

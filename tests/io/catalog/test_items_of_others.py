@@ -5,18 +5,25 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import shapely
-from stac_site import stac_item
+import shapely.affinity
+from stac_site import as_table, stac_item
 
 from crosstie.errors import CatalogError
-from crosstie.io.catalog.search import find_scenes
+from crosstie.io.catalog.search import SceneQuery, find_scenes
+from crosstie.io.pairing.pair_scenes import pair_scenes
 from crosstie.io.scenes.table import Scenes
+from crosstie.types import Kind
 
 Json = dict[str, Any]
+
+STAC_ITEMS = Path(__file__).parents[4] / "shared" / "data" / "stac_items"
+"""Real items of several makers; none where the data is not there."""
 
 
 def results(folder: Path, *items: Any) -> Path:
@@ -148,3 +155,149 @@ def test_a_file_that_does_not_say_its_type_is_told_by_what_it_has(
         assert [scene.id for scene in find_scenes(tmp_path / "catalog.json")] == ["x"]
     told = [message for message in caplog.messages if "read as a" in message]
     assert len(told) == (2 if "stac_version" in lacking else 0)
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ({"platform": "SENTINEL-1C"}, Kind.SAR),
+        ({"platform": ["Sentinel 1A"]}, Kind.SAR),
+        ({"constellation": "sentinel_2"}, Kind.OPTICAL),
+        ({"platform": "S2B"}, Kind.OPTICAL),
+        ({"mission": "sentinel-2"}, Kind.OPTICAL),
+        ({"instruments": ["C-SAR"]}, Kind.SAR),
+        ({"instruments": "MSI"}, Kind.OPTICAL),
+        ({"sar:instrument_mode": "IW"}, Kind.SAR),
+        ({"s2:product_type": "S2MSI2A"}, Kind.OPTICAL),
+        ({"platform": "landsat-8"}, None),
+        ({"platform": "sentinel-3a"}, None),
+        ({"platform": "sentinel-5p", "instruments": ["msi"]}, None),
+        ({}, None),
+    ],
+)
+@pytest.mark.parametrize("collection", ["of-our-own", "s1-and-s2-corrected"])
+def test_items_of_any_collection_are_told_by_what_they_say(
+    said: Json, kind: Kind | None, collection: str, tmp_path: Path
+):
+    assets = {"vh": {"href": "s3://one/a.tif"}, "visual": {"href": "s3://one/b.tif"}}
+    item = stac_item("x", collection=collection, assets=assets)
+    item["properties"] = {"datetime": "2025-06-12T10:00:00Z", **said}
+    as_file = list(find_scenes(results(tmp_path, item)))
+    assert [scene.kind for scene in as_file] == ([] if kind is None else [kind])
+    if not any(isinstance(value, list) for value in said.values()):
+        assert list(find_scenes(as_table(tmp_path / "items.parquet", [item]))) == as_file
+
+
+@pytest.mark.parametrize("name", ["sentinel1-rtc-aws", "sentinel-2-c1-l1c", "SENTINEL_1_GRD_COG"])
+def test_the_name_of_a_collection_is_a_hint_where_items_say_nothing(name: str, tmp_path: Path):
+    assets = {"vh": {"href": "s3://one/a.tif"}, "visual": {"href": "s3://one/b.tif"}}
+    item = stac_item("x", collection=name, assets=assets)
+    item["properties"] = {"datetime": "2025-06-12T10:00:00Z"}
+    (scene,) = find_scenes(results(tmp_path, item))
+    assert scene.kind is (Kind.OPTICAL if "2" in name[:10] else Kind.SAR)
+
+
+def test_collections_and_assets_that_are_named_are_the_only_ones(tmp_path: Path):
+    assets = {name: {"href": f"s3://one/{name}.tif"} for name in ("vh", "vv", "mine")}
+    items = [
+        stac_item("a", collection="ours", platform="sentinel-1a", assets=assets),
+        stac_item("b", assets=assets),
+        stac_item("c", collection="ours", platform="sentinel-1a", assets={"vh": assets["vh"]}),
+    ]
+    query = SceneQuery(sar_collections=("ours",), sar_assets=("mine", "vv"))
+    scenes = find_scenes(results(tmp_path, *items), query)
+    assert [(scene.id, scene.hrefs) for scene in scenes] == [("a", ("s3://one/mine.tif",))]
+    assert reasons(scenes) == {
+        "c": "no SAR asset called mine, vv; it has: vh; catalog.sar_assets names which to read"
+    }
+
+
+def test_a_zarr_store_is_named_as_what_is_not_read(tmp_path: Path):
+    item = stac_item(
+        "x",
+        collection="sentinel-2-l2a",
+        assets={"TCI_10m": {"href": "https://example.com/a.zarr/quality/r10m"}},
+    )
+    assert "but Zarr stores, which are not read" in reasons(find_scenes(results(tmp_path, item)))["x"]
+    item["assets"]["B04"] = {"href": "s3://one/b.jp2"}
+    (scene,) = find_scenes(results(tmp_path, item))
+    assert scene.hrefs == ("s3://one/b.jp2",)
+
+
+@pytest.mark.parametrize(
+    ("product", "why"), [("SLC", "slant range"), ("RAW", "before focusing"), ("OCN", "wind and waves")]
+)
+def test_what_is_no_image_on_the_ground_is_left_out(product: str, why: str, tmp_path: Path):
+    item = stac_item("x", collection="any", platform="sentinel-1a", sar__product_type=product)
+    scenes = find_scenes(results(tmp_path, item))
+    assert [(out.rule, why in out.why) for out in scenes.left_out] == [("product type", True)]
+    assert len(scenes) == 0
+
+
+def test_a_catalogue_without_scenes_says_what_it_holds(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    item = stac_item("x", collection="landsat-c2-l2", platform="landsat-9", assets={"red": {"href": "a.tif"}})
+    optical = stac_item("y", collection="sentinel-2-l2a")
+    with caplog.at_level(logging.WARNING):
+        find_scenes(results(tmp_path, item))
+    held = "its 1 items are of collection landsat-c2-l2, platform landsat-9, with assets red"
+    assert caplog.messages == [f"the catalog gave no scene: {held}"]
+    plan = pair_scenes(find_scenes(results(tmp_path, optical, item)))
+    (out,) = plan.left_out
+    assert out.why.startswith(
+        "the catalog gave no SAR scene at all: its 2 items are of collection sentinel-2-l2a,"
+    )
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", sorted(path.name for path in STAC_ITEMS.glob("*.json")))
+def test_real_items_of_several_makers_pair_where_they_are_of_one_place_and_time(name: str, tmp_path: Path):
+    """Each is moved, with its own outline's size, over one scene of the other kind."""
+    item = json.loads((STAC_ITEMS / name).read_text())
+    sar = name.startswith("S1")
+    assert item["assets"]
+    outline = shapely.geometry.shape(item["geometry"])
+    if outline.bounds[2] - outline.bounds[0] > 180:  # cut at the antimeridian
+        outline = shapely.union_all(shapely.transform(outline, lambda xy: xy + (xy[:, :1] < 0) * [360, 0]))
+    moved = shapely.affinity.translate(outline, -60.0 - outline.centroid.x, -5.0 - outline.centroid.y)
+    for asset in item["assets"].values():
+        asset["href"] = f"https://example.com/{asset['href'].rpartition('/')[2]}"
+    item |= {"geometry": shapely.geometry.mapping(moved), "bbox": list(moved.bounds)}
+    when = {"datetime": "2025-06-12T10:00:00Z", "start_datetime": None, "end_datetime": None}
+    item["properties"] |= when
+    box = moved.envelope
+    other = stac_item(
+        "other",
+        collection="sentinel-2-l2a" if sar else "sentinel-1-grd",
+        geometry=shapely.geometry.mapping(box),
+        bbox=list(box.bounds),
+    )
+    plan = pair_scenes(find_scenes(results(tmp_path, item, other)))
+    if "_SL1_" in name:
+        assert {out.rule: out.why for out in plan.left_out}["product type"].startswith("it is SLC")
+        return
+    (pair,) = plan.pairs
+    read = (pair.secondary if sar else pair.reference).hrefs[0].lower()
+    assert re.search(r"vh|hv" if sar else r"tci", read)
+
+
+def test_files_of_one_folder_may_differ_in_their_columns(tmp_path: Path):
+    """Each program writes the properties and assets that its items have, and no others."""
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    first = stac_item("a", assets={"vv": {"href": "s3://one/vv.tif"}})
+    second = stac_item(
+        "b",
+        collection="sentinel-2-l2a",
+        eo__cloud_cover=12,
+        assets={"visual": {"href": "s3://one/tci.tif", "title": "TCI"}},
+    )
+    third = stac_item("c", eo__cloud_cover=12.5, assets={"vh": {"href": "s3://one/vh.tif"}})
+    for item in (first, second, third):
+        as_table(folder / f"{item['id']}.parquet", [item])
+    scenes = find_scenes(folder)
+    assert {scene.id: scene.hrefs[0] for scene in scenes} == {
+        "a": "s3://one/vv.tif",
+        "b": "s3://one/tci.tif",
+        "c": "s3://one/vh.tif",
+    }
+    assert {scene.id: scene.cloud_cover_pct for scene in scenes}["b"] == 12

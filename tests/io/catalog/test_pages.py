@@ -16,7 +16,7 @@ import pytest
 from stac_site import stac_item
 
 from crosstie.errors import CatalogError
-from crosstie.io.catalog.search import find_scenes
+from crosstie.io.catalog.search import SceneQuery, find_scenes
 
 Json = dict[str, Any]
 
@@ -162,7 +162,7 @@ def test_every_page_is_read_once(
     api = serve(searched(way))
     assert found(api.url) == "abcde"
     assert caplog.messages == []
-    assert len(api.asked) <= 6
+    assert len(api.asked) <= 7  # landing page, optical search and collections once each
 
 
 def same_link(api: Api, asked: Asked) -> Reply:
@@ -306,3 +306,49 @@ def test_a_next_page_never_means_a_file_of_this_machine(serve: Serve, tmp_path: 
     api = serve(searched(lambda *_: page([], {"rel": "next", "href": secret.as_uri()})))
     with pytest.raises(CatalogError, match="file of this machine"):
         find_scenes(api.url)
+
+
+COLLECTIONS = [
+    {"id": "landsat-c2-l2", "summaries": {"platform": ["landsat-8"]}},
+    {"id": "sentinel1-grd"},
+    {"id": "sentinel1-slc"},
+    {"id": "eo:radar", "summaries": {"constellation": ["Sentinel-1"]}},
+    {"id": "S2_L2A_COG"},
+    {"id": "sentinel-3-olci"},
+    "no object",
+]
+
+
+def test_an_api_with_other_names_is_asked_which_collections_it_has(serve: Serve):
+    items = [
+        stac_item(
+            "radar",
+            collection="sentinel1-grd",
+            platform="sentinel-1a",
+            assets={"hh": {"href": "s3://one/a.tif"}},
+        ),
+        stac_item("optical", collection="S2_L2A_COG"),
+        stac_item("else", collection="landsat-c2-l2", platform="landsat-8"),
+    ]
+
+    def answer(api: Api, asked: Asked) -> Reply:
+        if asked.path == "/":
+            return api.landing()
+        if asked.path == "/collections":
+            return Reply({"collections": COLLECTIONS, "links": []})
+        return page([item for item in items if item["collection"] in (asked.body or {})["collections"]])
+
+    api = serve(answer)
+    assert {scene.id for scene in find_scenes(api.url)} == {"radar", "optical"}
+    asked = [one.body["collections"] for one in api.asked if one.body]
+    assert ["sentinel1-grd", "eo:radar"] in asked
+    assert ["S2_L2A_COG"] in asked
+    assert not [names for names in asked if "landsat-c2-l2" in names or "sentinel1-slc" in names]
+
+
+def test_collections_that_the_user_names_are_the_only_ones(serve: Serve):
+    api = serve(lambda api, asked: api.landing() if asked.path == "/" else page([]))
+    query = SceneQuery(sar_collections=("mine",), optical_collections=("ours",))
+    assert len(find_scenes(api.url, query)) == 0
+    assert [one.path for one in api.asked[-2:]] == ["/search", "/search"]
+    assert [(one.body or {}).get("collections") for one in api.asked[-2:]] == [["mine"], ["ours"]]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -204,3 +205,24 @@ def test_the_fast_way_finds_what_trying_everything_finds():
 def test_rules_of_nonsense_are_refused(wrong: dict[str, float]):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         PairingRules(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "kept"),
+    [(("L1C", "L2A"), ["b"]), (("L2A", "L1C"), ["a"]), (("L1C", "L1C"), ["b"]), (("L2A", None), ["a", "b"])],
+)
+def test_levels_of_one_optical_acquisition_are_one_scene(kinds: tuple[str, str], kept: list[str]):
+    given = [
+        replace(
+            s2(name), platform="sentinel-2a", product_type=kind, mgrs_tile="32UPU", processing_baseline=base
+        )
+        for name, kind, base in zip("ab", kinds, ("05.10", "05.11"), strict=True)
+    ]
+    plan = pair_scenes([*given, scene("radar")], PairingRules(best_n=2))
+    assert sorted({pair.reference.id for pair in plan.pairs}) == kept
+    older = [out for out in plan.left_out if out.rule == "older version"]
+    assert len(older) == 2 - len(kept)
+    if set(kinds) == {"L1C", "L2A"}:
+        assert older[0].why.endswith(
+            "is L2A of the same acquisition, this is L1C (catalog.product_types chooses)"
+        )

@@ -71,7 +71,7 @@ def test_of_two_versions_the_newer_is_taken_and_the_older_says_why(
 @pytest.mark.parametrize(
     "other",
     [
-        {"product_type": "L2A"},
+        {"product_type": "L3A"},
         {"mgrs_tile": "32UQU"},
         {"platform": "sentinel-2b"},
         {"seconds": 6.0},
