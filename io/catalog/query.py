@@ -17,8 +17,17 @@ if TYPE_CHECKING:
 
 
 def _bare_date(value: object) -> object:
-    """Read a date from text as a date: pydantic would make it midnight and lose the rest of the day."""
-    return date.fromisoformat(value) if isinstance(value, str) and len(value) == len("2025-06-12") else value
+    """Read a date from text as a date: pydantic would make it midnight and lose the rest of the day.
+
+    YAML makes a number of 20250612, which pydantic would count from 1970.
+    """
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str) or (len(text) > len("2025-06-12") and not text.isdecimal()):
+        return text
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"must be a date such as 2025-06-12 or 20250612, got {text}") from None
 
 
 Moment = Annotated[datetime | date, BeforeValidator(_bare_date)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -16,6 +16,9 @@ from crosstie.io.storage.redaction import first_line
 if TYPE_CHECKING:
     from botocore.session import Session
     from obstore.store import S3Credential
+
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+"""Variables that name the endpoint, the first one before the second."""
 
 DEFAULT_REGION = "us-east-1"
 
@@ -139,6 +142,38 @@ def gdal_options(storage: S3Options) -> dict[str, Any]:
     return options
 
 
+def keys_of_bucket(storage: S3Options, bucket: str, prefix: str, *, after: str = "") -> Iterator[str]:
+    """Keys that begin with a prefix and come after one, in S3's order, whatever characters they hold.
+
+    Raises
+    ------
+    StoreError
+        The bucket cannot be listed.
+    """
+    from botocore import UNSIGNED
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    known = _resolve(storage)
+    style = "path" if known.path_style else "virtual"
+    signature: dict[str, Any] = {"signature_version": UNSIGNED} if known.anonymous else {}
+    payer = {"RequestPayer": "requester"} if known.requester_pays else {}
+    try:
+        client = _session(known.profile, *_files()).create_client(
+            "s3",
+            region_name=known.region,
+            endpoint_url=known.endpoint,
+            config=Config(s3={"addressing_style": style}, **signature),
+        )
+        pages = client.get_paginator("list_objects_v2").paginate(
+            Bucket=bucket, Prefix=prefix, StartAfter=after, **payer
+        )
+        for page in pages:
+            yield from (entry["Key"] for entry in page.get("Contents", ()))
+    except (BotoCoreError, ClientError) as problem:
+        raise StoreError(f"cannot list s3://{bucket}/{prefix}: {first_line(problem)}") from None
+
+
 @dataclass(frozen=True, slots=True)
 class _Resolved:
     """The options after reading the environment and the profile."""
@@ -154,7 +189,9 @@ class _Resolved:
 
 
 def _resolve(storage: S3Options) -> _Resolved:
+    _forget_empty()
     env = os.environ
+    _check_keys(env)
     anonymous = storage.anonymous or _yes(env, "AWS_NO_SIGN_REQUEST") or _yes(env, "AWS_SKIP_SIGNATURE")
     profile = None if anonymous else _aws_profile(storage)
     written = _Profile(profile).written() if profile is not None else {}
@@ -164,6 +201,7 @@ def _resolve(storage: S3Options) -> _Resolved:
         or env.get("AWS_ENDPOINT_URL")
         or written.get("endpoint_url")
     )
+    _check_named_endpoint(endpoint)
     return _Resolved(
         endpoint=endpoint or None,
         region=storage.region
@@ -248,6 +286,31 @@ def _session(profile: str | None, *files: str | None) -> Session:
 
     del files  # part of the cache key only: botocore reads the variables itself
     return botocore.session.Session(profile=profile)
+
+
+def _forget_empty() -> None:
+    """Take away variables that are empty: that means unset, but each client of S3 reads them by itself."""
+    for name in ENDPOINTS:
+        if name in os.environ and not os.environ[name].strip():
+            del os.environ[name]
+
+
+def _check_keys(env: Mapping[str, str]) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        if (value := env.get(name, "")) and (value != value.strip() or not value.isprintable()):
+            raise StoreError(
+                f"{name} begins or ends with a space, or holds a line break, as a file that was read whole"
+                " does: take it away"
+            )
+
+
+def _check_named_endpoint(endpoint: str | None) -> None:
+    if endpoint is None:
+        return
+    try:
+        _check_endpoint(endpoint)
+    except ValueError as problem:
+        raise StoreError(f"{' or '.join(ENDPOINTS)}, or the profile's: {problem}") from None
 
 
 def _check_endpoint(endpoint: str) -> None:

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import LocalStore, S3Store
 
 from crosstie.errors import StoreError
-from crosstie.io.storage.href import local_path, public_href
+from crosstie.io.storage.listing import is_plain, keys_in_folder
 from crosstie.io.storage.redaction import first_line
-from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options, obstore_options, speaks_http
+from crosstie.io.storage.root_address import bucket_and_prefix, root_folder
+from crosstie.io.storage.s3 import (
+    FROM_ENVIRONMENT,
+    S3Options,
+    keys_of_bucket,
+    obstore_options,
+    speaks_http,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +39,15 @@ MULTIPART_BYTES = 8 * 2**20
 READ_PIECE_BYTES = 2**18
 """Size of the pieces in which `Store.open` reads an object, bytes."""
 
+CONFLICT_WAITS_S = (0.1, 0.3, 1.0, 3.0)
+"""Waits before an object is created again that another request is creating, seconds."""
+
 _MISSING = (NotFoundError, FileNotFoundError)
+
+
+def is_fault(error: BaseException) -> bool:
+    """Say whether an error is one of the store: those that it names, and a panic inside its client."""
+    return isinstance(error, BaseError | OSError | ValueError) or type(error).__name__ == "PanicException"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +156,18 @@ class Store:
             The root cannot be written.
         """
         with self._as_store_error(f"create {key}"):
-            try:
-                obstore.put(self._objects(make=True), key, data, mode="create")
-            except AlreadyExistsError:
-                return False
-        return True
+            for wait_s in (*CONFLICT_WAITS_S, None):
+                try:
+                    obstore.put(self._objects(make=True), key, data, mode="create")
+                    return True
+                except AlreadyExistsError:
+                    return False
+                except BaseError as error:
+                    # S3 answers 409 while another request for the key is on its way: neither has won yet
+                    if wait_s is None or "409" not in str(error):
+                        raise
+                    time.sleep(wait_s)
+        raise AssertionError  # the last attempt returns or raises
 
     def get(self, key: str) -> bytes | None:
         """Read an object; None if there is none.
@@ -226,8 +248,28 @@ class Store:
         if self._is_missing_folder():
             return
         with self._as_store_error(f"list {prefix or 'everything'}"):
-            for page in obstore.list(self._objects(), prefix or None):
-                yield from (entry["path"] for entry in page)
+            if self._folder is not None:
+                yield from keys_in_folder(self._folder, prefix)
+                return
+            last = ""
+            try:
+                for page in obstore.list(self._objects(), prefix or None):
+                    for entry in page:
+                        last = entry["path"]
+                        yield last
+            except BaseError as error:
+                if "invalid path" not in str(error):
+                    raise
+                yield from self._keys_one_by_one(prefix, after=last)
+
+    def _keys_one_by_one(self, prefix: str, *, after: str) -> Iterator[str]:
+        """Keys after one, in the order of S3: here a key that obstore cannot name is passed over."""
+        name, root = bucket_and_prefix(self.url)
+        base = f"{root}/" if root else ""
+        below = f"{base}{prefix.strip('/')}/" if prefix else base
+        for key in keys_of_bucket(self.storage, name, below, after=f"{base}{after}" if after else ""):
+            if is_plain(key.removeprefix(base)):
+                yield key.removeprefix(base)
 
     def _is_missing_folder(self) -> bool:
         return self._folder is not None and not self._folder.exists()
@@ -242,7 +284,9 @@ class Store:
     def _as_store_error(self, action: str) -> Iterator[None]:
         try:
             yield
-        except (BaseError, OSError) as error:
+        except BaseException as error:
+            if not is_fault(error):
+                raise
             raise StoreError(
                 f"cannot {action} in {self.url}: {first_line(error)}; {self._next_step()}"
             ) from None
@@ -275,28 +319,24 @@ def open_store(url: str, storage: S3Options = FROM_ENVIRONMENT) -> Store:
     Raises
     ------
     StoreError
-        Another scheme, a URL without a bucket, or a profile that does not exist.
+        Another scheme, a slip of the pen, a URL without a bucket, or a profile that does not exist.
     """
-    folder = local_path(url)
+    folder = root_folder(url)
     if folder is not None:
         return Store(url=folder.as_uri(), storage=storage, _folder=folder, _bucket=None)
-    shown = public_href(url).rstrip("/")
-    parts = urlsplit(shown)
-    if parts.scheme != "s3":
-        raise StoreError(f"cannot store products in {shown}: use a path, file://FOLDER or s3://BUCKET/PREFIX")
-    if not parts.netloc:
-        raise StoreError(f"{shown} names no bucket: write s3://BUCKET/PREFIX")
+    name, prefix = bucket_and_prefix(url)
+    shown = f"s3://{name}/{prefix}" if prefix else f"s3://{name}"
     with _s3_environment(shown):
         bucket = S3Store(
-            parts.netloc,
-            prefix=parts.path.strip("/") or None,
+            name,
+            prefix=prefix or None,
             client_options={
                 "allow_http": speaks_http(storage),
                 "connect_timeout": "10s",
                 "timeout": "120s",
             },
             retry_config={"max_retries": 5, "retry_timeout": _RETRY_TIMEOUT},
-            **obstore_options(storage, parts.netloc),
+            **obstore_options(storage, name),
         )
     return Store(url=shown, storage=storage, _folder=None, _bucket=bucket)
 
@@ -305,7 +345,9 @@ def open_store(url: str, storage: S3Options = FROM_ENVIRONMENT) -> Store:
 def _s3_environment(shown: str) -> Iterator[None]:
     try:
         yield
-    except (BaseError, ValueError) as error:
+    except BaseException as error:
+        if not is_fault(error):
+            raise
         raise StoreError(
             f"cannot open {shown}: {first_line(error)}; check the settings `storage` and the AWS_..."
             " variables of the environment"
