@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from crosstie.config import Settings, load_settings
     from crosstie.flows.apply import apply, open
     from crosstie.flows.register import RegisterResult, register
+    from crosstie.io.adjusted.publish import read_adjusted
     from crosstie.io.archive.index import read_index
     from crosstie.io.products.product import Product
     from crosstie.io.storage.store import open_store
@@ -28,6 +29,7 @@ __all__ = [
     "load_settings",
     "open",
     "open_store",
+    "read_adjusted",
     "read_index",
     "register",
     "types",
@@ -41,6 +43,7 @@ _HOMES = {
     "load_settings": "crosstie.config",
     "open": "crosstie.flows.apply",
     "open_store": "crosstie.io.storage.store",
+    "read_adjusted": "crosstie.io.adjusted.publish",
     "read_index": "crosstie.io.archive.index",
     "register": "crosstie.flows.register",
 }

@@ -2,12 +2,25 @@
 
 # In the order in which `crosstie --help` lists them.
 # isort: off
-from crosstie.cli import register, apply, pairs, runs, index, site, listen, train, evaluate, simulate, about
+from crosstie.cli import (
+    register,
+    apply,
+    pairs,
+    runs,
+    index,
+    adjust,
+    site,
+    listen,
+    train,
+    evaluate,
+    simulate,
+    about,
+)
 from crosstie.cli.app import app
 
 # isort: on
 
 __all__ = [
-    "about", "app", "apply", "evaluate", "index", "listen", "pairs", "register", "runs", "simulate", "site",
-    "train",
+    "about", "adjust", "app", "apply", "evaluate", "index", "listen", "pairs", "register", "runs", "simulate",
+    "site", "train",
 ]  # fmt: skip

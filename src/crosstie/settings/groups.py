@@ -310,6 +310,27 @@ class ProductSettings(Group):
     )
 
 
+class AdjustGroup(Group):
+    datum: str = Field(
+        default="mean-s2",
+        pattern="^(mean-s2|scene:.+)$",
+        description="Where position 0 of a place lies: mean-s2, the mean of its Sentinel-2 scenes, or "
+        "scene:ID, that of one scene.",
+    )
+    false_alarm: float = Field(
+        default=1e-3,
+        gt=0,
+        lt=0.5,
+        description="Share of the correct pairs that are rejected as wrong, 0..0.5.",
+    )
+    scene_ids: RegularExpression | None = Field(
+        default=None,
+        description="Regular expression that reads your own scene ids, by named groups: place, sensor, "
+        "platform, track, baseline, date; such as (?P<place>[a-z]+)_(?P<sensor>s[12])_. null: ids of "
+        "Sentinel-1 and Sentinel-2.",
+    )
+
+
 class Settings(Group):
     """All settings. Later sources win: defaults, the YAML file, the environment, options of the command.
 
@@ -333,6 +354,9 @@ class Settings(Group):
     )
     products: ProductSettings = Field(
         default=ProductSettings(), description="What is written for a pair beside the correction."
+    )
+    adjust: AdjustGroup = Field(
+        default=AdjustGroup(), description="How an archive is adjusted as one network."
     )
     storage: S3Options = Field(
         default=S3Options(),

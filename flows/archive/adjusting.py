@@ -1,0 +1,228 @@
+"""An archive adjusted place by place: `crosstie adjust`, without Prefect.
+
+A version of a place is named by its pairs, the settings and the algorithm. Where that version is there,
+nothing is written; so a night that adds ten scenes solves their places alone, and a run that was killed goes
+on where it stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from crosstie.errors import BadInputError, StoreError
+from crosstie.flows.archive.measuring import measure_pairs
+from crosstie.flows.archive.solving import AdjustOptions, solve_place
+from crosstie.io.adjusted.layout import PlaceVersion, current_key, is_version_name
+from crosstie.io.adjusted.places import PLACE_COLUMNS, pairs_of, places_of
+from crosstie.io.adjusted.publish import (
+    known_measurements,
+    make_current,
+    publish_place,
+    read_place,
+    read_summary,
+)
+from crosstie.io.adjusted.tables import ADJUSTED_SCHEMA
+from crosstie.io.archive.index import survey
+from crosstie.io.archive.listing import list_archive
+
+if TYPE_CHECKING:
+    from crosstie.io.adjusted.places import ArchivePair, ArchivePlace
+    from crosstie.io.adjusted.tables import MeasuredPairs
+    from crosstie.io.storage.store import Store
+
+ADJUSTMENT_VERSION = "1"
+"""Counts with each change of the algorithm that changes results."""
+
+PlaceProgress = Callable[[str, int, int], None]
+"""Called with (name, places done, places in all)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceOutcome:
+    """What became of one place."""
+
+    place: str
+    url: str | None
+    """Its current table; None where there is none."""
+    action: str
+    """`solved`, `unchanged` or `failed`; of a dry run `to solve` or `unchanged`."""
+    pairs: int
+    summary: dict[str, Any]
+    """What adjustment.json holds; empty where nothing is solved."""
+    problems: tuple[str, ...] = ()
+    """Why pairs are left out, or why the place failed: one sentence each."""
+    seconds: float = 0.0
+
+    @property
+    def rejected(self) -> list[dict[str, Any]]:
+        """Pairs that contradict the others."""
+        found: list[dict[str, Any]] = self.summary.get("rejected", [])
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "place": self.place,
+            "url": self.url,
+            "action": self.action,
+            "pairs": self.pairs,
+            "seconds": round(self.seconds, 3),
+            "problems": list(self.problems),
+            "adjustment": self.summary or None,
+        }
+
+
+def find_places(store: Store, options: AdjustOptions, only: Sequence[str] = ()) -> list[ArchivePlace]:
+    """Find the places of an archive; those named `only`, and of a datum scene those that it is in.
+
+    Raises
+    ------
+    StoreError
+        The root cannot be read, or the index is broken.
+    BadInputError
+        A place or the scene of the datum is not there.
+    """
+    table = survey(store, list_archive(store).committed, columns=PLACE_COLUMNS)
+    places = places_of(pairs_of(table), options.scene_ids)
+    names = [place.name for place in places]
+    missing = sorted(set(only) - set(names))
+    if missing:
+        raise BadInputError(
+            f"place {missing[0]}: no such place; {len(names)} are there: {', '.join(names[:10]) or 'none'}"
+        )
+    places = [place for place in places if not only or place.name in only]
+    if options.scene is None:
+        return places
+    with_datum = [place for place in places if options.scene in _scenes_of(place)]
+    if not with_datum:
+        raise BadInputError(
+            f"datum scene:{options.scene}: no trusted pair of {store.url} has this scene; "
+            "`crosstie index --scene` lists what there is of it"
+        )
+    return with_datum
+
+
+def adjust_archive(
+    store: Store,
+    options: AdjustOptions,
+    *,
+    only: Sequence[str] = (),
+    dry_run: bool = False,
+    progress: PlaceProgress | None = None,
+) -> Iterator[PlaceOutcome]:
+    """Adjust the places of an archive, one by one; each is committed before the next begins.
+
+    Parameters
+    ----------
+    store : Store
+        Product root.
+    options : AdjustOptions
+        Datum and test.
+    only : Sequence[str]
+        Names of places; none for all.
+    dry_run : bool
+        Say what would be done, and write nothing.
+    progress : PlaceProgress, optional
+        Called as places are done.
+
+    Yields
+    ------
+    PlaceOutcome
+        By name of the place.
+
+    Raises
+    ------
+    StoreError
+        The root cannot be read or written.
+    BadInputError
+        A place or the scene of the datum is not there.
+    """
+    places = find_places(store, options, only)
+    for number, place in enumerate(places):
+        if progress is not None:
+            progress("places", number, len(places))
+        yield adjust_place(store, place, options, dry_run=dry_run)
+    if progress is not None:
+        progress("places", len(places), len(places))
+
+
+def adjust_place(
+    store: Store, place: ArchivePlace, options: AdjustOptions, *, dry_run: bool = False
+) -> PlaceOutcome:
+    """Adjust one place, unless its version is there; a place that fails does not stop the others.
+
+    Raises
+    ------
+    StoreError
+        The root cannot be read or written.
+    """
+    begun = time.monotonic()
+    version = PlaceVersion(place.name, version_of(place, place.pairs, options))
+    url, pairs = store.url_of(current_key(place.name)), len(place.pairs)
+    before = _current_version(store, place.name)
+    if before == version:
+        return PlaceOutcome(place.name, url, "unchanged", pairs, read_summary(store, version))
+    if dry_run:
+        return PlaceOutcome(place.name, url if before else None, "to solve", pairs, {})
+    if store.exists(version.commit):
+        # Committed by a run that was killed then, or solved for this datum before.
+        make_current(store, version)
+        return PlaceOutcome(place.name, url, "solved", pairs, read_summary(store, version))
+    usable, measured, problems = measure_pairs(store, place.pairs, _earlier(store, before))
+    if not usable:
+        return PlaceOutcome(place.name, url if before else None, "failed", pairs, {}, tuple(problems))
+    # Named by what is used: a product that is repaired makes another version.
+    version = PlaceVersion(place.name, version_of(place, usable, options))
+    if before == version:
+        return PlaceOutcome(
+            place.name, url, "unchanged", pairs, read_summary(store, version), tuple(problems)
+        )
+    try:
+        solved = solve_place(place, usable, measured, options, version.version)
+    except BadInputError as problem:
+        return PlaceOutcome(
+            place.name, url if before else None, "failed", pairs, {}, (*problems, str(problem))
+        )
+    publish_place(store, version, solved.files)
+    took = time.monotonic() - begun
+    return PlaceOutcome(place.name, url, "solved", pairs, solved.summary, tuple(problems), took)
+
+
+def version_of(place: ArchivePlace, pairs: Sequence[ArchivePair], options: AdjustOptions) -> str:
+    """Name a version of `place` by all that its result depends on: 16 hex digits of a sha256."""
+    text = json.dumps(
+        [
+            ADJUSTED_SCHEMA, ADJUSTMENT_VERSION, place.name, place.crs, options.datum, options.false_alarm,
+            options.scene_ids, [list(pair.product) for pair in pairs],
+        ]
+    )  # fmt: skip
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _current_version(store: Store, place: str) -> PlaceVersion | None:
+    """Version of the current table; None where there is none or it is broken, which a new one mends."""
+    try:
+        table = read_place(store, place)
+    except StoreError:
+        return None
+    names = [] if table is None else table["version"].unique().tolist()
+    return PlaceVersion(place, names[0]) if len(names) == 1 and is_version_name(names[0]) else None
+
+
+def _earlier(store: Store, version: PlaceVersion | None) -> MeasuredPairs | None:
+    """Measurements of the version before; a broken one is measured anew."""
+    if version is None:
+        return None
+    try:
+        return known_measurements(store, version)
+    except StoreError:
+        return None
+
+
+def _scenes_of(place: ArchivePlace) -> set[str]:
+    return {scene for pair in place.pairs for scene in (pair.reference, pair.secondary)}

@@ -1,0 +1,303 @@
+"""One place solved: measurements in, the files of a version out. Reads and writes nothing."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+
+from crosstie.errors import BadInputError
+from crosstie.estimation.adjustment import AdjustmentSettings, Datum, Edges, adjust_with_seen_noise
+from crosstie.estimation.pair_offset import offset_at
+from crosstie.io.adjusted.items import adjusted_items
+from crosstie.io.adjusted.layout import EDGES, ITEMS, SCENES, SUMMARY
+from crosstie.io.adjusted.publish import as_json
+from crosstie.io.adjusted.scene_names import read_scene_name
+from crosstie.io.adjusted.tables import (
+    ADJUSTED_SCHEMA,
+    decode_scenes,
+    encode_edges,
+    encode_scenes,
+    outline_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from crosstie.estimation.adjustment import Adjustment
+    from crosstie.estimation.adjustment.noise import PairNoise
+    from crosstie.io.adjusted.places import ArchivePair, ArchivePlace
+    from crosstie.io.adjusted.scene_names import SceneName
+    from crosstie.io.adjusted.tables import MeasuredPairs
+    from crosstie.types import BoolArray, FloatArray, IntArray
+
+OPTICAL = "sentinel-2"
+"""Sensor whose mean position is 0, unless the datum is another."""
+
+CONTROLLED = 1e-3
+"""Redundancy from which an edge counts as controlled by others."""
+
+LEAST_SIGMA_M = 1e-3
+"""Sigma of a measurement, metres: simulated pairs may have none."""
+
+
+class ScenePlacement(StrEnum):
+    """What a scene's position is worth."""
+
+    PLACED = "placed"
+    """Several pairs agree on it."""
+    UNCHECKED = "unchecked"
+    """It has a position, but no pair controls another: an error in it would not be seen."""
+    UNTIED = "untied"
+    """No pair that is used ties it to another scene: it has no position."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdjustOptions:
+    """How an archive is adjusted."""
+
+    datum: str = "mean-s2"
+    """`mean-s2`, or `scene:ID`."""
+    false_alarm: float = 1e-3
+    """Share of the correct pairs that are rejected."""
+    scene_ids: str | None = None
+    """Pattern of ids; see `read_scene_name`."""
+
+    def __post_init__(self) -> None:
+        if self.datum != "mean-s2" and not re.fullmatch("scene:.+", self.datum):
+            raise BadInputError(f"datum {self.datum!r}: must be mean-s2 or scene:ID")
+
+    @property
+    def scene(self) -> str | None:
+        """Scene that is the datum; None for the mean of Sentinel-2."""
+        return None if self.datum == "mean-s2" else self.datum.removeprefix("scene:")
+
+
+@dataclass(frozen=True, slots=True)
+class SolvedPlace:
+    """The files of a version of a place, and what to say of it."""
+
+    files: dict[str, bytes]
+    summary: dict[str, Any]
+    """What adjustment.json holds."""
+
+
+def solve_place(
+    place: ArchivePlace,
+    pairs: Sequence[ArchivePair],
+    measured: MeasuredPairs,
+    options: AdjustOptions,
+    version: str,
+) -> SolvedPlace:
+    """Adjust the pairs of one place, and render what is written.
+
+    Parameters
+    ----------
+    place : ArchivePlace
+        Name and CRS.
+    pairs : Sequence[ArchivePair]
+        Pairs that measure an offset, at least one.
+    measured : MeasuredPairs
+        Their measurements.
+    options : AdjustOptions
+        Datum and test.
+    version : str
+        Name of the version.
+
+    Raises
+    ------
+    BadInputError
+        The place has more scenes than can be solved together.
+    """
+    centre = measured.centre_m.mean(axis=0)
+    offset, covariance = offset_at(measured.affine, measured.covariance, centre)
+    covariance = covariance + LEAST_SIGMA_M**2 * np.eye(2)
+    edges = Edges.of_shifts(
+        [pair.reference for pair in pairs],
+        [pair.secondary for pair in pairs],
+        offset,
+        covariance=covariance,
+    )
+    names = {
+        scene: read_scene_name(scene, options.scene_ids)
+        for scene in sorted({*edges.reference.tolist(), *edges.secondary.tolist()})
+    }
+    optical = tuple(scene for scene, name in names.items() if name.sensor == OPTICAL)
+    datum = Datum(references=optical, scene=options.scene)
+    try:
+        found, noise = adjust_with_seen_noise(
+            edges, datum=datum, settings=AdjustmentSettings(false_alarm=options.false_alarm)
+        )
+    except ValueError as problem:
+        raise BadInputError(f"place {place.name}: {problem}") from None
+    scenes = encode_scenes(_scene_columns(place, pairs, found, names, version))
+    table = decode_scenes(scenes, SCENES)
+    newest = max(pair.created_utc for pair in pairs)
+    summary = _summary(place, pairs, found, noise, options, version, centre)
+    files = {
+        SCENES: scenes,
+        EDGES: encode_edges(_edge_columns(pairs, measured, found, offset, covariance)),
+        ITEMS: as_json(adjusted_items(table, newest_utc=newest)),
+        SUMMARY: as_json(summary),
+    }
+    return SolvedPlace(files, summary)
+
+
+def _scene_columns(
+    place: ArchivePlace,
+    pairs: Sequence[ArchivePair],
+    found: Adjustment,
+    names: dict[str, SceneName],
+    version: str,
+) -> dict[str, Any]:
+    ids = [str(scene) for scene in found.scenes.id]
+    said = [names[scene] for scene in ids]
+    position, sigma = found.scenes.position_m, found.scenes.sigma_m
+    rejected, redundancy, controlled = _by_scene(found)
+    outlines, dates = _outlines(pairs), _dates(pairs)
+    return {
+        "scene": ids,
+        "sensor": [name.sensor for name in said],
+        "platform": [name.platform for name in said],
+        "track": [name.track for name in said],
+        "baseline": [name.baseline for name in said],
+        "date": [dates.get(name.scene, name.acquired_utc) for name in said],
+        "dx_m": position[:, 0],
+        "dy_m": position[:, 1],
+        "sigma_x_m": sigma[:, 0],
+        "sigma_y_m": sigma[:, 1],
+        "covariance": list(found.scenes.covariance.reshape(-1, 4)),
+        "edges": found.scenes.edges,
+        "rejected_edges": rejected,
+        "redundancy": redundancy,
+        "verdict": [str(_placement(at, seen)) for at, seen in zip(position[:, 0], controlled, strict=True)],
+        "part": found.scenes.part,
+        "datum": [found.parts[part].datum for part in found.scenes.part],
+        "place": [place.name] * len(ids),
+        "crs": [place.crs] * len(ids),
+        "version": [version] * len(ids),
+        "geometry": [outlines[scene] for scene in ids],
+    }
+
+
+def _placement(position: float, controlled: bool) -> ScenePlacement:
+    if not np.isfinite(position):
+        return ScenePlacement.UNTIED
+    return ScenePlacement.PLACED if controlled else ScenePlacement.UNCHECKED
+
+
+def _by_scene(found: Adjustment) -> tuple[IntArray, FloatArray, BoolArray]:
+    """Of each scene: rejected edges, mean redundancy of those used, whether any of these is controlled."""
+    n = len(found.scenes)
+    ends = np.searchsorted(found.scenes.id, np.concatenate([found.edges.reference, found.edges.secondary]))
+    kept, redundancy = np.tile(found.adjusted.kept, 2), np.tile(found.adjusted.redundancy, 2)
+    rejected = np.bincount(ends[~kept], minlength=n)
+    used = np.bincount(ends[kept], minlength=n)
+    total = np.bincount(ends[kept], weights=redundancy[kept], minlength=n)
+    controlled = np.bincount(ends[kept & (redundancy > CONTROLLED)], minlength=n) > 0
+    return rejected, np.where(used > 0, total / np.maximum(used, 1), np.nan), controlled
+
+
+def _outlines(pairs: Sequence[ArchivePair]) -> dict[str, shapely.Geometry]:
+    """Outline of each scene: its own where it is a secondary, else what its partners have in common."""
+    partners: dict[str, list[bytes]] = {}
+    own: dict[str, shapely.Geometry] = {}
+    for pair in pairs:
+        own[pair.secondary] = shapely.from_wkb(pair.outline)
+        partners.setdefault(pair.reference, []).append(pair.outline)
+    return {scene: outline_of(outlines) for scene, outlines in partners.items()} | own
+
+
+def _dates(pairs: Sequence[ArchivePair]) -> dict[str, datetime]:
+    return {pair.secondary: pair.acquired_utc for pair in pairs if pair.acquired_utc is not None}
+
+
+def _edge_columns(
+    pairs: Sequence[ArchivePair],
+    measured: MeasuredPairs,
+    found: Adjustment,
+    offset: FloatArray,
+    covariance: FloatArray,
+) -> dict[str, Any]:
+    adjusted = found.adjusted
+    return {
+        "pair_key": measured.pair_key,
+        "run_key": measured.run_key,
+        "reference": [pair.reference for pair in pairs],
+        "secondary": [pair.secondary for pair in pairs],
+        "kept": adjusted.kept,
+        "dx_m": offset[:, 0],
+        "dy_m": offset[:, 1],
+        "sigma_m": np.sqrt(np.trace(covariance, axis1=1, axis2=2) / 2),
+        "residual_x_m": adjusted.residual_m[:, 0],
+        "residual_y_m": adjusted.residual_m[:, 1],
+        "redundancy": adjusted.redundancy,
+        "detectable_m": adjusted.detectable_m,
+        "statistic": adjusted.statistic,
+        "x_m": measured.centre_m[:, 0],
+        "y_m": measured.centre_m[:, 1],
+        "affine": list(measured.affine),
+        "covariance": list(measured.covariance.reshape(-1, 36)),
+    }
+
+
+def _summary(
+    place: ArchivePlace,
+    pairs: Sequence[ArchivePair],
+    found: Adjustment,
+    noise: PairNoise,
+    options: AdjustOptions,
+    version: str,
+    centre: FloatArray,
+) -> dict[str, Any]:
+    kept, residual = found.adjusted.kept, found.adjusted.residual_m
+    length = np.hypot(*residual[kept].T)
+    sigma = found.scenes.sigma_m.max(axis=1)
+    placed = np.isfinite(sigma)
+    return {
+        "schema": ADJUSTED_SCHEMA,
+        "place": place.name,
+        "crs": place.crs,
+        "version": version,
+        "centre_m": centre.tolist(),
+        "datum": options.datum,
+        "scenes": len(found.scenes),
+        "placed": int(placed.sum()),
+        "pairs": len(pairs),
+        "parts": [
+            {"scenes": part.scenes, "pairs": part.edges, "datum": part.datum, "as_asked": part.tied}
+            for part in found.parts
+        ],
+        "residual_m": _quantiles(length),
+        "sigma_m": _quantiles(sigma[placed]),
+        "noise": {"factor": noise.factor, "common_m": noise.common_m},
+        "test": {
+            "chi_square": found.test.chi_square,
+            "degrees_of_freedom": found.test.degrees_of_freedom,
+            "probability": found.test.probability,
+            "sigma_factor": found.test.sigma_factor,
+            "sentence": found.test.sentence,
+        },
+        "rejected": [
+            {
+                "pair_key": pair.product.pair_key,
+                "reference": pair.reference,
+                "secondary": pair.secondary,
+                "off_m": float(np.hypot(*off)) if np.isfinite(off).all() else None,
+            }
+            for pair, off, used in zip(pairs, residual, kept, strict=True)
+            if not used
+        ],
+    }
+
+
+def _quantiles(lengths: FloatArray) -> dict[str, float] | None:
+    """Median and 95 % of lengths; None of none."""
+    if not len(lengths):
+        return None
+    return {"median": float(np.median(lengths)), "q95": float(np.quantile(lengths, 0.95))}
