@@ -9,6 +9,7 @@ from crosstie.cli import (
     runs,
     index,
     adjust,
+    monitor,
     site,
     listen,
     train,
@@ -21,6 +22,6 @@ from crosstie.cli.app import app
 # isort: on
 
 __all__ = [
-    "about", "adjust", "app", "apply", "evaluate", "index", "listen", "pairs", "register", "runs", "simulate",
-    "site", "train",
+    "about", "adjust", "app", "apply", "evaluate", "index", "listen", "monitor", "pairs", "register", "runs",
+    "simulate", "site", "train",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from crosstie.estimation.change_points import MonitorSettings
 from crosstie.estimation.field.settings import FieldSettings
 from crosstie.estimation.settings import EstimationSettings
 from crosstie.io.catalog.search import SceneQuery
@@ -357,6 +358,9 @@ class Settings(Group):
     )
     adjust: AdjustGroup = Field(
         default=AdjustGroup(), description="How an archive is adjusted as one network."
+    )
+    monitor: MonitorSettings = Field(
+        default=MonitorSettings(), description="When an adjusted position counts as moved."
     )
     storage: S3Options = Field(
         default=S3Options(),
