@@ -61,7 +61,7 @@ class PeriodPlan:
     pairs: int
     done: int
     failed: int
-    """Given up by an earlier run."""
+    """Given up by an earlier run, or damaged since."""
     to_do: int
     estimated_s: float | None
     """Wall time, estimated from earlier pairs, seconds; None where there were none."""
@@ -103,13 +103,14 @@ def planned(catalog: str, out: str, settings: Settings, asked: Backfill) -> Iter
         done = done_outcomes(store, pairs, settings, weights_sha256=digest)
         failed = failed_before(store, pairs, settings, weights_sha256=digest)
         failed = {key: failure for key, failure in failed.items() if key not in done}
+        damaged = sum(not outcome.already_done for outcome in done.values())
         wanted = [f for f in failed.values() if asked.code in {None, f.code}]
         to_do = len(wanted) if asked.only_failed else len(pairs) - len(done)
         took += [outcome.seconds for outcome in done.values() if outcome.seconds]
         # Pairs with these settings tell more than a run with other settings.
         each = statistics.fmean(took) if took else seconds
         estimated = None if each is None else to_do * each / settings.compute.pairs_at_once
-        yield PeriodPlan(period, len(pairs), len(done), len(failed), to_do, estimated)
+        yield PeriodPlan(period, len(pairs), len(done) - damaged, len(failed) + damaged, to_do, estimated)
 
 
 plan_period_task = task(name="plan period", task_run_name="plan {period}", cache_policy=NO_CACHE)(

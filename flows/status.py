@@ -10,9 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from crosstie.io.archive.claims import ClaimRecord, newest_claim
-from crosstie.io.archive.failures import Failure, read_failure
-from crosstie.io.archive.index import survey
-from crosstie.io.archive.index_table import MERGE_COLUMNS
+from crosstie.io.archive.damage import known_damage
+from crosstie.io.archive.failures import DAMAGED, Failure, read_failure
+from crosstie.io.archive.index import survey, why_no_row
+from crosstie.io.archive.index_table import MERGE_COLUMNS, runs_of
 from crosstie.io.archive.listing import list_archive
 from crosstie.io.archive.run_log import RunLog, newest_logs
 from crosstie.io.storage.root_layout import ProductKey
@@ -74,7 +75,8 @@ class Status:
     reasons: Mapping[str, int]
     """Number of unreliable pairs by reason; a pair may have several."""
     failed: tuple[Failure, ...]
-    """Runs given up, sorted by pair; without those being tried again and those committed by a later run."""
+    """Runs given up or damaged, sorted by pair; without those being tried again and those committed by a
+    later run."""
     in_progress: tuple[InProgress, ...]
     last_runs: tuple[RunLog, ...]
     """The last run of each flow."""
@@ -126,8 +128,8 @@ def take_status(store: Store, settings: Settings, *, catalog: str | None = None)
         A catalog is given, and the weights are missing or have another sha256.
     """
     listing = list_archive(store)
-    # The log and `crosstie index` name committed runs that cannot be read.
-    rows = survey(store, listing.committed, columns=STATUS_COLUMNS)
+    whole = listing.committed - known_damage(store, listing).keys()
+    rows = survey(store, whole, columns=STATUS_COLUMNS)
     status = status_of(store, listing, rows)
     if catalog is None:
         return status
@@ -145,7 +147,8 @@ def status_of(store: Store, listing: ArchiveListing, rows: pa.Table) -> Status:
     listing : ArchiveListing
         Names under the root.
     rows : pa.Table
-        Rows of the index, with at least the columns `STATUS_COLUMNS`.
+        Rows of the index, with at least the columns `STATUS_COLUMNS`. A committed run without a row has
+        failed: its products are damaged.
 
     Raises
     ------
@@ -158,6 +161,7 @@ def status_of(store: Store, listing: ArchiveListing, rows: pa.Table) -> Status:
         found = pool.map(partial(_in_progress, store), sorted(listing.claimed))
         claims = tuple(claim for claim in found if claim is not None)
         failures = list(pool.map(partial(_failure, store), sorted(listing.failed)))
+        damaged = list(pool.map(partial(_damaged_run, store), sorted(listing.committed - set(runs_of(rows)))))
         logs = pool.map(lambda flow: next(newest_logs(store, flow), None), sorted(listing.flows))
         last_runs = tuple(log for log in logs if log is not None)
     tried_again = {(claim.pair_key, claim.run_key) for claim in claims if claim.live}
@@ -172,7 +176,7 @@ def status_of(store: Store, listing: ArchiveListing, rows: pa.Table) -> Status:
         root=store.url,
         done=Counter(latest["verdict"]),
         reasons=Counter(reason for reasons in unreliable["reasons"] for reason in reasons),
-        failed=tuple(failed),
+        failed=tuple(sorted([*failed, *damaged], key=lambda failure: (failure.pair_key, failure.run_key))),
         in_progress=claims,
         last_runs=last_runs,
         plan=None,
@@ -207,8 +211,8 @@ def _plan_status(
         ProductKey(claim.pair_key, claim.run_key): "in progress" if claim.live else "abandoned"
         for claim in claims
     }
-    state |= {ProductKey(failure.pair_key, failure.run_key): "failed" for failure in failed}
     state |= dict.fromkeys(listing.committed, "done")
+    state |= {ProductKey(failure.pair_key, failure.run_key): "failed" for failure in failed}
     count = Counter(state.get(product, "pending") for product in products)
     pending = tuple(product.pair_key for product in products if product not in state)
     return PlanStatus(
@@ -231,6 +235,17 @@ def _in_progress(store: Store, product: ProductKey) -> InProgress | None:
     if record is None:
         return InProgress(*product, owner="unknown", expires_utc=None, live=False)
     return InProgress(*product, owner=record.owner, expires_utc=record.expires_utc, live=record.is_live)
+
+
+def _damaged_run(store: Store, product: ProductKey) -> Failure:
+    """A committed run that cannot be gone by, as a failure."""
+    said = why_no_row(store, product)
+    found = read_failure(store, *product)
+    if found is not None and found.code == DAMAGED:
+        return replace(found, message=said)
+    return Failure(
+        *product, reference="", secondary="", code=DAMAGED, message=said, failed_utc="", attempts=0
+    )
 
 
 def _failure(store: Store, product: ProductKey) -> Failure:

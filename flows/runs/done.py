@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
+from crosstie.errors import DamagedProductError
 from crosstie.flows.registration.publish import run_key_of
 from crosstie.flows.runs.outcome import Outcome
-from crosstie.io.archive.failures import Failure, read_failure
+from crosstie.io.archive.failures import DAMAGED, Failure, read_failure
 from crosstie.io.products.correction import read_correction
+from crosstie.io.storage.redaction import redacted
 from crosstie.io.storage.root_layout import ProductKey
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ def done_outcomes(
 ) -> dict[str, Outcome]:
     """Outcomes of the pairs that are committed for these settings and weights, by pair key.
 
+    A pair whose products are not what was committed has failed; the others are not affected.
+
     Raises
     ------
     StoreError
@@ -36,7 +40,10 @@ def done_outcomes(
 
     def look(pair: ScenePair) -> Outcome | None:
         product = ProductKey(pair.key, run_key_of(pair.key, settings, weights_sha256=weights_sha256))
-        correction = read_correction(store, *product)
+        try:
+            correction = read_correction(store, *product)
+        except DamagedProductError as problem:
+            return Outcome.failure(pair.key, code=DAMAGED, message=redacted(str(problem)))
         if correction is None:
             return None
         url = store.url_of(product.prefix)

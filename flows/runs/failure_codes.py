@@ -11,6 +11,7 @@ from distributed.comm.core import CommClosedError
 
 from crosstie.errors import (
     BadInputError,
+    DamagedProductError,
     NoGeoreferenceError,
     NoWorkerError,
     StoreError,
@@ -18,6 +19,7 @@ from crosstie.errors import (
     WorkerLostError,
 )
 from crosstie.flows.registration.deadline import RunStoppedError, TimeLimitError
+from crosstie.io.archive.failures import DAMAGED
 from crosstie.io.storage.href import local_path
 from crosstie.io.storage.redaction import redacted
 
@@ -71,6 +73,8 @@ def _kind_of(problem: BaseException, hrefs: Sequence[str], out: str) -> tuple[st
             return ("unreadable_raster" if lasting else "unreadable_remote_raster"), not lasting
         case NoGeoreferenceError():
             return "no_georeference", False
+        case DamagedProductError():
+            return DAMAGED, False
         case StoreError():
             return "storage", local_path(out) is None
         case BadInputError():

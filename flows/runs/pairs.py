@@ -140,12 +140,16 @@ class Registrar:
         return pair, result if isinstance(result, Outcome) else self._given_up(pair, result)
 
     def _given_up(self, pair: ScenePair, problem: BaseException) -> Outcome:
-        """Record why a pair has no products, for the next run and `crosstie status`."""
         if isinstance(problem, PairFailedError):
             code, message = problem.cause.code, problem.cause.message
         else:
             code, message = BUG, redacted(f"{type(problem).__name__}: {problem}")
             LOG.error("%s: failed: %s", pair.key, message)
+        self.record(pair, code=code, message=message)
+        return Outcome.failure(pair.key, code=code, message=message)
+
+    def record(self, pair: ScenePair, *, code: str, message: str) -> None:
+        """Record why a pair has no products that can be used, for the next run and `crosstie status`."""
         product = self.batch.product_of(pair.key)
         try:
             before = read_failure(self.store, *product)
@@ -162,7 +166,6 @@ class Registrar:
             record_failure(self.store, failure)
         except StoreError as error:
             LOG.warning("%s: its failure could not be recorded: %s", pair.key, redacted(str(error)))
-        return Outcome.failure(pair.key, code=code, message=message)
 
     def _released(self, held: list[ScenePair]) -> Iterator[ScenePair]:
         """Yield each pair of `held` once it is free or committed, or its owner has renewed the claim."""

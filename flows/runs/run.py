@@ -31,6 +31,7 @@ from crosstie.flows.runs.record import note
 from crosstie.flows.runs.summary import markdown
 from crosstie.flows.runs.tally import MOST_ROWS, Tally
 from crosstie.io.archive import run_log
+from crosstie.io.archive.failures import DAMAGED
 from crosstie.io.archive.index import index_committed
 
 if TYPE_CHECKING:
@@ -128,7 +129,10 @@ class Run:
         """
         done = self.look_up(pairs)
         to_do = [pair for pair in pairs if pair.key not in done and (only is None or only(pair))]
-        self.tally.plan(len(done) + len(to_do), to_do=len(to_do))
+        damaged = [pair for pair in pairs if pair.key in done and not done[pair.key].already_done]
+        self.tally.plan(len(done) + len(to_do), to_do=len(damaged) + len(to_do))
+        for pair in damaged:
+            self._registrar.record(pair, code=DAMAGED, message=" ".join(done[pair.key].explanation))
         for outcome in done.values():
             self.tally.add(outcome)
             yield outcome
@@ -149,7 +153,7 @@ class Run:
             self._index(committed)
 
     def look_up(self, pairs: Sequence[ScenePair]) -> dict[str, Outcome]:
-        """Outcomes of the pairs that are done for these settings and weights, by pair key."""
+        """Outcomes of the pairs that are done, or damaged, for these settings and weights, by pair key."""
         batch = self._registrar.batch
         found: dict[str, Outcome] = look_up_task(
             self._registrar.store, pairs, batch.settings, weights_sha256=batch.weights_sha256

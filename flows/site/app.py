@@ -105,7 +105,8 @@ class Pages:
         return files.product(self._watch.store, request)
 
     def thumbnail(self, request: Request) -> Response:
-        body = self._thumbnail(*files.run_of(self._watch.store, request))
+        run, listed = files.run_of(self._watch.store, request)
+        body = self._thumbnail(run, listed.get("overview.png"))
         return Response(body, media_type="image/webp", headers={"Cache-Control": f"private, max-age={DAY_S}"})
 
     async def style(self, request: Request) -> Response:

@@ -6,6 +6,7 @@ import io
 import re
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 
 from PIL import Image, UnidentifiedImageError
@@ -13,11 +14,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from crosstie.io.products.keys import is_committed
-from crosstie.io.storage.root_layout import ProductKey
+from crosstie.io.storage.commit import FileFacts, Files, checked_pieces, read_commit, read_committed
+from crosstie.io.storage.root_layout import ProductKey, is_reserved
 from crosstie.io.storage.store import Reading, Store
 
-PAIR_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+PAIR_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 RUN_KEY = re.compile(r"[0-9a-f]{16}")
 
 SANDBOX = (
@@ -41,6 +42,9 @@ KINDS = {
 SAVED = ("tie_points.parquet", "corrected.vrt", "displacement.tif", "aligned.tif")
 """No browser shows them. They are saved under a name that holds the pair."""
 
+MOST_CHECKED_BYTES = 32 * 2**20
+"""A larger file is not held in memory to be checked before it is sent."""
+
 MOST_PICTURE_BYTES = 32 * 2**20
 """A larger overview was not written by crosstie."""
 
@@ -48,8 +52,8 @@ THUMBNAIL_PX = 360
 KEPT_THUMBNAILS = 512
 """Number of small pictures that are kept, some 15 MB."""
 
-Thumbnail = Callable[[str, str], bytes]
-"""(pair_key, run_key) -> WebP."""
+Thumbnail = Callable[[ProductKey, FileFacts | None], bytes]
+"""(run, what it has committed as its overview) -> WebP."""
 
 
 def product(store: Store, request: Request) -> Response:
@@ -65,15 +69,17 @@ def product(store: Store, request: Request) -> Response:
     name = request.path_params["name"]
     if name not in KINDS:
         raise HTTPException(404, "a run has no file of this name")
-    pair_key, run_key = run_of(store, request)
-    reading = store.open(ProductKey(pair_key, run_key).file(name))
-    if reading is None:
+    run, files = run_of(store, request)
+    facts = files.get(name)
+    if facts is None:
         raise HTTPException(404, f"this run has no {name}")
-    return _file_response(request, reading, name, saved_as=f"{pair_key}.{name}")
+    return _file_response(
+        request, _checked_reading(store, run, name, facts), name, saved_as=f"{run.pair_key}.{name}"
+    )
 
 
-def run_of(store: Store, request: Request) -> tuple[str, str]:
-    """Find the committed run that an address names.
+def run_of(store: Store, request: Request) -> tuple[ProductKey, Files]:
+    """Find the committed run that an address names, and what it has committed.
 
     Raises
     ------
@@ -84,11 +90,27 @@ def run_of(store: Store, request: Request) -> tuple[str, str]:
     """
     pair_key, run_key = request.path_params["pair_key"], request.path_params["run_key"]
     # Checked before the store is read, so that only keys of crosstie become part of a path.
-    if not (PAIR_KEY.fullmatch(pair_key) and RUN_KEY.fullmatch(run_key)):
+    known = PAIR_KEY.fullmatch(pair_key) and RUN_KEY.fullmatch(run_key)
+    if not known or is_reserved(pair_key):
         raise HTTPException(404, "there is no such run")
-    if not is_committed(store, pair_key, run_key):
+    run = ProductKey(pair_key, run_key)
+    files = read_commit(store, run)
+    if files is None:
         raise HTTPException(404, "there is no such run, or it is not committed")
-    return pair_key, run_key
+    return run, files
+
+
+def _checked_reading(store: Store, run: ProductKey, name: str, facts: FileFacts) -> Reading:
+    """Open a file of a committed run; what is not as it was committed is not passed on.
+
+    A small file is checked before the answer begins. A large one is checked while it is sent: its end is
+    held back until all of it is known to be well.
+    """
+    reading = store.open(run.file(name))
+    if reading is not None and reading.size_bytes == facts.size > MOST_CHECKED_BYTES:
+        return replace(reading, pieces=checked_pieces(reading, facts, store.url_of(run.file(name))))
+    body = read_committed(store, run, name, {name: facts})
+    return Reading(len(body), None if reading is None else reading.etag, iter((body,)))
 
 
 def thumbnails(store: Store) -> Thumbnail:
@@ -96,12 +118,11 @@ def thumbnails(store: Store) -> Thumbnail:
     at_once = threading.Semaphore(2)  # a page asks for many at once, and each takes some 10 MB
 
     @lru_cache(KEPT_THUMBNAILS)
-    def made(pair_key: str, run_key: str) -> bytes:
+    def made(run: ProductKey, facts: FileFacts | None) -> bytes:
         with at_once:
-            reading = store.open(ProductKey(pair_key, run_key).file("overview.png"))
-            if reading is None or reading.size_bytes > MOST_PICTURE_BYTES:
+            if facts is None or facts.size > MOST_PICTURE_BYTES:
                 raise HTTPException(404, "this run has no overview.png")
-            return shrunk(b"".join(reading.pieces))
+            return shrunk(read_committed(store, run, "overview.png", {"overview.png": facts}))
 
     return made
 

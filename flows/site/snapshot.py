@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crosstie.flows.status import STATUS_COLUMNS, status_of
+from crosstie.io.archive.damage import known_damage
 from crosstie.io.archive.index import survey
 from crosstie.io.archive.listing import list_archive
 from crosstie.io.archive.run_log import newest_logs
@@ -82,9 +83,8 @@ def take_snapshot(store: Store, before: Snapshot | None = None) -> Snapshot:
     """
     taken_utc, begin = datetime.now(UTC), time.monotonic()
     stock = list_archive(store)
-    table = survey(
-        store, stock.committed, columns=PAGE_COLUMNS, before=None if before is None else before.table
-    )
+    whole = stock.committed - known_damage(store, stock).keys()
+    table = survey(store, whole, columns=PAGE_COLUMNS, before=None if before is None else before.table)
     status = status_of(store, stock, table)
     order = pc.sort_indices(table, [("created", "descending"), ("pair_key", "ascending")])
     return Snapshot(

@@ -1,7 +1,7 @@
 """Failure records: why a run gave a pair up, kept where its products would be.
 
-`<pair_key>/<run_key>/_FAILED.json` is written when a run gives a pair up, and deleted when a later run
-commits the pair. It lets failures be counted and tried again by themselves.
+`<pair_key>/<run_key>/_FAILED.json` is written when a run gives a pair up or finds it damaged, and deleted
+when a later run commits the pair. It lets failures be counted and tried again by themselves.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from crosstie.io.storage.store import Store
 
 FAILURE_SCHEMA = "crosstie/failure/1"
+
+DAMAGED = "damaged_product"
+"""Code of a run whose products are not what it committed. The only failure that stands beside a commit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
-from crosstie.errors import StoreError
+from crosstie.errors import DamagedProductError, StoreError
+from crosstie.io.archive.damage import harm_sentence, known_damage
 from crosstie.io.archive.index_parts import (
     MOST_PARTS,
     absorb,
@@ -29,8 +30,9 @@ from crosstie.io.archive.index_parts import (
 from crosstie.io.archive.index_rows import IncompleteProductError, index_row
 from crosstie.io.archive.index_table import Index, merged, table_of, without
 from crosstie.io.archive.listing import list_archive
-from crosstie.io.products.correction import SCHEMA
+from crosstie.io.products.correction import CORRECTION_FILE, SCHEMA
 from crosstie.io.products.keys import is_committed
+from crosstie.io.storage.commit import read_commit, read_committed
 from crosstie.io.storage.root_layout import INDEX, ProductKey
 
 if TYPE_CHECKING:
@@ -87,12 +89,15 @@ def update_index(store: Store, *, rebuild: bool = False) -> IndexUpdate:
     # gone.
     old: frozenset[str] = part_names(store) if rebuild else frozenset()
     index = Index.empty(old) if rebuild else _current(store)
-    committed = list_archive(store).committed
+    listing = list_archive(store)
+    damaged = known_damage(store, listing)
     known = index.runs()
-    gone = known - committed
-    new = _new_parts(store, sorted(committed - known))
-    index = Index(merged([without(index.table, gone), *new.tables]), index.parts | new.names)
-    settled = settle(store, index, changed=bool(new.names or gone or old))
+    gone = known - listing.committed
+    out = gone | (known & damaged.keys())
+    new = _new_parts(store, sorted(listing.committed - known - damaged.keys()))
+    new = replace(new, problems=(*damaged.values(), *new.problems))
+    index = Index(merged([without(index.table, out), *new.tables]), index.parts | new.names)
+    settled = settle(store, index, changed=bool(new.names or out or old))
     delete_parts(store, old - new.names)
     return _update(store, _tidy(store, settled), new, dropped=len(gone))
 
@@ -178,6 +183,19 @@ def survey(
     return merged(tables)
 
 
+def why_no_row(store: Store, product: ProductKey) -> str:
+    """Say why a committed run has no row.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be read.
+    """
+    harm = harm_sentence(store, product)
+    found = harm or _row(store, product)
+    return found if isinstance(found, str) else "it was not committed when it was looked for"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _NewParts:
     """Parts of the index that this process has written."""
@@ -234,14 +252,17 @@ def _read_rows(store: Store, runs: Sequence[ProductKey]) -> tuple[pa.Table, list
 
 
 def _row(store: Store, product: ProductKey) -> dict[str, Any] | str:
-    bodies = [store.get(product.file(name)) for name in ("item.json", "correction.json")]
     try:
-        item, correction = (json.loads(body or b"null") for body in bodies)
-    except ValueError:
+        files = read_commit(store, product) or {}
+        bodies = [read_committed(store, product, name, files) for name in ("item.json", CORRECTION_FILE)]
+        item, correction = map(json.loads, bodies)
+    except DamagedProductError as problem:
+        return str(problem)
+    except (ValueError, RecursionError):
         item = correction = None
     if not (isinstance(item, dict) and isinstance(correction, dict) and correction.get("schema") == SCHEMA):
         return (
-            f"{store.url_of(product.prefix)} is committed, but its item.json or correction.json is missing, "
+            f"{store.url_of(product.prefix)} is committed, but its item.json or correction.json is "
             f"broken or not of schema {SCHEMA}; delete that folder and run the pair again"
         )
     try:

@@ -49,7 +49,7 @@ class Index:
 
     def runs(self) -> set[ProductKey]:
         """Runs of all rows."""
-        return set(_runs_of(self.table))
+        return set(runs_of(self.table))
 
 
 def table_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
@@ -78,7 +78,7 @@ def without(table: pa.Table, runs: AbstractSet[ProductKey]) -> pa.Table:
     """Leave out the rows of `runs`."""
     if not runs:
         return table
-    return table.filter(pa.array([run not in runs for run in _runs_of(table)], pa.bool_()))
+    return table.filter(pa.array([run not in runs for run in runs_of(table)], pa.bool_()))
 
 
 def of_scene(table: pa.Table, scene_id: str) -> pa.Table:
@@ -156,7 +156,7 @@ def narrowed(columns: Sequence[str] | None) -> pa.Schema:
     )
 
 
-def _runs_of(table: pa.Table) -> Iterator[ProductKey]:
+def runs_of(table: pa.Table) -> Iterator[ProductKey]:
     """Run of each row, in the order of the rows."""
     columns = (table[name].to_pylist() for name in ("pair_key", "run_key"))
     return map(ProductKey, *columns)

@@ -18,6 +18,8 @@ class ArchiveListing:
     committed: frozenset[ProductKey]
     failed: frozenset[ProductKey]
     """Runs with a failure record and no commit."""
+    doubted: frozenset[ProductKey]
+    """Runs with a commit and a failure record: somebody may have found them damaged."""
     claimed: frozenset[ProductKey]
     """Runs with a claim and no commit."""
     flows: frozenset[str]
@@ -51,6 +53,7 @@ def list_archive(store: Store) -> ArchiveListing:
     return ArchiveListing(
         committed=frozenset(committed),
         failed=frozenset(failed - committed),
+        doubted=frozenset(failed & committed),
         claimed=frozenset(claimed - committed),
         flows=frozenset(flows),
     )

@@ -6,8 +6,8 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from crosstie.errors import StoreError
-from crosstie.io.products.keys import is_committed
+from crosstie.errors import DamagedProductError
+from crosstie.io.storage.commit import REPAIR, read_commit, read_committed
 from crosstie.io.storage.href import product_href
 from crosstie.io.storage.root_layout import ProductKey
 from crosstie.types import UNKNOWN_ERROR, Error
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from crosstie.types import AffineCorrection, Registration
 
 SCHEMA = "crosstie/correction/1"
+
+CORRECTION_FILE = "correction.json"
+"""Name of the file."""
 
 
 def correction_dict(registration: Registration) -> dict[str, Any]:
@@ -68,23 +71,21 @@ def read_correction(store: Store, pair_key: str, run_key: str) -> dict[str, Any]
 
     Raises
     ------
-    StoreError : committed, yet the file is missing or of another schema
+    DamagedProductError : it is not the file that was committed, or of another schema
+    StoreError : the store cannot be read
     """
-    if not is_committed(store, pair_key, run_key):
+    product = ProductKey(pair_key, run_key)
+    files = read_commit(store, product)
+    if files is None:
         return None
-    return _read_committed(store, ProductKey(pair_key, run_key).file("correction.json"))
-
-
-def _read_committed(store: Store, key: str) -> dict[str, Any]:
-    body = store.get(key)
+    body = read_committed(store, product, CORRECTION_FILE, files)
     try:
-        correction = json.loads(body or b"")
-    except ValueError:
+        correction = json.loads(body)
+    except (ValueError, RecursionError):
         correction = None
     if not isinstance(correction, dict) or correction.get("schema") != SCHEMA:
-        raise StoreError(
-            f"{store.url_of(key)} is committed but missing, broken or not of schema {SCHEMA}; "
-            "delete its folder and run the pair again"
+        raise DamagedProductError(
+            f"{store.url_of(product.file(CORRECTION_FILE))} is committed but not of schema {SCHEMA}; {REPAIR}"
         )
     return correction
 

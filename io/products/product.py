@@ -13,6 +13,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
@@ -29,9 +30,10 @@ from crosstie.io.products.correction import read_correction
 from crosstie.io.products.displacement import DISPLACEMENT, read_displacement
 from crosstie.io.products.summary import as_html, as_text, figure_axes
 from crosstie.io.storage.address import AddressPolicy
+from crosstie.io.storage.commit import REPAIR, read_committed
 from crosstie.io.storage.href import local_path, public_href
 from crosstie.io.storage.href_policy import is_url, resolve_href
-from crosstie.io.storage.root_layout import RESERVED, ProductKey
+from crosstie.io.storage.root_layout import ProductKey, is_reserved
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options
 from crosstie.io.storage.store import open_store
 from crosstie.types import AffineCorrection, Model, Reason, Verdict, VerdictCode
@@ -147,12 +149,7 @@ class Product:
         return as_html("Product", self.record, ("report", link))
 
     def _read(self, name: str) -> bytes:
-        body = self.store.get(self.key.file(name))
-        if body is None:
-            raise StoreError(
-                f"{self.url} is committed, but has no {name}; delete its folder and run the pair again"
-            )
-        return body
+        return read_committed(self.store, self.key, name)
 
 
 def open_product(
@@ -182,7 +179,7 @@ def open_product(
     Raises
     ------
     StoreError
-        There is no committed product, or it is broken.
+        There is no committed product, or it is not what was committed.
     """
     root, key = product_place(url)
     store = open_store(root, storage)
@@ -230,7 +227,7 @@ def product_place(url: str | Path) -> tuple[str, ProductKey]:
         or not root.strip("/")
         or (path is None and len(parts) < 5)
         or not all(key)
-        or key.pair_key.startswith(RESERVED)
+        or is_reserved(key.pair_key)
     ):
         raise StoreError(
             f"{text} is no product: give a folder <root>/<pair_key>/<run_key>, or its correction.json"
@@ -268,9 +265,12 @@ def _named(href: str, root: str, hosts: Sequence[str], buckets: Sequence[str]) -
 
 def _field(store: Store, key: ProductKey) -> DisplacementField:
     url = store.url_of(key.file(DISPLACEMENT))
-    path = local_path(url)
     try:
-        return read_displacement(url if path is None else path, storage=store.storage)
+        body = read_committed(store, key, DISPLACEMENT)
+        with TemporaryDirectory(prefix="crosstie-") as folder:  # what was checked is what is read
+            path = Path(folder) / DISPLACEMENT
+            path.write_bytes(body)
+            return read_displacement(path)
     except BadInputError as problem:
         raise _broken(url, problem) from None
 
@@ -287,4 +287,4 @@ def _json_object(body: bytes, url: str) -> dict[str, Any]:
 
 def _broken(url: str, problem: Exception) -> StoreError:
     said = " ".join(f"{type(problem).__name__}: {problem}".split())[:200]
-    return StoreError(f"{url} is committed, but broken ({said}); delete its folder and run the pair again")
+    return StoreError(f"{url} is committed, but broken ({said}); {REPAIR}")

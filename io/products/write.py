@@ -7,7 +7,6 @@ overview.png, report.html, displacement.tif where a field is offered, aligned.ti
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from crosstie.io.products.tie_points import to_geodataframe
 from crosstie.io.products.vrt import corrected_vrt, place_of
 from crosstie.io.raster.gdal import IMAGE_DRIVERS, OWN_DRIVERS
 from crosstie.io.raster.georeference import corrected
+from crosstie.io.storage.commit import FileFacts, encode_commit
 from crosstie.io.storage.href import local_path
 from crosstie.io.storage.root_layout import ProductKey
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT
@@ -106,9 +106,7 @@ def write_products(
     )
     for name, body in files.items():
         store.put(product.file(name), body)
-    listing = {
-        name: {"size": len(body), "sha256": hashlib.sha256(body).hexdigest()} for name, body in files.items()
-    }
+    listing = {name: FileFacts.of(body) for name, body in files.items()}
     if aligned is not None:
         stored = write_aligned(
             registration.secondary_hrefs[0],
@@ -120,8 +118,8 @@ def write_products(
             from_catalog=drivers != OWN_DRIVERS,
             storage=storage,
         )
-        listing[ALIGNED] = {"size": stored.size_bytes, "sha256": stored.sha256}
-    store.create(product.commit, _json({"files": listing}))
+        listing[ALIGNED] = FileFacts(stored.size_bytes, stored.sha256)
+    store.create(product.commit, encode_commit(listing))
     return url
 
 

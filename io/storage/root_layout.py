@@ -1,6 +1,8 @@
 """The keys under a product root: a key from its parts, and the parts from a key.
 
 <pair_key>/<run_key>/<file>            products of one run of a pair; `_COMMIT` is written last
+<pair_key>/<run_key>/_WRITING.<w>/<f>  products of one writer, until one writer is chosen
+<pair_key>/<run_key>/_WRITER           the writer that is chosen, until the commit
 <pair_key>/<run_key>/_CLAIM.<n>        who is working on the run
 <pair_key>/<run_key>/_FAILED.json      why the run failed
 _index/corrections.parquet             all committed runs in one table
@@ -15,13 +17,18 @@ from typing import NamedTuple
 COMMIT = "_COMMIT"
 FAILURE = "_FAILED.json"
 CLAIM_PREFIX = "_CLAIM."
+WRITER = "_WRITER"
+WRITING_PREFIX = "_WRITING."
 
 INDEX = "_index/corrections.parquet"
 INDEX_PARTS = "_index/parts"
 RUN_LOGS = "_runs"
 
 RESERVED = "_"
-"""First character of every top folder that belongs to no pair."""
+"""First character of every top folder that belongs to no pair, and of every file that is no product."""
+
+JOINT = "__"
+"""Between the two ids of every pair key, and in the name of no other top folder."""
 
 
 class ProductKey(NamedTuple):
@@ -45,6 +52,19 @@ class ProductKey(NamedTuple):
         """Key of the failure record."""
         return self.file(FAILURE)
 
+    @property
+    def writer(self) -> str:
+        """Key of the record of the writer whose products are to be committed."""
+        return self.file(WRITER)
+
+    def writing(self, writer: str) -> str:
+        """Key under which the products of one writer are until they are committed."""
+        return self.file(f"{WRITING_PREFIX}{writer}")
+
+    def written_by(self, writer: str, name: str) -> str:
+        """Key of a file of one writer until it is committed."""
+        return f"{self.writing(writer)}/{name}"
+
     def claim(self, number: int) -> str:
         """Key of a claim; the first has number 1."""
         return self.file(f"{CLAIM_PREFIX}{number}")
@@ -52,6 +72,11 @@ class ProductKey(NamedTuple):
     def file(self, name: str) -> str:
         """Key of a file."""
         return f"{self.prefix}/{name}"
+
+
+def is_reserved(top: str) -> bool:
+    """Whether a top folder belongs to no pair. The key of a pair may begin with `_` as well."""
+    return top.startswith(RESERVED) and JOINT not in top
 
 
 class ProductFile(NamedTuple):
@@ -70,7 +95,7 @@ class ProductFile(NamedTuple):
 def product_file(key: str) -> ProductFile | None:
     """Split a key `<pair_key>/<run_key>/<file>` into its parts; None for a key of any other form."""
     parts = key.split("/")
-    if len(parts) != 3 or key.startswith(RESERVED):
+    if len(parts) != 3 or is_reserved(parts[0]):
         return None
     return ProductFile(ProductKey(parts[0], parts[1]), parts[2])
 

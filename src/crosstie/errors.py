@@ -11,6 +11,7 @@
         ├── SettingsError              a setting is misspelt, out of range or contradictory
         ├── WeightsError               weights are missing, or have another sha256
         └── StoreError                 a product root cannot be read or written
+            └── DamagedProductError        a committed file is not what was committed
 
 A bad *result* is not an exception: it is a verdict with reason codes (`crosstie.types.Reason`).
 """
@@ -60,3 +61,7 @@ class WeightsError(BadInputError):
 
 class StoreError(BadInputError):
     """A product root cannot be reached, read or written."""
+
+
+class DamagedProductError(StoreError):
+    """A file of a committed run is missing, or is not what was committed; other runs are not affected."""

@@ -10,6 +10,7 @@ import numpy as np
 import pystac
 import pytest
 import rasterio
+from committed_runs import recommit
 from product_with_truth import BEND_PX, GROUND, SHAPE, SHIFT_PX, Made, make_product, waves, write_waves
 from typer.testing import CliRunner, Result
 
@@ -165,6 +166,7 @@ def test_what_is_not_committed_does_not_exist(made: Made, tmp_path: Path) -> Non
 def test_a_broken_record_is_one_line(made: Made, tmp_path: Path, change: dict[str, object]) -> None:
     path = Path(made.url.removeprefix("file://"), "correction.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    committed_anew(path)
     assert "is committed, but broken" in error(made.url, "--out", tmp_path / "a.tif")
 
 
@@ -174,6 +176,12 @@ def renamed(made: Made, href: str) -> None:
     record = json.loads(path.read_text())
     record["pair"]["secondary"]["href"] = href
     path.write_text(json.dumps(record))
+    committed_anew(path)
+
+
+def committed_anew(path: Path) -> None:
+    """Commit what is there, as whoever can write into a shared root can."""
+    recommit(open_store(str(path.parents[2])), path.parts[-3:-1])  # type: ignore[arg-type]
 
 
 def test_what_a_product_names_is_opened_as_an_image_alone(made: Made, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import rasterio
 from affine import Affine
 
 from crosstie.io.products.write import write_products
+from crosstie.io.storage.commit import FileFacts, encode_commit
 from crosstie.io.storage.root_layout import ProductKey
 from crosstie.types import pair_key
 
@@ -68,5 +69,13 @@ def copy_run(store: Store, run: Run, secondary_id: str) -> Run:
     item["properties"]["crosstie:secondary"] = secondary_id
     store.put(f"{copy[0]}/{copy[1]}/correction.json", json.dumps(correction).encode())
     store.put(f"{copy[0]}/{copy[1]}/item.json", json.dumps(item).encode())
-    store.create(f"{copy[0]}/{copy[1]}/_COMMIT", b"{}")
+    recommit(store, copy)
     return copy
+
+
+def recommit(store: Store, run: tuple[str, str]) -> None:
+    """Make the commit of a run say what is there, as whoever writes into a shared root can."""
+    product = ProductKey(*run)
+    names = [key.rpartition("/")[2] for key in store.list(product.prefix)]
+    files = {name: FileFacts.of(store.get(product.file(name)) or b"") for name in names if name[0] != "_"}
+    store.put(product.commit, encode_commit(files))

@@ -198,7 +198,8 @@ def _print_lines(title: str, lines: list[str]) -> None:
 
 def _failure_line(failure: Failure) -> str:
     tried = "once" if failure.attempts == 1 else f"{failure.attempts} times"
-    return f"{failure.pair_key}: {failure.code}, tried {tried}, {failure.failed_utc}: {failure.message}"
+    when = f", tried {tried}, {failure.failed_utc}" if failure.attempts else ""
+    return f"{failure.pair_key}: {failure.code}{when}: {failure.message}"
 
 
 def _claim_line(claim: InProgress) -> str:

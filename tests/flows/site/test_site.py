@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import site_archive
 from browser import find_browser, looked_at
-from committed_runs import copy_run
+from committed_runs import copy_run, recommit
 from numpy.typing import NDArray
 from PIL import Image
 from s3_server import s3_server
@@ -164,6 +164,7 @@ def test_a_browser_shows_style_and_pictures_and_runs_nothing(
         b"<body style='background:#f0f'><script>document.body.style.background='#0f0'</script>"
         b"<img src=x onerror=\"document.body.style.background='#0f0'\"><h1>text</h1>",
     )
+    recommit(archive, tuple(run.split("/")))
     with serving(archive.url, tmp_path) as site:
         home, complaints = looked_at(browser, f"{site.url}/?scene=S1", tmp_path)
         assert complaints == ""

@@ -11,7 +11,7 @@ from urllib.parse import urljoin, urlsplit
 
 import pytest
 import site_archive
-from committed_runs import copy_run
+from committed_runs import copy_run, recommit
 from PIL import Image
 from site_archive import EVIL, FLAT, HERE, NEW, OLD, S1, S2, SEA, Site
 
@@ -247,7 +247,7 @@ def test_nothing_but_the_known_files_of_committed_runs_is_there(client: Site, ru
 def test_a_half_written_run_has_no_files_yet(client: Site, store: Store) -> None:
     store.put(f"{PAIR}/{'d' * 16}/report.html", b"half")
     assert client.get(f"/runs/{PAIR}/{'d' * 16}/report.html").status_code == 404
-    store.create(f"{PAIR}/{'d' * 16}/_COMMIT", b"{}")
+    recommit(store, (PAIR, "d" * 16))
     assert client.get(f"/runs/{PAIR}/{'d' * 16}/report.html").content == b"half"
     assert client.get(f"/runs/{PAIR}/{'d' * 16}/overview.png").status_code == 404
     store.delete(f"{PAIR}/{'d' * 16}/_COMMIT")
@@ -261,7 +261,7 @@ def test_a_thumbnail_is_a_small_picture_and_a_broken_one_is_none(client: Site, s
     for body in (b"<svg/>", b"", (store.get(f"{PAIR}/{NEW}/overview.png") or b"")[:2000]):
         run = f"{PAIR}/{'e' * 16}"
         store.put(f"{run}/overview.png", body)
-        store.put(f"{run}/_COMMIT", b"{}")
+        recommit(store, (PAIR, "e" * 16))
         assert client.get(f"/runs/{run}/thumbnail.webp").status_code == 404
     store.delete(f"{PAIR}/{'e' * 16}/_COMMIT")
 

@@ -18,7 +18,7 @@ import pystac
 import pystac.validation
 import pytest
 import stac_geoparquet.arrow
-from committed_runs import commit, copy_run, write_secondary
+from committed_runs import commit, copy_run, recommit, write_secondary
 from s3_server import S3Server, s3_server
 from shapely.geometry import shape
 from typer.testing import CliRunner
@@ -195,6 +195,7 @@ def test_a_scene_without_coordinates_has_a_row_that_every_reader_reads(
     item = products(local, run, "item.json") | {"geometry": None}
     del item["bbox"]
     local.put("/".join([*run, "item.json"]), json.dumps(item).encode())
+    recommit(local, run)
     copy_run(local, run, "S1A_ALSO")
     assert update_index(local).rows == 2
     path = local.url.removeprefix("file://") + f"/{INDEX}"
@@ -255,6 +256,7 @@ def test_a_flow_hands_over_what_it_has_committed_and_nothing_is_listed(
     assert keys(store) == [one, two]
     correction = products(store, one, "correction.json") | {"verdict": "already_aligned"}
     store.put("/".join([*one, "correction.json"]), json.dumps(correction).encode())
+    recommit(store, one)
     assert index_committed(store, [one]).rows == 2
     assert dict(zip(keys(store), frame(store)["verdict"], strict=True))[one] == "already_aligned"
     assert index_committed(store, []).rows == 2
@@ -276,6 +278,7 @@ def test_a_broken_product_is_named_and_keeps_nobody_out(local: Store, registrati
     correction = products(local, wrong, "correction.json")
     correction["seconds"] = correction["tie_points"]["used"] = "many"
     local.put("/".join([*wrong, "correction.json"]), json.dumps(correction).encode())
+    recommit(local, wrong)
     result = CliRunner().invoke(app, ["index", "--out", local.url])
     assert result.exit_code == 3
     assert "1 corrections, 1 of them new" in result.stdout

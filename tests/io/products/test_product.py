@@ -15,6 +15,7 @@ import pystac
 import pytest
 import rasterio
 import rioxarray
+from committed_runs import recommit
 from odc.geo.geobox import GeoBox
 from product_with_truth import AFFINE, GROUND, SHAPE, UTM, Made, make_product
 
@@ -22,7 +23,8 @@ import crosstie
 from crosstie.errors import BadInputError, StoreError, UnreadableRasterError
 from crosstie.io.products.aligned import ALIGNED
 from crosstie.io.products.write import AlignedRequest, write_products
-from crosstie.io.storage.store import open_store
+from crosstie.io.storage.root_layout import ProductKey
+from crosstie.io.storage.store import Store, open_store
 from crosstie.types import Registration, VerdictCode
 
 MakeRegistration = Callable[..., Registration]
@@ -35,6 +37,10 @@ def made(tmp_path: Path, make_registration: MakeRegistration) -> Made:
 
 def folder(made: Made) -> Path:
     return Path(made.url.removeprefix("file://"))
+
+
+def place_of(made: Made) -> tuple[Store, ProductKey]:
+    return open_store(str(folder(made).parents[1])), ProductKey(*folder(made).parts[-2:])
 
 
 @pytest.mark.parametrize("name", ["", "/", "/correction.json", "/item.json"])
@@ -58,6 +64,7 @@ def test_it_prints_a_few_lines_and_no_markup_of_others(made: Made) -> None:
     record = json.loads(path.read_text())
     record["pair"]["secondary"]["id"] = "<script>alert(1)</script>"
     path.write_text(json.dumps(record))
+    recommit(*place_of(made))
     shown = crosstie.open(made.url)._repr_html_()
     assert "<script>" not in shown
     assert "&lt;script&gt;" in shown
@@ -111,6 +118,7 @@ def test_what_is_broken_or_refused_is_told_in_one_line(made: Made) -> None:
     record = json.loads(path.read_text())
     record["pair"]["secondary"]["href"] = "https://169.254.169.254/latest/meta-data"
     path.write_text(json.dumps(record))
+    recommit(*place_of(made))
     product = crosstie.open(made.url)  # what it measured can be read; its raster cannot
     with pytest.raises(UnreadableRasterError, match=r"metadata service.*name the raster yourself"):
         product.apply()
