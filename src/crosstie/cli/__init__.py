@@ -10,6 +10,7 @@ from crosstie.cli import (
     index,
     adjust,
     monitor,
+    verify,
     site,
     listen,
     train,
@@ -22,6 +23,6 @@ from crosstie.cli.app import app
 # isort: on
 
 __all__ = [
-    "about", "adjust", "app", "apply", "evaluate", "index", "listen", "monitor", "pairs", "register", "runs",
-    "simulate", "site", "train",
+    "about", "adjust", "app", "apply", "evaluate", "index", "listen", "monitor", "pairs", "register",
+    "runs", "simulate", "site", "train", "verify",
 ]  # fmt: skip
