@@ -10,7 +10,9 @@ import logging
 import os
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 LOG = logging.getLogger(__name__)
 
@@ -18,13 +20,22 @@ STAGED = re.compile(r"#\d+$")
 """End of the name of a file that the store is writing: it is put in its place when it is whole."""
 
 
+class StoredObject(NamedTuple):
+    """An object as a listing has it."""
+
+    key: str
+    size_bytes: int
+    modified_utc: datetime
+    """When it was last written, by the clock of the store."""
+
+
 def is_plain(key: str) -> bool:
     """Say whether a key has parts that files of a product can have: not empty, not `..`, printable."""
     return all(part not in ("", ".", "..") and part.isprintable() for part in key.split("/"))
 
 
-def keys_in_folder(folder: Path, prefix: str = "") -> Iterator[str]:
-    """Keys of the files below a folder, links followed; a link that leads back is not.
+def objects_in_folder(folder: Path, prefix: str = "") -> Iterator[StoredObject]:
+    """Files below a folder, links followed; a link that leads back is not.
 
     Raises
     ------
@@ -37,7 +48,7 @@ def keys_in_folder(folder: Path, prefix: str = "") -> Iterator[str]:
     yield from _walk(top, f"{prefix.strip('/')}/" if prefix else "", frozenset(), top=True)
 
 
-def _walk(folder: Path, base: str, above: frozenset[tuple[int, int]], *, top: bool) -> Iterator[str]:
+def _walk(folder: Path, base: str, above: frozenset[tuple[int, int]], *, top: bool) -> Iterator[StoredObject]:
     try:
         about = folder.stat()
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -53,10 +64,11 @@ def _walk(folder: Path, base: str, above: frozenset[tuple[int, int]], *, top: bo
         if not is_plain(entry.name):
             continue
         try:
-            is_folder, is_file = entry.is_dir(), entry.is_file()
-        except OSError:  # a link to itself
+            is_folder, is_file, facts = entry.is_dir(), entry.is_file(), entry.stat()
+        except OSError:  # a link to itself, or gone since
             continue
         if is_folder:
             yield from _walk(folder / entry.name, f"{base}{entry.name}/", above | {here}, top=False)
         elif is_file and not STAGED.search(entry.name):
-            yield base + entry.name
+            when = datetime.fromtimestamp(facts.st_mtime, UTC)
+            yield StoredObject(base + entry.name, facts.st_size, when)

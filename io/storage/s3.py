@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from crosstie.errors import StoreError
+from crosstie.io.storage.listing import StoredObject
 from crosstie.io.storage.redaction import first_line
 
 if TYPE_CHECKING:
@@ -142,8 +143,10 @@ def gdal_options(storage: S3Options) -> dict[str, Any]:
     return options
 
 
-def keys_of_bucket(storage: S3Options, bucket: str, prefix: str, *, after: str = "") -> Iterator[str]:
-    """Keys that begin with a prefix and come after one, in S3's order, whatever characters they hold.
+def objects_of_bucket(
+    storage: S3Options, bucket: str, prefix: str, *, after: str = ""
+) -> Iterator[StoredObject]:
+    """Objects whose keys begin with a prefix and come after one, in the order of S3, whatever the characters.
 
     Raises
     ------
@@ -169,7 +172,8 @@ def keys_of_bucket(storage: S3Options, bucket: str, prefix: str, *, after: str =
             Bucket=bucket, Prefix=prefix, StartAfter=after, **payer
         )
         for page in pages:
-            yield from (entry["Key"] for entry in page.get("Contents", ()))
+            for entry in page.get("Contents", ()):
+                yield StoredObject(entry["Key"], entry["Size"], entry["LastModified"])
     except (BotoCoreError, ClientError) as problem:
         raise StoreError(f"cannot list s3://{bucket}/{prefix}: {first_line(problem)}") from None
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -16,13 +17,13 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import LocalStore, S3Store
 
 from crosstie.errors import StoreError
-from crosstie.io.storage.listing import is_plain, keys_in_folder
+from crosstie.io.storage.listing import StoredObject, is_plain, objects_in_folder
 from crosstie.io.storage.redaction import first_line
 from crosstie.io.storage.root_address import bucket_and_prefix, root_folder
 from crosstie.io.storage.s3 import (
     FROM_ENVIRONMENT,
     S3Options,
-    keys_of_bucket,
+    objects_of_bucket,
     obstore_options,
     speaks_http,
 )
@@ -35,6 +36,12 @@ _RETRY_TIMEOUT = timedelta(seconds=30)
 
 MULTIPART_BYTES = 8 * 2**20
 """Larger objects are uploaded in parts, each with its own retries; no reader sees half an object."""
+
+MOST_COPIED_BYTES = 5 * 10**9
+"""S3 copies no more in one request."""
+
+SCRATCH_PREFIX = ".crosstie-"
+"""Begins the name of a folder for files that are being made."""
 
 READ_PIECE_BYTES = 2**18
 """Size of the pieces in which `Store.open` reads an object, bytes."""
@@ -118,7 +125,7 @@ class Store:
         with self._as_store_error(f"make a folder for {key}"):
             if parent is not None:
                 parent.mkdir(parents=True, exist_ok=True)
-            folder = TemporaryDirectory(prefix=".crosstie-", dir=parent)
+            folder = TemporaryDirectory(prefix=SCRATCH_PREFIX, dir=parent)
         with folder as name:
             yield Path(name)
 
@@ -228,6 +235,56 @@ class Store:
                 if "NoSuchBucket" in str(error):
                     raise
 
+    def delete_folder(self, prefix: str) -> None:
+        """Remove all objects below `prefix` (whole path parts), and on a disk the folder.
+
+        Raises
+        ------
+        StoreError
+            The root cannot be written.
+        """
+        with self._as_store_error(f"delete {prefix}"):
+            if self._folder is not None:
+                with suppress(FileNotFoundError):
+                    shutil.rmtree(self._folder / prefix)
+            elif keys := list(self.each_key(prefix)):
+                obstore.delete(self._objects(), keys)
+
+    def move(self, source: str, target: str, size_bytes: int) -> bool:
+        """Give an object another key, whole or not at all, in place of what has that key.
+
+        S3 cannot rename: there the object is copied, and stays under its old key as well.
+
+        Parameters
+        ----------
+        size_bytes : int
+            Size of the object: one request copies at most 5 GB.
+
+        Returns
+        -------
+        bool
+            False where there is no such object.
+
+        Raises
+        ------
+        StoreError
+            The root cannot be read or written.
+        """
+        with self._as_store_error(f"move {source} to {target}"):
+            try:
+                if self._bucket is None:
+                    obstore.rename(self._objects(), source, target)
+                elif size_bytes <= MOST_COPIED_BYTES:
+                    obstore.copy(self._bucket, source, target)
+                else:
+                    pieces = obstore.get(self._bucket, source).stream(min_chunk_size=MULTIPART_BYTES)
+                    obstore.put(self._bucket, target, pieces, use_multipart=True, chunk_size=MULTIPART_BYTES)
+            except _MISSING as error:
+                if "NoSuchBucket" in str(error):
+                    raise
+                return False
+        return True
+
     def exists(self, key: str) -> bool:
         """Say whether there is an object with this key."""
         if self._is_missing_folder():
@@ -245,31 +302,36 @@ class Store:
 
     def each_key(self, prefix: str = "") -> Iterator[str]:
         """Keys as in `list`, but unsorted and page by page: only one page is in memory."""
+        yield from (stored.key for stored in self.each_object(prefix))
+
+    def each_object(self, prefix: str = "") -> Iterator[StoredObject]:
+        """Objects below `prefix` (whole path parts), unsorted and page by page."""
         if self._is_missing_folder():
             return
         with self._as_store_error(f"list {prefix or 'everything'}"):
             if self._folder is not None:
-                yield from keys_in_folder(self._folder, prefix)
+                yield from objects_in_folder(self._folder, prefix)
                 return
             last = ""
             try:
                 for page in obstore.list(self._objects(), prefix or None):
                     for entry in page:
                         last = entry["path"]
-                        yield last
+                        yield StoredObject(last, entry["size"], entry["last_modified"])
             except BaseError as error:
                 if "invalid path" not in str(error):
                     raise
-                yield from self._keys_one_by_one(prefix, after=last)
+                yield from self._objects_one_by_one(prefix, after=last)
 
-    def _keys_one_by_one(self, prefix: str, *, after: str) -> Iterator[str]:
-        """Keys after one, in the order of S3: here a key that obstore cannot name is passed over."""
+    def _objects_one_by_one(self, prefix: str, *, after: str) -> Iterator[StoredObject]:
+        """Objects after a key, in the order of S3: here a key that obstore cannot name is passed over."""
         name, root = bucket_and_prefix(self.url)
         base = f"{root}/" if root else ""
         below = f"{base}{prefix.strip('/')}/" if prefix else base
-        for key in keys_of_bucket(self.storage, name, below, after=f"{base}{after}" if after else ""):
-            if is_plain(key.removeprefix(base)):
-                yield key.removeprefix(base)
+        for stored in objects_of_bucket(self.storage, name, below, after=f"{base}{after}" if after else ""):
+            key = stored.key.removeprefix(base)
+            if is_plain(key):
+                yield stored._replace(key=key)
 
     def _is_missing_folder(self) -> bool:
         return self._folder is not None and not self._folder.exists()

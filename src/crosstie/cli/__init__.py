@@ -11,6 +11,7 @@ from crosstie.cli import (
     adjust,
     monitor,
     verify,
+    gc,
     site,
     listen,
     train,
@@ -23,6 +24,6 @@ from crosstie.cli.app import app
 # isort: on
 
 __all__ = [
-    "about", "adjust", "app", "apply", "evaluate", "index", "listen", "monitor", "pairs", "register",
+    "about", "adjust", "app", "apply", "evaluate", "gc", "index", "listen", "monitor", "pairs", "register",
     "runs", "simulate", "site", "train", "verify",
 ]  # fmt: skip
