@@ -26,8 +26,9 @@ from crosstie.io.products.tie_points import to_geodataframe
 from crosstie.io.products.vrt import corrected_vrt, place_of
 from crosstie.io.raster.gdal import IMAGE_DRIVERS, OWN_DRIVERS
 from crosstie.io.raster.georeference import corrected
-from crosstie.io.storage.commit import FileFacts, encode_commit
+from crosstie.io.storage.commit import FileFacts
 from crosstie.io.storage.href import local_path
+from crosstie.io.storage.publication import Publication
 from crosstie.io.storage.root_layout import ProductKey
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT
 
@@ -66,8 +67,8 @@ def write_products(
     """Render all products, write them, and commit.
 
     A failure while rendering leaves nothing behind; one while writing leaves no `_COMMIT`. Where the run is
-    committed already, by an earlier or a faster worker, its products stay as they are. (Two workers that
-    write the same run at the same moment leave files that differ in `created_utc` and `seconds` alone.)
+    committed already, by an earlier or a faster worker, its products stay as they are: of two workers that
+    write the same run at the same moment, the products of one are committed (see `Publication`).
 
     Parameters
     ----------
@@ -104,22 +105,21 @@ def write_products(
         drivers=drivers,
         folder=local_path(url),
     )
-    for name, body in files.items():
-        store.put(product.file(name), body)
-    listing = {name: FileFacts.of(body) for name, body in files.items()}
-    if aligned is not None:
-        stored = write_aligned(
-            registration.secondary_hrefs[0],
-            store,
-            product.file(ALIGNED),
-            grid=aligned.grid,
-            mapping=mapping_of(registration),
-            resampling=aligned.resampling,
-            from_catalog=drivers != OWN_DRIVERS,
-            storage=storage,
-        )
-        listing[ALIGNED] = FileFacts(stored.size_bytes, stored.sha256)
-    store.create(product.commit, encode_commit(listing))
+    with Publication(store, product) as publication:
+        publication.put(files)
+        if aligned is not None:
+            stored = write_aligned(
+                registration.secondary_hrefs[0],
+                store,
+                publication.key(ALIGNED),
+                grid=aligned.grid,
+                mapping=mapping_of(registration),
+                resampling=aligned.resampling,
+                from_catalog=drivers != OWN_DRIVERS,
+                storage=storage,
+            )
+            publication.add(ALIGNED, FileFacts(stored.size_bytes, stored.sha256))
+        publication.commit()
     return url
 
 
