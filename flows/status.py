@@ -234,7 +234,7 @@ def _in_progress(store: Store, product: ProductKey) -> InProgress | None:
     record = ClaimRecord.parse(body)
     if record is None:
         return InProgress(*product, owner="unknown", expires_utc=None, live=False)
-    return InProgress(*product, owner=record.owner, expires_utc=record.expires_utc, live=record.is_live)
+    return InProgress(*product, owner=record.owner, expires_utc=record.expires_utc, live=record.holds())
 
 
 def _damaged_run(store: Store, product: ProductKey) -> Failure:

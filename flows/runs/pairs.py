@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -27,9 +26,8 @@ from crosstie.flows.registration.load_matcher import load_matcher, weights_sha25
 from crosstie.flows.runs.failure_codes import BUG
 from crosstie.flows.runs.outcome import IN_PROGRESS, Outcome
 from crosstie.flows.runs.pair import PairBatch, PairFailedError, register_pair
-from crosstie.io.archive.claims import Held, standing_claim
+from crosstie.flows.runs.waiting import released
 from crosstie.io.archive.failures import Failure, read_failure, record_failure
-from crosstie.io.products.keys import is_committed
 from crosstie.io.storage.redaction import redacted
 
 if TYPE_CHECKING:
@@ -45,9 +43,6 @@ LOG = logging.getLogger(__name__)
 
 TAG = "crosstie-pair"
 """Tag of every pair's task: `prefect concurrency-limit create crosstie-pair 8` limits them over all runs."""
-
-CLAIM_POLL_S = 2.0
-"""Time between two reads of another run's claim, seconds."""
 
 MOST_DELAY_S = 3600.0
 """Longest wait before a retry, seconds."""
@@ -114,7 +109,7 @@ class Registrar:
                 yield outcome
         if held:
             LOG.info("%d pairs are claimed by another run: waiting to see whether it is alive", len(held))
-        for pair, outcome in self._run(self._released(held)):
+        for pair, outcome in self._run(released(held, self.batch, self.store)):
             del pair
             yield outcome
 
@@ -166,24 +161,6 @@ class Registrar:
             record_failure(self.store, failure)
         except StoreError as error:
             LOG.warning("%s: its failure could not be recorded: %s", pair.key, redacted(str(error)))
-
-    def _released(self, held: list[ScenePair]) -> Iterator[ScenePair]:
-        """Yield each pair of `held` once it is free or committed, or its owner has renewed the claim."""
-        first_seen: dict[str, Held | None] = {}
-        waiting = list(held)
-        while waiting:
-            still = []
-            for pair in waiting:
-                product = self.batch.product_of(pair.key)
-                claim = standing_claim(self.store, product)
-                before = first_seen.setdefault(pair.key, claim)
-                if claim is None or claim != before or is_committed(self.store, *product):
-                    yield pair
-                else:
-                    still.append(pair)
-            waiting = still
-            if waiting:
-                time.sleep(CLAIM_POLL_S)
 
     def _connect(self) -> None:
         if not self._is_connected:

@@ -4,14 +4,20 @@
 expired, or its owner is known to be dead, any run may create `_CLAIM.<n + 1>`. The run that creates it is the
 next owner; the earlier owner has lost the pair as soon as it finds it. This works in every store that can
 create an object only once. `_COMMIT` alone says what is done, so readers need not know about claims.
+
+Clocks of other machines may be wrong. A claim that would hold for longer than two leases is ignored, and an
+owner knows by a clock that nobody sets how long its own claim holds. Where clocks differ so much that two
+runs work on one pair, work is done twice, and nothing worse: see `storage.publication`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import threading
+import time
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +36,12 @@ if TYPE_CHECKING:
 
 RENEWALS_PER_LEASE = 3
 """Renewals in the time that a claim holds: two may fail before it expires."""
+
+LONGEST_LEASE_S = 86_400.0
+"""The longest lease that the settings allow, seconds: believed where nobody knows the lease of a claim."""
+
+LEASES_BELIEVED = 2
+"""A claim may expire so many leases from now, at most: one, and as much again for a clock that is ahead."""
 
 PATIENCE_S = 30
 """Longest wait for a renewal that is under way, seconds: as long as the store itself waits."""
@@ -69,6 +81,8 @@ class ClaimRecord:
     owner: str
     expires_utc: datetime
     process: Process
+    lease_s: float = 0.0
+    """Lease of the owner, seconds; 0 where an earlier version does not say."""
 
     @classmethod
     def parse(cls, body: bytes) -> Self | None:
@@ -80,9 +94,15 @@ class ClaimRecord:
                 str(said.get("host", "")), int(said.get("pid", 0)), str(said.get("started", ""))
             )
             owner = str(said["owner"])
+            lease_s = float(said.get("lease_s", 0.0))
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
             return None
-        return None if expires.tzinfo is None else cls(owner, expires.astimezone(UTC), process)
+        if expires.tzinfo is None or not math.isfinite(lease_s):
+            return None
+        try:
+            return cls(owner, expires.astimezone(UTC), process, lease_s)
+        except OverflowError:  # in the year 1 or 9999, where no other zone has a date for it
+            return None
 
     def encode(self) -> bytes:
         """Write it as `parse` reads it."""
@@ -90,16 +110,24 @@ class ClaimRecord:
             {
                 "owner": self.owner,
                 "expires_utc": self.expires_utc.isoformat(),
+                "lease_s": self.lease_s,
                 "host": self.process.host,
                 "pid": self.process.pid,
                 "started": self.process.started,
             }
         ).encode()
 
-    @property
-    def is_live(self) -> bool:
-        """Whether it has not expired and its owner is not known to be dead."""
-        return self.expires_utc > datetime.now(UTC) and not self.process.is_dead
+    def holds(self, *, lease_s: float = LONGEST_LEASE_S) -> bool:
+        """Whether it has not expired, can be believed, and its owner is not known to be dead.
+
+        Parameters
+        ----------
+        lease_s : float, optional
+            Lease of whoever asks, seconds.
+        """
+        left_s = (self.expires_utc - datetime.now(UTC)).total_seconds()
+        believed_s = LEASES_BELIEVED * max(lease_s, min(self.lease_s, LONGEST_LEASE_S))
+        return 0 < left_s <= believed_s and not self.process.is_dead
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +149,7 @@ class Claim:
         self._process = Process.current()
         self._owner = f"{self._process.host}:{self._process.pid}:{uuid.uuid4().hex[:12]}"
         self._expires_utc = datetime.now(UTC) + self._lease
+        self._ends_s = time.monotonic() + lease_s
         self._taken = False
         self._over = threading.Event()
         self._thread = threading.Thread(
@@ -139,7 +168,9 @@ class Claim:
     @property
     def lost(self) -> bool:
         """Whether somebody else may work on the pair by now."""
-        return self._taken or datetime.now(UTC) >= self._expires_utc
+        # Both clocks: one may be set back, the other stands still while the machine sleeps.
+        over = datetime.now(UTC) >= self._expires_utc or time.monotonic() >= self._ends_s
+        return self._taken or over
 
     def check(self) -> None:
         """Raise an error unless the pair is still ours.
@@ -177,10 +208,11 @@ class Claim:
             self._taken = True
             return
         later = datetime.now(UTC) + self._lease
+        ends_s = time.monotonic() + self._lease.total_seconds()
         self._store.put(self.key, self._body(later))
         # Checked last: a run that takes over creates its claim first and looks afterwards.
         self._taken = _newest_number(self._store, self._product) > self._number
-        self._expires_utc = later
+        self._expires_utc, self._ends_s = later, ends_s
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -209,7 +241,7 @@ class Claim:
         return None if record is None else record.owner
 
     def _body(self, expires_utc: datetime) -> bytes:
-        return ClaimRecord(self._owner, expires_utc, self._process).encode()
+        return ClaimRecord(self._owner, expires_utc, self._process, self._lease.total_seconds()).encode()
 
 
 def take(store: Store, product: ProductKey, *, lease_s: float) -> Claim | Held:
@@ -238,13 +270,18 @@ def take(store: Store, product: ProductKey, *, lease_s: float) -> Claim | Held:
             number = 1  # deleted this moment
             continue
         record = ClaimRecord.parse(body)
-        if record is not None and record.is_live:
+        if record is not None and record.holds(lease_s=lease_s):
             return Held(record.owner, record.expires_utc)
         number += 1
 
 
-def standing_claim(store: Store, product: ProductKey) -> Held | None:
+def standing_claim(store: Store, product: ProductKey, *, lease_s: float = LONGEST_LEASE_S) -> Held | None:
     """Say who works on a run of a pair now; None where nobody does.
+
+    Parameters
+    ----------
+    lease_s : float, optional
+        Lease of whoever asks, seconds.
 
     Raises
     ------
@@ -253,7 +290,8 @@ def standing_claim(store: Store, product: ProductKey) -> Held | None:
     """
     body = newest_claim(store, product)
     record = None if body is None else ClaimRecord.parse(body)
-    return Held(record.owner, record.expires_utc) if record is not None and record.is_live else None
+    holds = record is not None and record.holds(lease_s=lease_s)
+    return Held(record.owner, record.expires_utc) if record is not None and holds else None
 
 
 def newest_claim(store: Store, product: ProductKey) -> bytes | None:

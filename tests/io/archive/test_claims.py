@@ -146,3 +146,54 @@ def test_who_slept_too_long_does_not_write_over_the_next_owner(store: Store) -> 
     claim.renew()
     assert claim.lost
     assert json.loads(store.get("pair/run/_CLAIM.1") or b"")["owner"] == "far-away:7:abc"
+
+
+@pytest.mark.parametrize("seconds", [121, 3600, 10 * 365 * 86_400])
+def test_a_claim_of_a_clock_that_is_far_ahead_protects_nobody(store: Store, seconds: float) -> None:
+    held_by_another_machine(store, seconds=seconds)
+    assert standing_claim(store, RUN, lease_s=60) is None
+    claim = take(store, RUN, lease_s=60)
+    assert isinstance(claim, Claim)
+    assert claim.key == RUN.claim(2)
+
+
+def test_a_clock_that_is_a_little_ahead_is_believed(store: Store) -> None:
+    held_by_another_machine(store, seconds=115)
+    assert isinstance(take(store, RUN, lease_s=60), Held)
+
+
+def test_a_run_with_a_longer_lease_is_believed_by_one_with_a_short_lease(store: Store) -> None:
+    claim = take(store, RUN, lease_s=3600)
+    assert isinstance(claim, Claim)
+    with claim:
+        assert isinstance(take(store, RUN, lease_s=1), Held)
+        assert isinstance(standing_claim(store, RUN), Held)
+
+
+@pytest.mark.parametrize("lease_s", [1e300, "inf", "nan", -5, None, []])
+def test_a_claim_that_says_of_itself_that_it_holds_for_ever_does_not(store: Store, lease_s: object) -> None:
+    expires = datetime.now(UTC) + timedelta(days=3)
+    body = {"owner": "far-away:7:abc", "expires_utc": expires.isoformat(), "lease_s": lease_s}
+    store.put(RUN.claim(1), json.dumps(body).encode())
+    assert isinstance(take(store, RUN, lease_s=60), Claim)
+
+
+@pytest.mark.parametrize("moment", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00"])
+def test_a_claim_from_the_end_of_time_protects_nobody(store: Store, moment: str) -> None:
+    store.put(RUN.claim(1), json.dumps({"owner": "x", "expires_utc": moment}).encode())
+    assert isinstance(take(store, RUN, lease_s=60), Claim)
+
+
+def test_an_owner_whose_clock_is_set_back_knows_when_its_claim_is_over(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class SetBack(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> datetime:
+            return datetime.now(UTC) - timedelta(hours=1)
+
+    claim = take(store, RUN, lease_s=0.05)
+    assert isinstance(claim, Claim)
+    monkeypatch.setattr("crosstie.io.archive.claims.datetime", SetBack)
+    time.sleep(0.1)
+    assert claim.lost
