@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -65,11 +66,24 @@ class ScenePair:
 
 
 def pair_key(reference_id: str, secondary_id: str) -> str:
-    """Make the folder name of a pair: readable, at most 180 characters, unique for the two ids."""
+    """Make the folder name of a pair: readable, at most 180 characters, of these two ids and no others.
+
+    Ids that need no change are the name. Others are made fit for a folder, and a digest of both follows: of
+    10 hex digits, or of 32 where the joined ids could be taken for those of another pair.
+    """
     parts = [re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") for text in (reference_id, secondary_id)]
     key = "__".join(parts)
     exact = f"{reference_id}__{secondary_id}"
-    if key == exact and len(key) <= 180:
+    # `a__b__c` is of `a` and `b__c`: Sentinel-1 SLC have a double underscore in their names, Sentinel-2 none.
+    is_plain = key == exact and len(key) <= 180
+    if exact.find("__") != len(reference_id) or (is_plain and _ENDS_LIKE_A_DIGEST.search(key)):
+        both = json.dumps([reference_id, secondary_id])
+        return f"{key[:147]}-{hashlib.sha256(both.encode()).hexdigest()[:32]}"
+    if is_plain:
         return key
-    digest = hashlib.sha256(exact.encode()).hexdigest()[:10]
+    digest = hashlib.sha256(exact.encode("utf-8", "surrogatepass")).hexdigest()[:10]
     return f"{key[:169]}-{digest}"
+
+
+_ENDS_LIKE_A_DIGEST = re.compile(r"-(?:[0-9a-f]{10}|[0-9a-f]{32})\Z")
+"""What ids that need a change could be given as their name."""
