@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from datetime import timedelta
 
-    from crosstie.io.storage.store import Store, StoredObject
+    from crosstie.io.storage.listing import StoredObject
+    from crosstie.io.storage.store import Store
 
 GC_LEASE_S = 300.0
 """How long the claim on a run whose leftovers are removed holds, seconds."""
