@@ -213,3 +213,10 @@ def block_covariance(
     moved = np.linalg.solve(hessians.sum(axis=0) - hessians, scores[:, :, None])[:, :, 0]
     covariance: FloatArray = (groups - 1) / groups * moved.T @ moved
     return covariance
+
+
+def estimator(design: FloatArray, weight: FloatArray) -> FloatArray:
+    """Share (k, N) of each displacement in the coefficients of a weighted fit."""
+    weighted = design * weight[:, None]
+    share = np.linalg.solve(weighted.T @ design, weighted.T)
+    return share.astype(np.float64, copy=False)

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from crosstie.estimation.fit import Frame
-from crosstie.estimation.ladder import Rung, climb, error, is_gain, rmse, spreads
+from crosstie.estimation.ladder import Ladder, Rung, climb, error, is_gain, rmse, spreads
 from crosstie.estimation.select import Candidates, Consensus, consensus
 from crosstie.estimation.settings import EstimationSettings
 from crosstie.types import AffineCorrection, Estimate, Model, Reason, Verdict, VerdictCode
@@ -90,8 +90,8 @@ def estimate(
     if ladder is None or ladder.chosen.standard_error_px > settings.max_standard_error_px:
         return _refused(points, Reason.TOO_FEW_TIE_POINTS)
     rung = ladder.chosen
-    chosen, fitted = frame.correction(rung.fit), frame.correction(ladder.fullest.fit)
-    verdict = _judge(used, rung, chosen, tile_px=tile_px, stride_px=stride_px, settings=settings)
+    chosen, fitted = (frame.correction(one.anywhere) for one in (rung, ladder.fullest))
+    verdict = _judge(used, ladder, chosen, tile_px=tile_px, stride_px=stride_px, settings=settings)
     mask = np.zeros(len(points), np.bool_)
     mask[index[found.kept]] = True
     applied = chosen if verdict.code is VerdictCode.CORRECTED else AffineCorrection.identity()
@@ -131,15 +131,16 @@ def _agree(
 
 def _judge(
     used: Candidates,
-    rung: Rung,
+    ladder: Ladder,
     fitted: AffineCorrection,
     *,
     tile_px: int,
     stride_px: int,
     settings: EstimationSettings,
 ) -> Verdict:
-    before = rmse(used.offset_px)
-    helps = rung.significance >= settings.min_significance and is_gain(
+    before, rung = rmse(used.offset_px), ladder.chosen
+    proven = ladder.proven and rung.significance >= settings.min_significance
+    helps = proven and is_gain(
         before, rung.rmse_px, share=settings.min_gain_over_identity, floor_px=settings.min_gain_px
     )
     if helps:
