@@ -1,4 +1,5 @@
-"""Simulated pairs (`pairs`), crops of a real scene (`crops`) and archives without pixels (`archive`).
+"""Simulated pairs (`pairs`), crops of a real scene (`crops`), and without pixels tie points
+(`tie_points`) and archives (`archive`).
 
 Nothing is re-exported: import the module.
 """
