@@ -1,5 +1,6 @@
-"""Simulated pairs (`pairs`), crops of a real scene (`crops`), and without pixels tie points
-(`tie_points`) and archives (`archive`).
+"""Simulated pairs (`pairs`), crops of a real scene (`crops`), and what has no pixels.
+
+That is tie points (`tie_points`) and archives (`archive`).
 
 Nothing is re-exported: import the module.
 """

@@ -15,17 +15,17 @@ from affine import Affine
 from scipy.ndimage import map_coordinates, uniform_filter
 
 from crosstie.grid import tile_starts
+from crosstie.io.simulation.landscape import PIXEL_M
 from crosstie.io.simulation.pairs import MAX_ROTATION_DEG, MAX_SCALE, MAX_SHIFT_M, TrueError
 from crosstie.types import TiePoints
 
 if TYPE_CHECKING:
     from crosstie.types import BoolArray, FloatArray
 
-PIXEL_M = 10.0
 NORTH_WEST_M = np.array([600_000.0, 5_300_000.0])
 """First corner of every scene, UTM metres."""
 
-CELL_PX = 16
+FIELD_CELL_PX = 16
 """Pixel of the random fields that noise and relief are drawn from, px."""
 
 SEARCH_PX = 32.0
@@ -38,7 +38,7 @@ LOST_SHARE = (0.2, 0.95)
 RANGE_RATIO = 0.4
 """Relief across the look direction, by that along it."""
 
-OWN_NOISE = 0.05
+UNSHARED_NOISE = 0.05
 """Share of a tile's noise that no other tile has."""
 
 
@@ -111,7 +111,7 @@ def simulate_tie_points(
     size = int(rng.choice(SMALL_SIZES_PX if small else LARGE_SIZES_PX))
     hazards = list(Hazard)
     drawn = hazards[int(rng.choice(len(hazards), p=[0.2, 0.4, 0.1, 0.1, 0.1, 0.1]))]
-    error = _draw_error(rng)
+    error = _draw_scene_error(rng)
     noise = _log_uniform(rng, NOISE_PX)
     relief, length = _log_uniform(rng, RELIEF_PX), _log_uniform(rng, RELIEF_LENGTH_PX)
     wrong = rng.uniform(*WRONG_SHARE)
@@ -125,7 +125,7 @@ def simulate_tie_points(
     at = np.stack([row, col], axis=1)
     relief_px, trend = _relief(rng, at, tile, size, relief, length)
     measured = noise * _tile_noise(rng, at, tile) + relief_px
-    covered = _blobs(rng, at, size) < lost
+    covered = _patch_rank(rng, at, size) < lost
     good = rng.random(len(at)) >= wrong
     if hazard is Hazard.CHANGE:
         good &= ~covered
@@ -176,7 +176,7 @@ def _points(
     )
 
 
-def _draw_error(rng: np.random.Generator) -> TrueError:
+def _draw_scene_error(rng: np.random.Generator) -> TrueError:
     """Nothing, a small shift, or all that a faulty delivery has."""
     kind, angle = rng.integers(3), rng.uniform(0, 2 * np.pi)
     length = (0.0, rng.uniform(0, 30.0), rng.uniform(0.2, 1.0) * MAX_SHIFT_M)[kind]
@@ -194,11 +194,13 @@ def _log_uniform(rng: np.random.Generator, span: tuple[float, float]) -> float:
 
 def _tile_noise(rng: np.random.Generator, at: FloatArray, tile_px: int) -> FloatArray:
     """(N, 2) white noise averaged over each tile, of deviation 1: tiles err alike as they share pixels."""
-    cells = int(at.max()) // CELL_PX + tile_px // CELL_PX + 1
-    width = tile_px // CELL_PX
+    cells = int(at.max()) // FIELD_CELL_PX + tile_px // FIELD_CELL_PX + 1
+    width = tile_px // FIELD_CELL_PX
     white = uniform_filter(rng.standard_normal((cells, cells, 2)), (width, width, 0), mode="wrap") * width
-    shared = white[at[:, 0] // CELL_PX, at[:, 1] // CELL_PX]
-    noise: FloatArray = (1 - OWN_NOISE) ** 0.5 * shared + OWN_NOISE**0.5 * rng.standard_normal((len(at), 2))
+    shared = white[at[:, 0] // FIELD_CELL_PX, at[:, 1] // FIELD_CELL_PX]
+    noise: FloatArray = (1 - UNSHARED_NOISE) ** 0.5 * shared + UNSHARED_NOISE**0.5 * rng.standard_normal(
+        (len(at), 2)
+    )
     return noise
 
 
@@ -209,19 +211,19 @@ def _relief(
 
     It is stronger along the look direction than across it.
     """
-    cells = int(np.ceil(size_px / CELL_PX))
+    cells = int(np.ceil(size_px / FIELD_CELL_PX))
     side = max(256, cells + 64)
     look = rng.uniform(0, np.pi)
     turn = np.array([[np.cos(look), np.sin(look)], [-np.sin(look), np.cos(look)]])
-    height = np.stack([_terrain(rng, side, length_px / CELL_PX) for _ in range(2)], axis=-1)
+    height = np.stack([_terrain(rng, side, length_px / FIELD_CELL_PX) for _ in range(2)], axis=-1)
     field = rms_px * (height * np.array([1.0, RANGE_RATIO])) @ turn
     ground = field[:cells, :cells].reshape(-1, 2)
     place = (np.arange(cells) + 0.5) / cells * 2 - 1
     y, x = (axis.ravel() for axis in np.meshgrid(place, place, indexing="ij"))
     trend = np.linalg.lstsq(np.stack([x, y, np.ones(x.size)], axis=1), ground, rcond=None)[0]
-    width = max(tile_px // CELL_PX, 1)
+    width = max(tile_px // FIELD_CELL_PX, 1)
     seen = uniform_filter(field, (width, width, 0), mode="wrap")
-    row, col = (at + tile_px / 2).T / CELL_PX - 0.5
+    row, col = (at + tile_px / 2).T / FIELD_CELL_PX - 0.5
     tiles = [map_coordinates(band, [row, col], order=1, mode="grid-wrap") for band in seen.transpose(2, 0, 1)]
     return np.stack(tiles, axis=1), trend
 
@@ -239,10 +241,10 @@ def _terrain(rng: np.random.Generator, side: int, length: float) -> FloatArray:
     return field
 
 
-def _blobs(rng: np.random.Generator, at: FloatArray, size_px: int) -> FloatArray:
+def _patch_rank(rng: np.random.Generator, at: FloatArray, size_px: int) -> FloatArray:
     """(N,) rank 0..1 of tiles by a smooth field: those below a share lie together, as a cloud or a lake."""
-    side = max(64, size_px // CELL_PX)
-    field = _terrain(rng, side, size_px / CELL_PX / 4)
-    value = field[(at[:, 0] // CELL_PX) % side, (at[:, 1] // CELL_PX) % side]
+    side = max(64, size_px // FIELD_CELL_PX)
+    field = _terrain(rng, side, size_px / FIELD_CELL_PX / 4)
+    value = field[(at[:, 0] // FIELD_CELL_PX) % side, (at[:, 1] // FIELD_CELL_PX) % side]
     rank: FloatArray = np.argsort(np.argsort(value)) / len(value)
     return rank

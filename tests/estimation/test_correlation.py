@@ -7,13 +7,13 @@ import pytest
 
 from crosstie.estimation import estimate
 from crosstie.estimation.correlation import (
-    OWN_NOISE,
     Correlation,
     Correlations,
     correlations,
     overlap,
     smooth,
 )
+from crosstie.estimation.field.kriging import OWN_NOISE
 from crosstie.estimation.fit import Fit, Frame, estimator
 from crosstie.estimation.model_error import TYPICAL_LINEAR, evidence, unsaid_px2
 from crosstie.io.simulation.tie_points import PIXEL_M, Hazard, SimulatedTiePoints, simulate_tie_points

@@ -21,12 +21,14 @@ from scipy.fft import irfft2, next_fast_len, rfft2
 from scipy.linalg import solve_triangular
 from scipy.spatial import cKDTree
 
+from crosstie.estimation.field.kriging import OWN_NOISE
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from crosstie.types import FloatArray
 
-LENGTHS_TILES = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 4.0)
+RELIEF_LENGTHS_TILES = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 4.0)
 """Correlation lengths of the relief that are tried, tiles."""
 
 RELIEF_SHARES = (0.03, 0.1, 0.3, 0.6, 0.9, 0.97, 0.99)
@@ -34,9 +36,6 @@ RELIEF_SHARES = (0.03, 0.1, 0.3, 0.6, 0.9, 0.97, 0.99)
 
 FLAT = 0.5
 """Share of scenes without relief: what is assumed before the residuals are asked."""
-
-OWN_NOISE = 0.05
-"""Share of a tile's noise that not even a tile at the same place has; keeps the matrices regular."""
 
 MOST_POINTS = 300
 """Points that the likelihood looks at; more of them change no answer that matters."""
@@ -136,9 +135,9 @@ def correlations(
     rows, cols = (np.abs(axis[:, None] - axis[None, :]).astype(np.float64) for axis in corner.T)
     noise = (1 - OWN_NOISE) * overlap(rows, cols, tile_px) + OWN_NOISE * np.eye(len(corner))
     distance = np.hypot(rows, cols)
-    tried: list[tuple[float, float]] = [(LENGTHS_TILES[0] * tile_px, 0.0)]
+    tried: list[tuple[float, float]] = [(RELIEF_LENGTHS_TILES[0] * tile_px, 0.0)]
     scores = [_restricted_likelihood(noise, design, offset)]
-    for length in LENGTHS_TILES:
+    for length in RELIEF_LENGTHS_TILES:
         relief = smooth(distance, length * tile_px)
         for share in RELIEF_SHARES:
             tried.append((length * tile_px, share))
