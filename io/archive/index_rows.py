@@ -11,7 +11,7 @@ import pyarrow as pa
 import shapely
 
 from crosstie.errors import StoreError
-from crosstie.io.products.stac_item import ASSETS
+from crosstie.io.products.stac_item import ASSETS, RASTER_ASSETS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 _TEXT, _TEXTS, _NUMBERS = pa.string(), pa.list_(pa.string()), pa.list_(pa.float64())
 _MOMENT = pa.timestamp("us", tz="UTC")
 _ASSET = pa.struct({"href": _TEXT, "type": _TEXT, "title": _TEXT, "roles": _TEXTS})
+_GRID = {
+    "proj:code": _TEXT, "proj:wkt2": _TEXT, "proj:shape": pa.list_(pa.int64()), "proj:transform": _NUMBERS,
+}  # fmt: skip
+_RASTER_ASSET = pa.struct([*_ASSET, *(pa.field(name, kind) for name, kind in _GRID.items())])
 
 ITEM = pa.schema(
     {
@@ -29,10 +33,11 @@ ITEM = pa.schema(
         "geometry": pa.binary(),
         "bbox": pa.struct(dict.fromkeys(("xmin", "ymin", "xmax", "ymax"), pa.float64())),
         "links": pa.list_(pa.struct({"rel": _TEXT, "href": _TEXT, "title": _TEXT})),
-        "assets": pa.struct(dict.fromkeys(ASSETS, _ASSET)),
+        "assets": pa.struct(dict.fromkeys(ASSETS, _ASSET) | dict.fromkeys(RASTER_ASSETS, _RASTER_ASSET)),
     }
 )
-"""Fields of an item besides its properties."""
+"""Fields of an item besides its properties. An asset that a run does not have is null, as is one that the
+index of an earlier version does not know."""
 
 PROPERTIES = pa.schema(
     {

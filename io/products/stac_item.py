@@ -48,6 +48,9 @@ ASSETS = {
 }
 """Asset key -> (file beside the item, media type, title, roles)."""
 
+RASTER_ASSETS = ("displacement", "aligned")
+"""Keys of the assets that only some runs have; each has a grid of its own."""
+
 
 def stac_item(
     registration: Registration,
