@@ -11,6 +11,7 @@ from typing import Any, Literal
 from opentelemetry import trace
 
 from crosstie.flows.observe.context import log_context
+from crosstie.flows.observe.printable_log import keep_log_printable
 from crosstie.io.storage.redaction import redacted
 
 LogFormat = Literal["text", "json"]
@@ -57,6 +58,7 @@ class JsonLines(logging.Formatter):
 
 def log_to_stderr(name: str, log_format: LogFormat) -> None:
     """Let a service log its own lines (logger `name`, INFO and above) and the warnings of its web server."""
+    keep_log_printable()
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
     handler.setFormatter(JsonLines() if log_format == "json" else text)
@@ -73,6 +75,7 @@ def write_log_as(log_format: LogFormat) -> None:
     Handlers that send lines elsewhere stay as they are, such as Prefect's to its server. It may be called
     again.
     """
+    keep_log_printable()
     if log_format == "text":
         return
     root = logging.getLogger()

@@ -35,6 +35,34 @@ _SHORT = 6
 """Characters. Shorter values are words like `true`: only those of the storage count, and only whole words."""
 
 
+_UNPRINTABLE = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+"""What moves a cursor, ends a line, turns the direction of writing, or is no character at all."""
+
+_NOT_IN_LINE = re.compile(f"[{_UNPRINTABLE}]")
+_NOT_IN_BLOCK = re.compile(f"(?![\n\t])[{_UNPRINTABLE}]")
+
+
+def printable(text: str, *, block: bool = False) -> str:
+    r"""Write the control characters of a text as `\u001b`, so that it can do no harm in a terminal or a log.
+
+    Ids of scenes come from catalogs, names of files from whoever can write into a root.
+
+    Parameters
+    ----------
+    text : str
+        Of any length and from any source.
+    block : bool, optional
+        Whether the text may have several lines; then line ends and tabs stay.
+
+    Returns
+    -------
+    str
+        The same text where it has none; JSON stays JSON of the same value.
+    """
+    pattern = _NOT_IN_BLOCK if block else _NOT_IN_LINE
+    return pattern.sub(lambda found: f"\\u{ord(found.group()):04x}", text)
+
+
 def redacted(text: str) -> str:
     """Remove the secrets of the environment from a text, and what signs or identifies from its addresses.
 

@@ -8,6 +8,7 @@ import typer
 
 from crosstie.cli.app import EXIT_UNRELIABLE, app, exit_codes
 from crosstie.cli.options import ConfigOption
+from crosstie.cli.printing import say
 
 
 @app.command("config")
@@ -46,8 +47,8 @@ def doctor_command(
     all_ok = True
     for finding in examine(load_settings(config), catalog=catalog, out=out):
         all_ok &= finding.ok
-        typer.echo(f"{'ok     ' if finding.ok else 'problem'}  {finding.subject}: {finding.state}")
+        say(f"{'ok     ' if finding.ok else 'problem'}  {finding.subject}: {finding.state}")
         if finding.remedy is not None:
-            typer.echo(f"         -> {finding.remedy}")
+            say(f"         -> {finding.remedy}")
     if not all_ok:
         raise typer.Exit(EXIT_UNRELIABLE)

@@ -8,7 +8,9 @@ from typing import ParamSpec, TypeVar
 
 import typer
 
+from crosstie.cli.printing import say
 from crosstie.errors import BadInputError
+from crosstie.flows.observe.printable_log import keep_log_printable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,13 +35,14 @@ def exit_codes(command: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        keep_log_printable()
         try:
             return command(*args, **kwargs)
         except BadInputError as problem:
-            typer.echo(f"error: {' '.join(str(problem).split())}", err=True)
+            say(f"error: {' '.join(str(problem).split())}", err=True)
             raise typer.Exit(EXIT_BAD_INPUT) from None
         except KeyboardInterrupt:
-            typer.echo("stopped; committed results are kept, run the command again to continue", err=True)
+            say("stopped; committed results are kept, run the command again to continue", err=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
 
     return run

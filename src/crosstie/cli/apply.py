@@ -9,7 +9,7 @@ from rich.console import Console
 
 from crosstie.cli.app import EXIT_UNRELIABLE, app, exit_codes
 from crosstie.cli.options import ConfigOption, read_time
-from crosstie.cli.printing import show_progress
+from crosstie.cli.printing import say, show_progress
 from crosstie.codes import Kernel, ModelChoice, VerdictCode
 from crosstie.errors import BadInputError
 
@@ -116,7 +116,7 @@ def apply_command(
             progress=lambda done, total: progress(product, done, total),
         )
     for file in files:
-        typer.echo(file.sentence())
+        say(file.sentence())
     if any(file.verdict.reasons for file in files):
         raise typer.Exit(EXIT_UNRELIABLE)
 
@@ -148,13 +148,11 @@ def _apply_all(
         for result in results:
             if isinstance(result, str):
                 problems += 1
-                typer.echo(f"not applied: {result}", err=True)
+                say(f"not applied: {result}", err=True)
             else:
                 written.append(result)
-                typer.echo(result.sentence())
+                say(result.sentence())
     before = sum(not file.is_new for file in written)
-    typer.echo(
-        f"{len(written)} aligned ({before} of them were there already), {problems} could not be applied"
-    )
+    say(f"{len(written)} aligned ({before} of them were there already), {problems} could not be applied")
     if problems or any(file.verdict.reasons for file in written):
         raise typer.Exit(EXIT_UNRELIABLE)

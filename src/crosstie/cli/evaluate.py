@@ -14,7 +14,7 @@ from rich.console import Console
 
 from crosstie.cli.app import EXIT_UNRELIABLE, app, exit_codes
 from crosstie.cli.options import ConfigOption, LimitOption, WeightsOption
-from crosstie.cli.printing import print_table
+from crosstie.cli.printing import print_table, say
 from crosstie.errors import SettingsError
 from crosstie.io.datasets.names import Dataset, Part, Split
 
@@ -146,7 +146,7 @@ def evaluate_command(
     title = f"{dataset or pairs}, weights {new.sha256[:12]}"
     _write_outputs(new.evaluation, facts, title, json_path, csv_path, picture_path, per_pair=per_pair)
     for path in outputs:
-        typer.echo(f"written: {path}")
+        say(f"written: {path}")
     if against is not None or promote_to is not None:
         end = compare_and_promote(new, measure, against=against, target=promote_to, facts=facts)
         _print_comparison(end.comparison)
@@ -255,20 +255,20 @@ def _print_evaluation(evaluation: Evaluation, facts: dict[str, object]) -> None:
     rows = [_figures_row("template", f"{n} px", by_size[n]) for n in sorted(by_size, key=int, reverse=True)]
     print_table(rows)
     if len(places) > 1:
-        typer.echo("")
+        say()
         hardest = sorted(places, key=lambda name: (places[name]["cmr_1"], name))[:MOST_PLACES]
         print_table([_figures_row("place", name, places[name]) for name in sorted(hardest)])
         if len(places) > len(hardest):
-            typer.echo(f"(the {len(hardest)} hardest of {len(places)} places; all are in --json)")
-    typer.echo("")
-    typer.echo(
+            say(f"(the {len(hardest)} hardest of {len(places)} places; all are in --json)")
+    say()
+    say(
         f"{whole['n']:.0f} measured: {whole['cmr_1']:.1%} within 1 px, {whole['cmr_2']:.1%} within 2 px, "
         f"{whole['cmr_5']:.1%} within 5 px; {whole['ms_per_pair']:.0f} ms each "
         f"(median {whole['ms_median']:.0f})"
     )
-    typer.echo(f"confidence: {whole['expected_calibration_error']:.3f} expected calibration error")
-    typer.echo(f"true offsets: {facts['truth']}")
-    typer.echo(f"weights: {facts['weights_sha256']}")
+    say(f"confidence: {whole['expected_calibration_error']:.3f} expected calibration error")
+    say(f"true offsets: {facts['truth']}")
+    say(f"weights: {facts['weights_sha256']}")
 
 
 def _figures_row(head: str, name: str, figures: dict[str, float]) -> dict[str, str]:
@@ -295,19 +295,19 @@ def _print_comparison(comparison: Comparison) -> None:
         }
         for change in comparison.changes
     ]
-    typer.echo("")
+    say()
     print_table(rows)
-    typer.echo("the new weights are better" if comparison.better else "the new weights are not better:")
+    say("the new weights are better" if comparison.better else "the new weights are not better:")
     for reason in comparison.reasons:
-        typer.echo(f"  {reason}")
+        say(f"  {reason}")
 
 
 def _print_promotion(end: Promotion, target: Path | None) -> None:
     """Say what became of the weights at the target; exit code 3 where the new ones are not better."""
     if target is None:
         return
-    typer.echo(f"comparison: {end.written}")
+    say(f"comparison: {end.written}")
     if not end.promoted:
-        typer.echo(f"not promoted: {target} is as it was")
+        say(f"not promoted: {target} is as it was")
         raise typer.Exit(EXIT_UNRELIABLE)
-    typer.echo(f"promoted: {target}" + (f"; the old ones are kept as {end.kept}" if end.kept else ""))
+    say(f"promoted: {target}" + (f"; the old ones are kept as {end.kept}" if end.kept else ""))

@@ -9,6 +9,7 @@ import typer
 
 from crosstie.cli.app import app, exit_codes
 from crosstie.cli.options import ConfigOption, OutOption
+from crosstie.cli.printing import say
 
 
 @app.command("gc")
@@ -38,6 +39,6 @@ def gc_command(
     count = size_bytes = 0
     for left in remove_leftovers(store, older_than=timedelta(days=older_than), dry_run=dry_run):
         count, size_bytes = count + 1, size_bytes + left.size_bytes
-        typer.echo(left.key)
+        say(left.key)
     would = "would be removed" if dry_run else "removed"
-    typer.echo(f"{count} files, {size_bytes / 1e6:.1f} MB {would}", err=True)
+    say(f"{count} files, {size_bytes / 1e6:.1f} MB {would}", err=True)

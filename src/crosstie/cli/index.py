@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,7 @@ import typer
 
 from crosstie.cli.app import EXIT_UNRELIABLE, app, exit_codes
 from crosstie.cli.options import ConfigOption, OutOption, Search, search_options
-from crosstie.cli.printing import print_table
+from crosstie.cli.printing import print_table, say, say_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -107,7 +106,7 @@ def status_command(
     settings = search.settings()
     status = take_status(open_store(out, settings.storage), settings, catalog=catalog)
     if form is ReportFormat.JSON:
-        typer.echo(json.dumps(status.as_dict(), indent=1, ensure_ascii=False))
+        say_json(status.as_dict())
     else:
         _print_status(status)
     if status.failed:
@@ -117,16 +116,16 @@ def status_command(
 def _print_update(update: IndexUpdate, form: ReportFormat) -> None:
     if form is ReportFormat.JSON:
         said = {name: getattr(update, name) for name in ("url", "rows", "added", "dropped", "unreadable")}
-        typer.echo(json.dumps(said, indent=1, ensure_ascii=False))
+        say_json(said)
         return
     if update.rows or update.dropped:
         dropped = f", {update.dropped} dropped because they are no longer committed" if update.dropped else ""
-        typer.echo(f"{update.rows} corrections, {update.added} of them new{dropped}")
-        typer.echo(update.url)
+        say(f"{update.rows} corrections, {update.added} of them new{dropped}")
+        say(update.url)
     else:
-        typer.echo("nothing is committed here yet, so there is no index")
+        say("nothing is committed here yet, so there is no index")
     for problem in update.unreadable:
-        typer.echo(f"left out: {problem}", err=True)
+        say(f"left out: {problem}", err=True)
 
 
 def _print_scene(scene: str, table: pa.Table, form: ReportFormat) -> None:
@@ -134,15 +133,15 @@ def _print_scene(scene: str, table: pa.Table, form: ReportFormat) -> None:
 
     rows = table.select(["id", "datetime", "created", *CORRECTION.names]).to_pylist()
     if form is ReportFormat.JSON:
-        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False, default=datetime.isoformat))
+        say_json(rows, default=datetime.isoformat)
         return
     if not rows:
-        typer.echo(f"no correction of {scene} is in the index; `crosstie index --out …` updates it", err=True)
+        say(f"no correction of {scene} is in the index; `crosstie index --out …` updates it", err=True)
     for row in rows:
-        typer.echo(_sentence(row))
-        typer.echo(f"   secondary {row['secondary_id']} onto reference {row['reference_id']}")
-        typer.echo(f"   affine {row['affine']} ({row['crs']})")
-        typer.echo(f"   {row['products']}/report.html")
+        say(_sentence(row))
+        say(f"   secondary {row['secondary_id']} onto reference {row['reference_id']}")
+        say(f"   affine {row['affine']} ({row['crs']})")
+        say(f"   {row['products']}/report.html")
 
 
 def _sentence(row: dict[str, Any]) -> str:
@@ -155,7 +154,7 @@ def _sentence(row: dict[str, Any]) -> str:
 
 
 def _print_status(status: Status) -> None:
-    typer.echo(status.root)
+    say(status.root)
     rows = [("done", verdict, count) for verdict, count in sorted(status.done.items())]
     rows += [("", f"  for {reason}", count) for reason, count in sorted(status.reasons.items())]
     rows += [("failed", code, count) for code, count in sorted(status.failures.items())]
@@ -166,7 +165,7 @@ def _print_status(status: Status) -> None:
         rows.append(("pending", "", len(status.plan.pending)))
     print_table([{"state": state, "what": what, "pairs": str(count)} for state, what, count in rows])
     if not rows:
-        typer.echo("nothing is here yet")
+        say("nothing is here yet")
     _print_plan(status)
     _print_lines("failed", [_failure_line(failure) for failure in status.failed])
     _print_lines("in progress", [_claim_line(claim) for claim in status.in_progress])
@@ -180,7 +179,7 @@ def _print_plan(status: Status) -> None:
     otherwise = (
         f" ({plan.done_otherwise} corrected with other settings or weights)" if plan.done_otherwise else ""
     )
-    typer.echo(
+    say(
         f"catalog: {plan.pairs} pairs, {plan.done} done, {plan.failed} failed, {plan.in_progress} in "
         f"progress, {plan.abandoned} abandoned, {len(plan.pending)} pending{otherwise}"
     )
@@ -189,11 +188,12 @@ def _print_plan(status: Status) -> None:
 def _print_lines(title: str, lines: list[str]) -> None:
     if not lines:
         return
-    typer.echo(f"\n{title}:")
+    say()
+    say(f"{title}:")
     for line in lines[:MOST_LINES]:
-        typer.echo(f"  {line}")
+        say(f"  {line}")
     if len(lines) > MOST_LINES:
-        typer.echo(f"  … and {len(lines) - MOST_LINES} more; --format json lists all")
+        say(f"  … and {len(lines) - MOST_LINES} more; --format json lists all")
 
 
 def _failure_line(failure: Failure) -> str:

@@ -14,6 +14,7 @@ from crosstie.cli.app import app, exit_codes
 from crosstie.cli.options import CatalogOption, LimitOption, Search, search_options
 from crosstie.codes import Orbit, Slices
 from crosstie.errors import SettingsError
+from crosstie.io.storage.redaction import printable
 
 if TYPE_CHECKING:
     from crosstie.io.pairing.pair_scenes import PairPlan
@@ -120,7 +121,7 @@ def pairs_command(
         f"{'' if named else ' (--left-out names them)'}; planned in {seconds:.1f} s"
     )
     lines += [f"written: {path}" for path in written]
-    summary.write("\n".join(lines) + "\n")
+    summary.write("\n".join(map(printable, lines)) + "\n")
 
 
 def _output(plan: PairPlan, done: set[str] | None, form: PairsFormat, to: Path | None) -> list[Path]:

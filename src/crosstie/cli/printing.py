@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from crosstie.io.storage.redaction import printable
+
 if TYPE_CHECKING:
     from crosstie.flows.runs.outcome import Outcome
 
 WIDE = 400
 """Width of a table in a pipe or a file, columns: wide enough that nothing is folded."""
+
+
+def say(text: str = "", *, err: bool = False) -> None:
+    """Print one line; what could move the cursor or begin another line is written out."""
+    typer.echo(printable(text), err=err)
+
+
+def say_json(value: object, **how: Any) -> None:
+    """Print a value as JSON."""
+    typer.echo(printable(json.dumps(value, indent=1, ensure_ascii=False, **how), block=True))
 
 
 def print_table(rows: Sequence[dict[str, str]]) -> None:
@@ -28,7 +41,7 @@ def print_table(rows: Sequence[dict[str, str]]) -> None:
     for name in rows[0]:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*row.values())
+        table.add_row(*map(printable, row.values()))
     console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False, markup=False)
     console.print(table)
 
@@ -49,7 +62,9 @@ def show_progress(console: Console, unit: str) -> Iterator[Callable[[str, int, i
             del done
             if name not in begun and total > 1:
                 begun.add(name)
-                console.print(f"{name}: {total} {unit}", highlight=False, soft_wrap=True, markup=False)
+                console.print(
+                    f"{printable(name)}: {total} {unit}", highlight=False, soft_wrap=True, markup=False
+                )
 
         yield say
         return
@@ -65,7 +80,7 @@ def show_progress(console: Console, unit: str) -> Iterator[Callable[[str, int, i
 
         def draw(name: str, done: int, total: int) -> None:
             if name not in bars:
-                bars[name] = progress.add_task(name)
+                bars[name] = progress.add_task(printable(name))
             progress.update(bars[name], completed=done, total=total, visible=done < total)
 
         yield draw
@@ -78,23 +93,20 @@ def print_outcomes(outcomes: Sequence[Outcome], catalog: str) -> None:
     short = [name for name in (rows[0] if rows else ()) if name not in {"pair", "products"}]
     print_table([{"#": str(n), **{name: row[name] for name in short}} for n, row in enumerate(rows, 1)])
     if not outcomes:
-        typer.echo(
-            f"no pair in {catalog}; `crosstie pairs --catalog {catalog}` says which scenes are left out"
-        )
+        say(f"no pair in {catalog}; `crosstie pairs --catalog {catalog}` says which scenes are left out")
         return
     for n, outcome in enumerate(outcomes, 1):
-        typer.echo(f"\n#{n} {outcome.pair_key}")
+        say()
+        say(f"#{n} {outcome.pair_key}")
         for sentence in outcome.explanation:
-            typer.echo(f"   {sentence}")
+            say(f"   {sentence}")
         if outcome.products is not None:
-            typer.echo(f"   {outcome.products}/report.html")
-    typer.echo("")
+            say(f"   {outcome.products}/report.html")
+    say()
     counts = Counter(outcome.verdict for outcome in outcomes)
     before = sum(outcome.already_done for outcome in outcomes)
-    typer.echo(
-        f"{len(outcomes)} pairs: {', '.join(f'{n} {verdict}' for verdict, n in sorted(counts.items()))}"
-    )
+    say(f"{len(outcomes)} pairs: {', '.join(f'{n} {verdict}' for verdict, n in sorted(counts.items()))}")
     if before == len(outcomes):
-        typer.echo("All of them were already done; nothing was computed.")
+        say("All of them were already done; nothing was computed.")
     elif before:
-        typer.echo(f"{before} of them were already done and were not computed again.")
+        say(f"{before} of them were already done and were not computed again.")

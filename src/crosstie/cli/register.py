@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,7 @@ from rich.console import Console
 
 from crosstie.cli.app import EXIT_UNRELIABLE, app, exit_codes
 from crosstie.cli.options import ConfigOption, OutOption, WeightsOption, read_time
+from crosstie.cli.printing import say, say_json
 from crosstie.codes import Kind
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def register_command(
             progress=functools.partial(run_listener().tiles, name),
         )
     if as_json:
-        typer.echo(json.dumps(correction_dict(result.registration), indent=1, ensure_ascii=False))
+        say_json(correction_dict(result.registration))
     else:
         _print_result(result)
     if result.verdict.reasons:
@@ -82,18 +82,18 @@ def _print_result(result: RegisterResult) -> None:
     from crosstie.io.products.text import figures, headline, sentences
 
     registration = result.registration
-    typer.echo(headline(registration))
+    say(headline(registration))
     for sentence in sentences(registration):
-        typer.echo(f"  {sentence}")
+        say(f"  {sentence}")
     rows = [row for row in figures(registration) if row[0] != "Made by"]
     if registration.grid is not None and registration.estimate.used.any():
         x_m, y_m = registration.estimate.median_offset_m
         a = registration.grid.affine
         rows.append(("Median offset, px", f"{x_m / a.a:+.2f} columns, {y_m / a.e:+.2f} rows of {a.a:.4g} m"))
     for name, value in rows:
-        typer.echo(f"  {name + ':':<27}{value}")
+        say(f"  {name + ':':<27}{value}")
     if result.verdict.reasons:
-        typer.echo(f"  {'Reasons:':<27}{', '.join(result.verdict.reasons)}")
+        say(f"  {'Reasons:':<27}{', '.join(result.verdict.reasons)}")
     if result.products is not None:
-        typer.echo(f"  {'Products:':<27}{result.products}")
-        typer.echo(f"  {'Report:':<27}{result.products}/report.html")
+        say(f"  {'Products:':<27}{result.products}")
+        say(f"  {'Report:':<27}{result.products}/report.html")

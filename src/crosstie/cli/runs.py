@@ -19,7 +19,7 @@ from crosstie.cli.options import (
     VerboseOption,
     search_options,
 )
-from crosstie.cli.printing import print_outcomes, print_table
+from crosstie.cli.printing import print_outcomes, print_table, say
 from crosstie.codes import Order
 from crosstie.flows.runs.prefect_env import prepare as prepare_prefect
 
@@ -178,7 +178,7 @@ def new_scene_command(
     if outcomes:
         print_outcomes(outcomes, catalog)
     else:
-        typer.echo(f"{scene}: no pair to register")
+        say(f"{scene}: no pair to register")
     if any(outcome.bad for outcome in outcomes):
         raise typer.Exit(EXIT_UNRELIABLE)
 
@@ -218,7 +218,7 @@ def retrain_command(
     with report_training_to(Console(stderr=True)):
         figures = run_retrain(catalog, out, weights, settings)
     for name, value in figures.items():
-        typer.echo(f"{name:<20}{value:.4f}")
+        say(f"{name:<20}{value:.4f}")
 
 
 def _print_backfill_plan(catalog: str, out: str, settings: Settings, asked: Backfill) -> None:
@@ -240,37 +240,37 @@ def _print_backfill_plan(catalog: str, out: str, settings: Settings, asked: Back
     print_table(rows)
     to_do = sum(part.to_do for part in parts)
     empty = len(parts) - len(rows)
-    typer.echo(
+    say(
         f"{len(parts)} periods{f', {empty} of them without a pair' if empty else ''}: "
         f"{sum(part.pairs for part in parts)} pairs, {to_do} to do"
     )
     known = [part.estimated_s for part in parts if part.estimated_s is not None]
     if not to_do:
-        typer.echo("there is nothing to compute")
+        say("there is nothing to compute")
     elif known:
         # Periods before the first finished pair have no estimate; they get the mean of the others.
         per_pair = sum(known) / max(1, sum(part.to_do for part in parts if part.estimated_s is not None))
-        typer.echo(f"about {_duration(per_pair * to_do)}, {settings.compute.pairs_at_once} pairs at once")
+        say(f"about {_duration(per_pair * to_do)}, {settings.compute.pairs_at_once} pairs at once")
     else:
-        typer.echo("the time cannot be estimated: no pair has been registered here yet")
+        say("the time cannot be estimated: no pair has been registered here yet")
 
 
 def _print_tally(tally: Tally) -> None:
     for outcome in tally.unwell[:MOST_LISTED]:
-        typer.echo(f"{outcome.pair_key}: {', '.join([outcome.verdict, *outcome.reasons])}")
+        say(f"{outcome.pair_key}: {', '.join([outcome.verdict, *outcome.reasons])}")
         for sentence in outcome.explanation:
-            typer.echo(f"   {sentence}")
+            say(f"   {sentence}")
         if outcome.products is not None:
-            typer.echo(f"   {outcome.products}/report.html")
+            say(f"   {outcome.products}/report.html")
     hidden = tally.over - tally.already_done - len(tally.well) - MOST_LISTED
     if len(tally.unwell) > MOST_LISTED and hidden > 0:
-        typer.echo("More pairs are not shown here; `crosstie status` lists them all.")
+        say("More pairs are not shown here; `crosstie status` lists them all.")
     counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(tally.verdicts.items()))
-    typer.echo(f"{tally.over} pairs: {counts or 'none'}; {tally.already_done} of them were already done")
+    say(f"{tally.over} pairs: {counts or 'none'}; {tally.already_done} of them were already done")
     for code, count in tally.codes.most_common():
-        typer.echo(f"   {count} failed: {code}")
+        say(f"   {count} failed: {code}")
     if tally.codes:
-        typer.echo("`crosstie backfill … --only-failed` retries them; --code CODE those with one code")
+        say("`crosstie backfill … --only-failed` retries them; --code CODE those with one code")
 
 
 def _duration(seconds: float) -> str:

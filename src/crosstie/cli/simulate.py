@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from crosstie.cli.app import app, exit_codes
+from crosstie.cli.printing import say
 from crosstie.errors import BadInputError
 
 DRAWN_PX, CROP_PX = 1024, 256
@@ -59,7 +60,7 @@ def simulate_command(
         catalog = write_simulated_catalog(folder, seed=seed, scenes=scenes, size_px=size_px or DRAWN_PX)
     else:
         catalog = _cut_pairs(folder, real, scenes=scenes, size_px=size_px or CROP_PX, seed=seed)
-    typer.echo(catalog)
+    say(str(catalog))
 
 
 def _cut_pairs(folder: Path, real: Path, *, scenes: int, size_px: int, seed: int) -> Path:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from crosstie.cli.app import app, exit_codes
 from crosstie.cli.options import TrainConfigOption, VerboseOption
+from crosstie.cli.printing import say
 
 
 @app.command("train")
@@ -140,5 +141,5 @@ def train_command(
         else:
             found = run_training(settings)
     for name, value in found.items():
-        typer.echo(f"{name:<20}{value:.4f}")
-    typer.echo(f"weights: {settings.weights_path}")
+        say(f"{name:<20}{value:.4f}")
+    say(f"weights: {settings.weights_path}")

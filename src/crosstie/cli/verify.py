@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +9,7 @@ from rich.console import Console
 
 from crosstie.cli.app import EXIT_UNRELIABLE, app, exit_codes
 from crosstie.cli.options import ConfigOption, OutOption
-from crosstie.cli.printing import show_progress
+from crosstie.cli.printing import say, say_json, show_progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,16 +62,16 @@ def verify_command(
             if not as_json:
                 _print_run(run)
     if as_json:
-        typer.echo(json.dumps(_json_object_of(store.url, checked, found), indent=1, ensure_ascii=False))
+        say_json(_json_object_of(store.url, checked, found))
     else:
-        typer.echo(f"{checked} runs checked, {len(found)} of them not as committed", err=True)
+        say(f"{checked} runs checked, {len(found)} of them not as committed", err=True)
     if found:
         raise typer.Exit(EXIT_UNRELIABLE)
 
 
 def _print_run(run: DamagedRun) -> None:
     for damage in run.damage:
-        typer.echo(f"{run.product.prefix}/{damage.name}: {damage.kind}, {damage.detail} ({run.outcome})")
+        say(f"{run.product.prefix}/{damage.name}: {damage.kind}, {damage.detail} ({run.outcome})")
 
 
 def _json_object_of(url: str, checked: int, found: Sequence[DamagedRun]) -> dict[str, object]:
