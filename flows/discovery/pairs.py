@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from crosstie.io.catalog.search import find_scene, find_scenes
+from crosstie.io.catalog.search import check_catalog, find_scene, find_scenes
 from crosstie.io.pairing.pair_scenes import pair_scenes
 
 if TYPE_CHECKING:
@@ -37,6 +37,22 @@ def wanted_scenes(catalog: str, settings: Settings, *, explain: bool = True) -> 
         The catalog cannot be read.
     """
     return find_scenes(catalog, settings.catalog, storage=settings.storage, explain=explain)
+
+
+def check_places(catalog: str, out: str, settings: Settings) -> None:
+    """Check the addresses of a run before anything is started for it: of the catalog the first file.
+
+    Raises
+    ------
+    StoreError
+        The root is no address of one.
+    CatalogError
+        The catalog is not there, or is none.
+    """
+    from crosstie.io.storage.store import open_store  # slow to import
+
+    open_store(out, settings.storage)
+    check_catalog(catalog, settings.catalog, storage=settings.storage)
 
 
 def scene_by_id(catalog: str, scene_id: str, settings: Settings) -> SceneRef | None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from crosstie.errors import SettingsError
 
 QUIET = {
     # Nothing is sent to anyone.
@@ -15,6 +21,8 @@ QUIET = {
     "PREFECT_CLI_PROMPT": "false",
 }
 
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+
 
 def prepare(*, verbose: bool) -> None:
     """Set the variables that the environment does not; call it before anything imports Prefect."""
@@ -22,3 +30,43 @@ def prepare(*, verbose: bool) -> None:
         os.environ.setdefault(name, value)
     # The command reports an error once; Prefect would add a traceback for each.
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
+    # Dask tells each worker that comes and goes.
+    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "info" if verbose else "error")
+
+
+def loopback_without_proxy() -> None:
+    """Let no client ask a proxy for this machine: the run's own server is here."""
+    for name in ("NO_PROXY", "no_proxy"):
+        known = [host.strip() for host in os.environ.get(name, "").split(",") if host.strip()]
+        if "*" not in known:
+            os.environ[name] = ",".join([*known, *(host for host in LOOPBACK_HOSTS if host not in known)])
+
+
+def writable_home() -> None:
+    """Give Prefect a folder for this run where the home folder cannot be written.
+
+    Raises
+    ------
+    SettingsError
+        `PREFECT_HOME` is set, and cannot be written.
+    """
+    given = os.environ.get("PREFECT_HOME")
+    if given:
+        if not _may_write(Path(given).expanduser()):
+            raise SettingsError(f"PREFECT_HOME is {given}, which cannot be written; give another folder")
+        return
+    if _may_write(Path("~/.prefect").expanduser()):
+        return
+    folder = tempfile.mkdtemp(prefix="crosstie-prefect-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["PREFECT_HOME"] = folder
+    os.environ.setdefault("MPLCONFIGDIR", folder)
+
+
+def _may_write(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except (OSError, RuntimeError):  # RuntimeError: there is no home
+        return False

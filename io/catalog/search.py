@@ -73,6 +73,31 @@ def find_scenes(
     return _found(catalog, query or SceneQuery(), (), storage, allow, explain=explain)
 
 
+def check_catalog(
+    catalog: str | Path, query: SceneQuery | None = None, *, storage: S3Options = FROM_ENVIRONMENT
+) -> None:
+    """Read the first file of a catalog, and nothing else.
+
+    Raises
+    ------
+    CatalogError
+        It is missing, not JSON, or not STAC.
+    """
+    from crosstie.io.catalog.stac_static import form_of, read_stac_file
+
+    query = query or SceneQuery()
+    text = str(catalog)
+    root = text if is_url(text) else str(Path(text).resolve())
+    if _is_table(root):
+        if not is_url(root) and not Path(root).exists():
+            raise CatalogError(f"cannot read the catalog {root}: there is no such file")
+        return
+    policy = AddressPolicy.of(root, query.allow_hosts, query.allow_buckets)
+    landing, place = read_stac_file(root, storage, policy)
+    if "conformsTo" not in landing:
+        form_of(landing, place)
+
+
 def find_scene(
     catalog: str | Path,
     scene_id: str,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import signal
+import threading
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -15,7 +17,27 @@ from crosstie.flows.observe.printable_log import keep_log_printable
 P = ParamSpec("P")
 R = TypeVar("R")
 
-EXIT_BAD_INPUT, EXIT_UNRELIABLE, EXIT_INTERRUPTED = 2, 3, 130
+EXIT_BAD_INPUT, EXIT_UNRELIABLE = 2, 3
+
+EXIT_SIGNAL = 128
+"""Plus the number of the signal that ended a command, as shells count: 130, 143, 129."""
+
+_ENDED_BY: list[int] = []
+"""Signals that have ended this process's command."""
+
+
+def end_on_signals() -> None:
+    """Let SIGTERM and SIGHUP end a run as an interrupt does; where SIGHUP is ignored (nohup) it stays so."""
+
+    def stop(number: int, frame: object) -> None:
+        del frame
+        _ENDED_BY.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, stop)
 
 
 app = typer.Typer(
@@ -31,7 +53,7 @@ app = typer.Typer(
 
 
 def exit_codes(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn bad input into one line and exit code 2, an interrupt into 130; a bug keeps its traceback."""
+    """Turn bad input into one line and exit code 2, a signal into 128 plus its number."""
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -43,6 +65,7 @@ def exit_codes(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(EXIT_BAD_INPUT) from None
         except KeyboardInterrupt:
             say("stopped; committed results are kept, run the command again to continue", err=True)
-            raise typer.Exit(EXIT_INTERRUPTED) from None
+            number = _ENDED_BY[-1] if _ENDED_BY else signal.SIGINT
+            raise typer.Exit(EXIT_SIGNAL + number) from None
 
     return run

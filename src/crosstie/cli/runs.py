@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from crosstie.cli.app import EXIT_UNRELIABLE, app, exit_codes
+from crosstie.cli.app import EXIT_UNRELIABLE, app, end_on_signals, exit_codes
 from crosstie.cli.options import (
     CatalogOption,
     LimitOption,
@@ -30,6 +30,17 @@ if TYPE_CHECKING:
 
 MOST_LISTED = 20
 """Number of pairs that a backfill lists when it ends; `crosstie status` lists them all."""
+
+
+def begin_run(catalog: str, out: str, settings: Settings, *, verbose: bool) -> None:
+    """Check what a run was given, then make Prefect ready: a slip of the pen costs no start of a server."""
+    from crosstie.flows.discovery.pairs import check_places
+
+    end_on_signals()
+    check_places(catalog, out, settings)
+    from crosstie.flows.runs.own_server import make_ready
+
+    make_ready(verbose=verbose)
 
 
 @app.command("nightly")
@@ -64,9 +75,9 @@ def nightly_command(
     [bold]Example:[/bold] crosstie nightly --catalog https://stac.example.org --out s3://archive/products
     --look-back 5
     """
-    prepare_prefect(verbose=verbose)
     more = {"nightly.look_back_days": look_back}
     settings = search.settings(more)
+    begin_run(catalog, out, settings, verbose=verbose)
     from crosstie.flows.nightly import run_nightly
     from crosstie.flows.runs.progress import report_run_to
 
@@ -133,9 +144,11 @@ def backfill_command(
     [bold]Example:[/bold] crosstie backfill --catalog catalog.json --out products --start 2019-01-01
     --only-failed --code time_limit
     """
-    prepare_prefect(verbose=verbose)
     more = {"backfill.partition_days": partition_days, "compute.pairs_at_once": at_once}
     settings = search.settings(more)
+    prepare_prefect(verbose=verbose)
+    if not dry_run:
+        begin_run(catalog, out, settings, verbose=verbose)
     from crosstie.flows.backfill import Backfill, run_backfill
     from crosstie.flows.runs.progress import report_run_to
 
@@ -168,8 +181,8 @@ def new_scene_command(
     [bold]Example:[/bold] crosstie new-scene S2A_MSIL1C_20201104T183541_N0209_R027_T11SLT_20201104T203551
     --catalog https://stac.example.org --out s3://archive/products --max-days 6
     """
-    prepare_prefect(verbose=verbose)
     settings = search.settings()
+    begin_run(catalog, out, settings, verbose=verbose)
     from crosstie.flows.new_scene import run_new_scene
     from crosstie.flows.runs.progress import report_run_to
 

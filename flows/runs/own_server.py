@@ -1,0 +1,246 @@
+"""Make Prefect ready before a run: a server that answers, its own or the one that is named.
+
+Whatever is wrong with Prefect's profile, settings, database or server is told in one line, before the run has
+asked for anything.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from crosstie.errors import SettingsError
+from crosstie.flows.runs.prefect_env import loopback_without_proxy, prepare, writable_home
+from crosstie.io.storage.href import public_href
+from crosstie.io.storage.redaction import first_line
+
+LOOPBACK = "127.0.0.1"
+
+ANSWER_S = 5.0
+"""Longest wait for an answer of a server that is named, seconds."""
+
+POLL_S = 0.1
+
+PR_SET_PDEATHSIG = 1
+"""Linux: the signal that a process gets when the one that started it has ended, however it ended."""
+
+KNOWS_US = (200, 401, 403)
+"""Answers of a Prefect API; a key is checked later, by Prefect."""
+
+
+def make_ready(*, verbose: bool) -> None:
+    """Check the Prefect server that is named, or start one that ends with this process.
+
+    Raises
+    ------
+    SettingsError
+        Prefect cannot be used as it is set up; the message names the address, file or variable.
+    """
+    prepare(verbose=verbose)
+    loopback_without_proxy()
+    writable_home()
+    _refuse_socks()
+    named = os.environ.get("PREFECT_API_URL", "").strip()
+    if named:
+        _check_server(named, "PREFECT_API_URL")
+    settings = _settings_of_prefect()
+    url = settings.api.url
+    if url and url != named:
+        _check_server(url, f"api.url of the Prefect profile in {settings.profiles_path}")
+    elif not url:
+        if not settings.server.ephemeral.enabled:
+            raise SettingsError(
+                "Prefect has no server: PREFECT_SERVER_ALLOW_EPHEMERAL_MODE forbids a run to start its own,"
+                " and PREFECT_API_URL names none; set one of them"
+            )
+        _start_own(settings.server.ephemeral.startup_timeout_seconds, str(settings.home))
+
+
+def _refuse_socks() -> None:
+    """Prefect's client prepares for every proxy that is set, used or not, and needs a package for SOCKS."""
+    from importlib.util import find_spec
+
+    for name in ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY"):
+        value = os.environ.get(name) or os.environ.get(name.lower()) or ""
+        if value.lower().startswith("socks") and find_spec("socksio") is None:
+            raise SettingsError(
+                f"{name}={public_href(value)} is a SOCKS proxy, which Prefect's client needs a package for:"
+                " pip install socksio, or unset the variable for this run"
+            )
+
+
+def _settings_of_prefect() -> Any:
+    try:
+        with _quiet_stderr():  # Prefect prints the same trouble in its own words, in several lines
+            from prefect.settings import get_current_settings
+
+            return get_current_settings()
+    except Exception as problem:  # noqa: BLE001  anything: of its profile, its variables or its .env file
+        raise SettingsError(
+            f"Prefect cannot read its settings ({type(problem).__name__}: {_inner_line(problem)}); look at"
+            f" the PREFECT_... variables and at {_profiles()}"
+        ) from None
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Keep what is written to the standard error of the process, and show it only if all went well."""
+    sys.stderr.flush()
+    kept, said = os.dup(2), tempfile.TemporaryFile()  # noqa: SIM115  closed below
+    os.dup2(said.fileno(), 2)
+    try:
+        yield
+        sys.stderr.flush()
+        said.seek(0)
+        os.write(kept, said.read())
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        said.close()
+
+
+def _profiles() -> str:
+    home = os.environ.get("PREFECT_HOME") or str(Path(os.path.expanduser("~")) / ".prefect")  # noqa: PTH111
+    return os.environ.get("PREFECT_PROFILES_PATH") or f"{home}/profiles.toml"
+
+
+def _inner_line(problem: Exception) -> str:
+    """The text of an error in one line, short: pydantic writes several, the value in the last ones."""
+    return " ".join(str(problem).split())[:200]
+
+
+def _check_server(url: str, named_by: str) -> None:
+    """Ask a server for its health.
+
+    Raises
+    ------
+    SettingsError
+        It is no address, nothing answers, or what answers is no Prefect.
+    """
+    import httpx
+
+    shown = public_href(url)
+    if not url.lower().startswith(("http://", "https://")):
+        raise SettingsError(f"{named_by} is {shown}: write http://HOST:PORT/api")
+    try:
+        answer = httpx.get(f"{url.rstrip('/')}/health", timeout=ANSWER_S, follow_redirects=True)
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ImportError) as problem:
+        raise SettingsError(
+            f"the Prefect server {shown} ({named_by}) does not answer: {first_line(problem)}; start it, or"
+            " unset that: then a run starts a server of its own"
+        ) from None
+    if answer.status_code not in KNOWS_US and not url.startswith("https://api.prefect.cloud"):
+        raise SettingsError(
+            f"{shown} ({named_by}) is no Prefect server: {answer.status_code} at {shown}/health; its address"
+            " usually ends in /api"
+        )
+
+
+def _start_own(timeout_s: float, home: str) -> None:
+    """Start the server that Prefect would start, and give it to Prefect: here its end is watched.
+
+    Prefect itself waits for the whole time even if the server has ended, and leaves it behind when it is
+    killed.
+    """
+    from prefect.server.api.server import SubprocessASGIServer
+
+    server = SubprocessASGIServer()
+    if server.running:
+        return
+    log = tempfile.TemporaryFile(mode="w+", errors="replace")  # noqa: SIM115  as long as the server
+    server.port = _free_port()
+    server.server_process = _spawn(server.port, log)
+    server.running = True
+    atexit.register(server.stop)
+    try:
+        _wait_until_healthy(server.port, server.server_process, log, timeout_s, home)
+    except BaseException:
+        server.stop()
+        raise
+
+
+def _free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as taken:
+        taken.bind((LOOPBACK, 0))
+        return int(taken.getsockname()[1])
+
+
+def _spawn(port: int, log: IO[str]) -> subprocess.Popen[Any]:
+    import prefect
+    from prefect.settings import get_current_settings
+
+    libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+    def end_with_parent() -> None:
+        if libc is not None:
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    # as in Prefect's SubprocessASGIServer
+    own = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+    settings = get_current_settings().to_environment_variables(exclude_unset=True)
+    return subprocess.Popen(  # noqa: S603  our own interpreter
+        [
+            *(sys.executable, "-m", "uvicorn", "--app-dir", str(prefect.__module_path__.parent)),
+            *("--factory", "prefect.server.api.server:create_app", "--host", LOOPBACK),
+            *("--port", str(port), "--log-level", "error", "--lifespan", "on"),
+        ],
+        env={**os.environ, **own, **settings},
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        preexec_fn=end_with_parent,
+    )
+
+
+def _wait_until_healthy(
+    port: int, process: subprocess.Popen[Any], log: IO[str], timeout_s: float, home: str
+) -> None:
+    import httpx
+
+    until = time.monotonic() + timeout_s
+    with httpx.Client(trust_env=False) as client:
+        while time.monotonic() < until:
+            if process.poll() is not None:
+                raise SettingsError(
+                    f"the Prefect server of this run cannot start: {_last_error(log)}; its database is"
+                    f" {_database(home)}: move it away or repair it, or name a server with PREFECT_API_URL"
+                )
+            try:
+                if client.get(f"http://{LOOPBACK}:{port}/api/health").status_code == KNOWS_US[0]:
+                    return
+            except httpx.HTTPError:
+                pass
+            time.sleep(POLL_S)
+    raise SettingsError(
+        f"the Prefect server of this run has not started in {timeout_s:g} s ({_last_error(log)});"
+        " PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS gives it longer"
+    )
+
+
+def _database(home: str) -> str:
+    named = os.environ.get("PREFECT_API_DATABASE_CONNECTION_URL") or os.environ.get(
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL"
+    )
+    if not named:
+        return f"{home}/prefect.db"
+    return public_href(named) if "@" in named else named
+
+
+def _last_error(log: IO[str]) -> str:
+    """The line of a traceback that names the error; the last line where there is none."""
+    log.seek(0)
+    lines = [line.strip() for line in log.read().splitlines() if line.strip()]
+    errors = [line for line in lines if "Error" in line.partition(":")[0] and not line.startswith("File")]
+    found = (errors or lines or ["it says nothing"])[-1]
+    return " ".join(found.split())[:200]
