@@ -12,6 +12,12 @@ from typing import TYPE_CHECKING, Any
 from crosstie.codes import Kernel, ModelChoice
 from crosstie.config import Settings
 from crosstie.errors import BadInputError, StoreError
+from crosstie.io.adjusted.position import (
+    AdjustedPositions,
+    at_adjusted_position,
+    position_of,
+    position_properties,
+)
 from crosstie.io.archive.index import read_index
 from crosstie.io.products.aligned import ALIGNED
 from crosstie.io.products.aligned_item import aligned_item
@@ -63,6 +69,8 @@ class ApplyOptions:
     resampling: Kernel | str = Kernel.CUBIC
     like: str | Path | GeoBox | None = None
     """Grid; None takes the reference's."""
+    adjusted: bool = False
+    """Place the secondary where the network of the archive says, not where its reference alone does."""
 
 
 def open(product: str | Path, *, settings: Settings | None = None) -> Product:
@@ -105,6 +113,7 @@ def apply(
     like: str | Path | GeoBox | None = None,
     resampling: str = Kernel.CUBIC,
     source_item: str | Path | None = None,
+    adjusted: bool = False,
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> list[AppliedFile]:
@@ -123,6 +132,8 @@ def apply(
     source_item : str or Path, optional
         STAC item of the secondary scene; its time and its `view:*`, `sar:*` and `sat:*` go into the new
         items.
+    adjusted : bool, optional
+        Place the secondary at its adjusted position (`crosstie adjust`), the same whoever it is paired with.
     settings : Settings, optional
         How S3 is reached, and what a catalog or a product may name.
     progress : callable, optional
@@ -140,13 +151,22 @@ def apply(
     """
     settings = settings or Settings()
     opened = product if isinstance(product, Product) else open(product, settings=settings)
-    options, grid = ApplyOptions(model, resampling), opened.alignment.grid(like)
+    options, grid = ApplyOptions(model, resampling, adjusted=adjusted), opened.alignment.grid(like)
+    positions = AdjustedPositions.read(opened.store) if adjusted else None
     of_source = None if source_item is None else _read_item(source_item, settings)
     sources: Sequence[str | Path | None] = rasters or [None]
     places = _places(str(out), [opened.alignment.source_name(raster) for raster in sources])
     return [
         _apply_one(
-            opened, open_store(root, settings.storage), key, raster, grid, options, of_source, progress
+            opened,
+            open_store(root, settings.storage),
+            key,
+            raster,
+            grid,
+            options,
+            of_source,
+            progress,
+            positions=positions,
         )
         for (root, key), raster in zip(places, sources, strict=True)
     ]
@@ -187,6 +207,7 @@ def apply_all(
             f"{target.url} lies in the product root {archive.url}, where readers look for products alone; "
             "choose another folder, or run with products.aligned=reference-grid"
         )
+    positions = AdjustedPositions.read(archive) if options.adjusted else None
     table = read_index(archive).select(["pair_key", "run_key", "latest", "verdict", "created"])
     for row in table.to_pylist():
         if not row["latest"] or row["verdict"] not in verdicts or (since and row["created"] < since):
@@ -197,7 +218,9 @@ def apply_all(
             product = open(f"{archive.url}/{pair}/{run}", settings=settings)
             grid = product.alignment.grid(options.like)
             key = f"{pair}/{run}/{ALIGNED}"
-            yield _apply_one(product, target, key, None, grid, options, None, tell, resume=True)
+            yield _apply_one(
+                product, target, key, None, grid, options, None, tell, resume=True, positions=positions
+            )
         except BadInputError as problem:
             yield f"{pair}: {' '.join(str(problem).split())}"
 
@@ -217,12 +240,18 @@ def _apply_one(
     progress: Progress | None,
     *,
     resume: bool = False,
+    positions: AdjustedPositions | None = None,
 ) -> AppliedFile:
+    product_item = product.item
+    if positions is not None:
+        said = position_properties(position_of(product, positions))
+        product_item = product_item | {"properties": product_item["properties"] | said}
+        product = at_adjusted_position(product, positions)
     alignment = product.alignment
     applied = alignment.applied(options.model)
     name, item_key = key.rpartition("/")[2], f"{key.removesuffix('.tif').removesuffix('.tiff')}.json"
     item = aligned_item(
-        product.item,
+        product_item,
         name=name.partition(".")[0],
         href=name,
         grid=grid,

@@ -73,6 +73,13 @@ def apply_command(
             help="With --all: only corrections made since 2025-06-01, or with a time.", show_default=False
         ),
     ] = None,
+    adjusted: Annotated[
+        bool,
+        typer.Option(
+            "--adjusted",
+            help="Place the secondary where all its pairs together say (crosstie adjust), not this one.",
+        ),
+    ] = False,
     config: ConfigOption = None,
 ) -> None:
     """Align the pixels of a secondary scene with the reference: a COG on its grid, and a STAC item beside it.
@@ -89,6 +96,8 @@ def apply_command(
     [bold]Example:[/bold] crosstie apply products/PAIR/RUN s1_vv.tif s1_angle.tif --out aligned/
 
     [bold]Example:[/bold] crosstie apply products --all --out aligned --since 2025-06-01
+
+    [bold]Example:[/bold] crosstie apply products --all --adjusted --out stack
     """
     from crosstie.config import load_settings
     from crosstie.flows.apply import ApplyOptions, apply
@@ -97,7 +106,7 @@ def apply_command(
     if every:
         if rasters or source_item:
             raise BadInputError("--all applies each pair to its own secondary; leave rasters and items out")
-        options = ApplyOptions(model, resampling, like)
+        options = ApplyOptions(model, resampling, like, adjusted)
         verdicts = [name.value for name in verdict or (VerdictCode.CORRECTED, VerdictCode.ALREADY_ALIGNED)]
         _apply_all(product, out, options, verdicts, since, settings)
         return
@@ -112,6 +121,7 @@ def apply_command(
             like=like,
             resampling=resampling,
             source_item=source_item,
+            adjusted=adjusted,
             settings=settings,
             progress=lambda done, total: progress(product, done, total),
         )
