@@ -19,6 +19,7 @@ from pydantic import Field
 
 from crosstie.codes import Order
 from crosstie.errors import SettingsError
+from crosstie.flows.archive.stage import after_run
 from crosstie.flows.discovery.periods import Period, now_utc, pairs_of_period, parted
 from crosstie.flows.registration.load_matcher import weights_sha256
 from crosstie.flows.runs.done import done_outcomes, failed_before
@@ -171,6 +172,7 @@ def backfill(
             for _ in run.take(pairs, only=wanted):
                 pass
             pairs = []  # so that only one period is in memory while the next is planned
+    after_run(private(out), known)
     return run.tally
 
 

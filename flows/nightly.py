@@ -9,6 +9,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
+from crosstie.flows.archive.stage import after_run
 from crosstie.flows.discovery.periods import find, now_utc, pairs_since
 from crosstie.flows.runs.outcome import Outcome
 from crosstie.flows.runs.parameters import as_parameter, private, settings_of, shown
@@ -89,6 +90,7 @@ def nightly(
         whole=limit is None,
     ) as run:
         outcomes = list(run.take(pairs))
+    after_run(private(out), known)
     return sorted(outcomes, key=lambda outcome: outcome.pair_key)
 
 

@@ -76,7 +76,8 @@ def place_series(scenes: pd.DataFrame) -> list[TrackSeries]:
     """Series of each platform and track at each place; parts that no pair connects are not mixed."""
     keys = ["place", "part", "sensor", "platform", "track"]
     return [
-        series_of(rows, place=str(key[0]), part=int(key[1])) for key, rows in scenes.groupby(keys, sort=True)
+        series_of(rows, place=str(place), part=int(str(part)))
+        for (place, part, *_), rows in scenes.groupby(keys, sort=True)
     ]
 
 

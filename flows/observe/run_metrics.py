@@ -44,6 +44,20 @@ RUN_TILES = Counter(
     "crosstie_run_tiles", "Tiles whose windows came back from the workers, measured.", registry=RUN
 )
 
+PLACES = Counter(
+    "crosstie_places",
+    "Places of the archive that runs of this process adjusted, by what became of them.",
+    ("action",),
+    registry=RUN,
+)
+
+FINDINGS = Counter(
+    "crosstie_moved",
+    "Changes of adjusted positions that were not known before.",
+    ("scope", "what"),
+    registry=RUN,
+)
+
 for _kind in ("pair", "window"):
     RETRIES.labels(_kind)  # present from the start at 0, so that Prometheus sees the first one as an increase
 

@@ -28,6 +28,9 @@ S1C_FIRST_ORBIT_AFTER = 99
 GROUPS = ("place", "sensor", "platform", "track", "baseline", "date")
 """Named groups that a pattern may have."""
 
+SENSORS_IN_SHORT = {"s1": "sentinel-1", "s2": "sentinel-2"}
+"""What a pattern may find for a sensor, and what that is called."""
+
 _MISSION = re.compile(r"(?:^|[_-])(S[12])([A-D]?)(?=[_-]|$)", re.IGNORECASE)
 _ACQUIRED = re.compile(r"(?<!\d)(\d{8})(?:T(\d{6}))?(?!\d)")
 _TILE = re.compile(r"_T?(\d{2}[C-HJ-NP-X][A-HJ-NP-Z][A-HJ-NP-V])(?=[_.]|$)")
@@ -104,9 +107,11 @@ def _by_pattern(name: SceneName, pattern: str | None) -> SceneName:
     if found is None:
         return name
     said = {key: text for key, text in found.groupdict().items() if key in GROUPS and text}
+    sensor = said.pop("sensor", name.sensor)
     return replace(
         name,
         acquired_utc=_time_in(said.pop("date", "")) or name.acquired_utc,
+        sensor=SENSORS_IN_SHORT.get(sensor.lower(), sensor),
         **said,
     )
 

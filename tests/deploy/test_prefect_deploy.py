@@ -29,7 +29,7 @@ NIGHT, WEEK = ("30 2 * * *", "UTC", True), ("0 6 * * 0", "UTC", False)
 
 def test_nothing_is_wrong_in_the_file() -> None:
     assert faults(TEXT) == []
-    assert list(DECLARED) == ["nightly", "backfill", "new-scene", "retrain"]
+    assert list(DECLARED) == ["nightly", "backfill", "new-scene", "adjust", "retrain"]
 
 
 @pytest.mark.parametrize(
@@ -130,6 +130,7 @@ def until(found: Callable[[], Any], server: PrefectServer, timeout_s: float = 12
         ("nightly", 1, "CANCEL_NEW", [NIGHT], "default", {"scheduled"}),
         ("backfill", 1, "ENQUEUE", [], "default", {"by-hand"}),
         ("new-scene", 4, "ENQUEUE", [], "default", {"on-arrival"}),
+        ("adjust", 1, "ENQUEUE", [], "default", {"by-hand"}),
         ("retrain", 1, "CANCEL_NEW", [WEEK], "training", {"scheduled", "training"}),
     ],
 )
@@ -153,7 +154,8 @@ def test_what_is_declared_is_on_the_server(
     ] == schedules
     assert set(found["tags"]) == {"crosstie"} | tags
     assert found["description"] == DECLARED[name]["description"]
-    assert found["parameters"]["catalog"] == URLS["CROSSTIE_CATALOG_URL"]
+    catalog = None if name == "adjust" else URLS["CROSSTIE_CATALOG_URL"]
+    assert found["parameters"].get("catalog") == catalog
     products = "/var/lib/crosstie/training" if name == "retrain" else URLS["CROSSTIE_PRODUCTS_URL"]
     assert found["parameters"]["out"] == products
     assert found["enforce_parameter_schema"] is True

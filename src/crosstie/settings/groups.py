@@ -312,6 +312,10 @@ class ProductSettings(Group):
 
 
 class AdjustGroup(Group):
+    after_run: bool = Field(
+        default=False,
+        description="Adjust and monitor the archive at the end of each nightly run and each backfill.",
+    )
     datum: str = Field(
         default="mean-s2",
         pattern="^(mean-s2|scene:.+)$",

@@ -61,7 +61,7 @@ def test_other_ids_say_what_they_say(scene: str, sensor: str, tile: str) -> None
 def test_a_pattern_wins_and_what_it_leaves_out_stays() -> None:
     pattern = r"^(?P<place>[a-z]+)_(?P<sensor>s[12])_(?P<track>asc|desc)?"
     name = read_scene_name("farm_s1_asc_20250606", pattern)
-    assert (name.place, name.sensor, name.track) == ("farm", "s1", "asc")
+    assert (name.place, name.sensor, name.track) == ("farm", "sentinel-1", "asc")
     assert name.acquired_utc == datetime(2025, 6, 6, tzinfo=UTC)
     assert read_scene_name("elsewhere", pattern).place == ""
 
