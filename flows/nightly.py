@@ -102,7 +102,11 @@ def scope_of(catalog: str, settings: Settings) -> str:
     unset = {name for name in limits if not values["catalog"][name]}
     left_out = {"start_utc", "end_utc"} | unset
     place = {name: value for name, value in values["catalog"].items() if name not in left_out}
-    return run_log.scope_hash(catalog, place, values["pairing"])
+    pairing = dict(values["pairing"])
+    if pairing["graph"] == "nearest":
+        # As for the limits above; and what a network is made of decides nothing without one.
+        del pairing["graph"], pairing["partners"]
+    return run_log.scope_hash(catalog, place, pairing)
 
 
 def run_nightly(catalog: str, out: str, settings: Settings, *, limit: int | None = None) -> list[Outcome]:

@@ -10,8 +10,9 @@ import numpy as np
 import shapely
 
 from crosstie.io.pairing.choose import ChosenPairs, best_of_tiles, choose_partners, passes_of
+from crosstie.io.pairing.graph import choose_network, overlapping
 from crosstie.io.pairing.left_out import DAY_US, explain_unpaired
-from crosstie.io.pairing.neighbours import SceneIndex
+from crosstie.io.pairing.neighbours import CandidatePairs, SceneIndex
 from crosstie.io.pairing.plan import PairPlan, gap_days, left_out_frame, plan_frame
 from crosstie.io.pairing.rules import PairingRules
 from crosstie.io.pairing.versions import keep_newest
@@ -46,7 +47,8 @@ def pair_scenes(scenes: Sequence[SceneRef], rules: PairingRules | None = None) -
     is_secondary = table.is_sar == (rules.secondary is Kind.SAR)
     references, secondaries = np.flatnonzero(~is_secondary), np.flatnonzero(is_secondary)
 
-    chosen, fitting = _choose_pairs(table, index, references, secondaries, rules)
+    choose = _choose_network if rules.graph == "network" else _choose_pairs
+    chosen, fitting = choose(table, index, references, secondaries, rules)
     if rules.best_n_per_tile is not None:
         chosen = _best_of_tiles(table, index, chosen, rules, left_out)
     chosen_a, chosen_b = np.unique(chosen.pairs.a), np.unique(chosen.pairs.b)
@@ -103,6 +105,25 @@ def _choose_pairs(
         groups += len(candidates)
         fitting.append(np.unique(fits.a))
     return ChosenPairs.joined(parts), np.concatenate(fitting)
+
+
+def _choose_network(
+    table: Scenes, index: SceneIndex, references: IntArray, secondaries: IntArray, rules: PairingRules
+) -> tuple[ChosenPairs, IntArray]:
+    """As `_choose_pairs`, for a network: a secondary chooses, too, so all candidates are needed at once."""
+    found = [
+        overlapping(index, candidates, rules)
+        for candidates in index.candidates(references, secondaries, round(rules.max_days * DAY_US))
+    ]
+    fits = CandidatePairs.joined([pairs for pairs, _ in found])
+    share = np.concatenate([np.zeros(0), *(shares for _, shares in found)])
+    numbers: dict[object, int] = {}
+    tile = np.array([numbers.setdefault(name, len(numbers)) for name in table.mgrs_tile], np.int64)
+    optical = fits.a if rules.secondary is Kind.SAR else fits.b
+    chosen = choose_network(
+        index, fits, share, pass_id=passes_of(table), place=tile[optical], ids=table.id, rules=rules
+    )
+    return chosen, np.unique(fits.a)
 
 
 def _best_of_tiles(

@@ -24,6 +24,12 @@ class PairingRules:
     slices: Slices = "largest"
     """Which slices of one SAR pass are used if several cover a reference: largest uses the one that
     covers most of it; each uses every one with enough overlap."""
+    graph: Literal["nearest", "network"] = "nearest"
+    """nearest: each reference gets its best secondaries (`best_n`). network: each scene gets `partners` among
+    those acquired before it, half the nearest in time and half at random, for `crosstie adjust`; a large
+    `max_days` bridges the seasons."""
+    partners: int = 4
+    """Number of partners that each scene chooses in a network, 2 or more."""
     secondary: Kind = Kind.SAR
     """Kind of scene that is corrected: sar or optical. The other kind is the reference."""
 
@@ -34,5 +40,7 @@ class PairingRules:
             raise ValueError(f"min_overlap must lie in 0..1 and above 0, got {self.min_overlap}")
         if self.best_n < 1:
             raise ValueError(f"best_n must be at least 1, got {self.best_n}")
+        if self.partners < 2:
+            raise ValueError(f"partners must be at least 2, got {self.partners}: one pair controls no other")
         if self.best_n_per_tile is not None and self.best_n_per_tile < 1:
             raise ValueError(f"best_n_per_tile must be at least 1, got {self.best_n_per_tile}")
