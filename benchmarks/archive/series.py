@@ -35,6 +35,7 @@ from crosstie.estimation.systematic import (
     tell_apart,
 )
 from crosstie.flows.registration.load_matcher import available_cores, keep_freed_memory
+from crosstie.io.plots.positions import DrawnTrack, positions_png
 from crosstie.io.raster import open_pair, read_plane
 from crosstie.matcher.matching import Matcher
 from crosstie.types import Kind
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("series", type=Path, help="the folder with s1_asc_00.tif, s2_00.tif, ...")
     parser.add_argument("--weights", type=Path, help="the shipped ones by default")
     parser.add_argument("--cache", type=Path, help="parquet file that measured pairs are kept in")
+    parser.add_argument("--picture", type=Path, help="PNG of the S1 dates: pairs alone and adjusted")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     keep_freed_memory()
@@ -60,6 +62,8 @@ def main() -> None:
     matcher = Matcher.load(given.weights, device="cpu")
     pairs = cached(given.cache, matcher, lambda m: measured(m, given.series))
     report(pairs, np.random.default_rng(given.seed))
+    if given.picture is not None:
+        given.picture.write_bytes(picture(pairs))
 
 
 def measured(matcher: Matcher, folder: Path) -> pd.DataFrame:
@@ -75,12 +79,48 @@ def measured(matcher: Matcher, folder: Path) -> pd.DataFrame:
     return every_pair(matcher, folder.name, first, second)
 
 
+def sure_of(pairs: pd.DataFrame) -> list[str]:
+    """S2 dates that the matcher is sure of."""
+    by_date = pairs.groupby("reference")["confidence"].median()
+    return [str(name) for name in by_date.index[by_date >= SURE]]
+
+
+def picture(pairs: pd.DataFrame) -> bytes:
+    """The S1 dates: what each pair alone says, and where the network puts them."""
+    used = pairs[pairs["reference"].isin(sure_of(pairs))]
+    found, _ = solved(used)
+    position, sigma = (
+        pd.DataFrame(values / PIXEL_M, index=found.scenes.id)
+        for values in (found.scenes.position_m, found.scenes.sigma_m)
+    )
+    alone = {str(name): rows[["dx_px", "dy_px"]].to_numpy() for name, rows in used.groupby("secondary")}
+    tracks = []
+    for name in ("asc", "desc"):
+        dates = sorted(scene for scene in alone if f"_{name}_" in scene)
+        tracks.append(
+            DrawnTrack(
+                name=f"{name}ending",
+                label=tuple(scene[-2:] for scene in dates),
+                pairs_px=tuple(alone[scene] for scene in dates),
+                position_px=position.loc[dates].to_numpy(),
+                sigma_px=sigma.loc[dates].to_numpy(),
+            )
+        )
+    return positions_png(
+        tracks,
+        title="Offsets of twelve months of Sentinel-1: pair by pair, and adjusted",
+        caption="Dots: a pair with one Sentinel-2 date each. Marks: adjusted, with 95 % bars; "
+        "0 is the mean of the Sentinel-2 dates.",
+    )
+
+
 def report(pairs: pd.DataFrame, rng: np.random.Generator) -> None:
     """Print what the network of the S2 dates that the matcher is sure of shows."""
-    by_date = pairs.groupby("reference")["confidence"].median()
-    sure = [str(name) for name in by_date.index[by_date >= SURE]]
+    sure = sure_of(pairs)
     used = pairs[pairs["reference"].isin(sure)]
-    print(f"S2 dates the matcher is sure of: {len(sure)} of {len(by_date)}: {', '.join(sure)}")
+    print(
+        f"S2 dates the matcher is sure of: {len(sure)} of {pairs['reference'].nunique()}: {', '.join(sure)}"
+    )
     found, noise = solved(used)
     print(f"pairs {len(used)}, scenes {len(found.scenes)}, called wrong: {len(found.rejected)}")
     print(f"residuals of pairs kept: {spread(residuals_px(found))}")
