@@ -13,6 +13,7 @@ import shapely
 from crosstie.errors import BadInputError
 from crosstie.estimation.adjustment import AdjustmentSettings, Datum, Edges, adjust_with_seen_noise
 from crosstie.estimation.pair_offset import offset_at
+from crosstie.flows.archive.telling_apart import systematic_parts
 from crosstie.io.adjusted.items import adjusted_items
 from crosstie.io.adjusted.layout import EDGES, ITEMS, SCENES, SUMMARY
 from crosstie.io.adjusted.publish import as_json
@@ -139,6 +140,7 @@ def solve_place(
     table = decode_scenes(scenes, SCENES)
     newest = max(pair.created_utc for pair in pairs)
     summary = _summary(place, pairs, found, noise, options, version, centre)
+    summary["systematic"] = systematic_parts(table, summary["centre_m"])
     files = {
         SCENES: scenes,
         EDGES: encode_edges(_edge_columns(pairs, measured, found, offset, covariance)),

@@ -79,6 +79,10 @@ def _print_places(places: list[PlaceOutcome], root: str) -> None:
         for part in place.summary.get("parts", []):
             if not part["as_asked"]:
                 typer.echo(f"{place.place}: {part['datum']}")
+        for sensor, told in place.summary.get("systematic", {}).items():
+            for part in told["parts"]:
+                if part["seen"]:
+                    typer.echo(f"{place.place}, {sensor}: {part['sentence']}")
         for problem in place.problems:
             typer.echo(f"{place.place}: left out: {problem}", err=True)
     rejected = [(place.place, pair) for place in places for pair in place.rejected]
