@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 
-from crosstie.codes import Kind, Slices
+from crosstie.codes import Graph, Kind, Slices
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class PairingRules:
     slices: Slices = "largest"
     """Which slices of one SAR pass are used if several cover a reference: largest uses the one that
     covers most of it; each uses every one with enough overlap."""
-    graph: Literal["nearest", "network"] = "nearest"
+    graph: Graph = "nearest"
     """nearest: each reference gets its best secondaries (`best_n`). network: each scene gets `partners` among
     those acquired before it, half the nearest in time and half at random, for `crosstie adjust`; a large
     `max_days` bridges the seasons."""

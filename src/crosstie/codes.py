@@ -11,6 +11,9 @@ Orbit = Literal["any", "ascending", "descending"]
 Slices = Literal["largest", "each"]
 """Which slices of one pass are paired."""
 
+Graph = Literal["nearest", "network"]
+"""Which pairs are worth registering: the best of each reference, or a network over all scenes."""
+
 Order = Literal["newest", "oldest"]
 """Which references come first."""
 
