@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from crosstie.errors import SettingsError
+from crosstie.flows.web.address import LOOPBACK_HOSTS
 
 QUIET = {
     # Nothing is sent to anyone.
@@ -20,8 +21,6 @@ QUIET = {
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
     "PREFECT_CLI_PROMPT": "false",
 }
-
-LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
 def prepare(*, verbose: bool) -> None:

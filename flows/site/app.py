@@ -16,12 +16,13 @@ from starlette.routing import Route
 
 from crosstie.errors import BadInputError, StoreError
 from crosstie.flows.site import files
-from crosstie.flows.site.guard import LOOPBACK_HOSTS, Guard
+from crosstie.flows.site.guard import Guard
 from crosstie.flows.site.metrics import registry_of
 from crosstie.flows.site.query import Query, corrections, failures, read_query
 from crosstie.flows.site.text import FILTERS
 from crosstie.flows.site.watch import Watch
 from crosstie.flows.web.access import Access
+from crosstie.flows.web.address import LOOPBACK_HOSTS
 from crosstie.types import Reason, VerdictCode
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -18,7 +18,6 @@ from crosstie.io.storage.address import is_loopback
 UNGUARDED = ("/healthz", "/metrics")
 """Answered without a token, because monitoring has none; they name no scene."""
 
-LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'self'; form-action 'self'; "

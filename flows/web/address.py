@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from crosstie.errors import BadInputError
 
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
+"""Names of this machine that only its own programs reach it by."""
+
 
 @dataclass(frozen=True, slots=True)
 class Address:

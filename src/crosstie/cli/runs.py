@@ -32,7 +32,7 @@ MOST_LISTED = 20
 """Number of pairs that a backfill lists when it ends; `crosstie status` lists them all."""
 
 
-def begin_run(catalog: str, out: str, settings: Settings, *, verbose: bool) -> None:
+def check_then_prepare(catalog: str, out: str, settings: Settings, *, verbose: bool) -> None:
     """Check what a run was given, then make Prefect ready: a slip of the pen costs no start of a server."""
     from crosstie.flows.discovery.pairs import check_places
 
@@ -77,7 +77,7 @@ def nightly_command(
     """
     more = {"nightly.look_back_days": look_back}
     settings = search.settings(more)
-    begin_run(catalog, out, settings, verbose=verbose)
+    check_then_prepare(catalog, out, settings, verbose=verbose)
     from crosstie.flows.nightly import run_nightly
     from crosstie.flows.runs.progress import report_run_to
 
@@ -148,7 +148,7 @@ def backfill_command(
     settings = search.settings(more)
     prepare_prefect(verbose=verbose)
     if not dry_run:
-        begin_run(catalog, out, settings, verbose=verbose)
+        check_then_prepare(catalog, out, settings, verbose=verbose)
     from crosstie.flows.backfill import Backfill, run_backfill
     from crosstie.flows.runs.progress import report_run_to
 
@@ -182,7 +182,7 @@ def new_scene_command(
     --catalog https://stac.example.org --out s3://archive/products --max-days 6
     """
     settings = search.settings()
-    begin_run(catalog, out, settings, verbose=verbose)
+    check_then_prepare(catalog, out, settings, verbose=verbose)
     from crosstie.flows.new_scene import run_new_scene
     from crosstie.flows.runs.progress import report_run_to
 
