@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import shapely
 
 from crosstie.errors import StoreError
-from crosstie.io.archive.index_rows import ADDED_COLUMNS, ROW_SCHEMA
+from crosstie.io.archive.index_rows import ADDED_COLUMNS, NOWHERE, ROW_SCHEMA
 from crosstie.io.storage.root_layout import ProductKey
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _geo(table: pa.Table) -> dict[str, Any]:
         "edges": "planar",
         "covering": {"bbox": {corner: ["bbox", corner] for corner in corners}},
     }
-    bounds = shapely.total_bounds(outlines)
+    bounds = shapely.total_bounds(outlines) if len(outlines) else np.array(NOWHERE)
     if np.isfinite(bounds).all():
         column["bbox"] = bounds.tolist()
     # no `crs`: the default of GeoParquet is OGC:CRS84, longitude and latitude, as in STAC
