@@ -22,6 +22,7 @@ import geopandas as gpd
 from crosstie.config import Settings
 from crosstie.flows.status import take_status
 from crosstie.io.archive.index import IndexUpdate, index_committed, update_index
+from crosstie.io.storage.commit import FileFacts, encode_commit
 from crosstie.io.storage.root_layout import INDEX, ProductKey
 from crosstie.io.storage.store import Store, open_store
 
@@ -86,12 +87,13 @@ def make(store: Store, numbers: range) -> str:
 def commit(store: Store, n: int) -> None:
     """Write the products of the n-th run: what the index reads is whole, the rest is a few bytes."""
     _, _, pair, run = names(n)
-    prefix = f"{pair}/{run}"
-    for name in BULK:
-        store.put(f"{prefix}/{name}", b"0")
-    store.put(f"{prefix}/item.json", json.dumps(item(n)).encode())
-    store.put(f"{prefix}/correction.json", json.dumps(correction(n)).encode())
-    store.create(f"{prefix}/_COMMIT", b"{}")
+    files = dict.fromkeys(BULK, b"0")
+    files["item.json"] = json.dumps(item(n)).encode()
+    files["correction.json"] = json.dumps(correction(n)).encode()
+    product = ProductKey(pair, run)
+    for name, body in files.items():
+        store.put(product.file(name), body)
+    store.create(product.commit, encode_commit({name: FileFacts.of(body) for name, body in files.items()}))
 
 
 def item(n: int) -> dict[str, object]:

@@ -10,7 +10,7 @@ from crosstie.errors import DamagedProductError
 from crosstie.flows.registration.publish import run_key_of
 from crosstie.flows.runs.outcome import Outcome
 from crosstie.io.archive.failures import DAMAGED, Failure, read_failure
-from crosstie.io.products.correction import read_correction
+from crosstie.io.products.correction import read_correction_of
 from crosstie.io.storage.redaction import redacted
 from crosstie.io.storage.root_layout import ProductKey
 
@@ -41,7 +41,7 @@ def done_outcomes(
     def look(pair: ScenePair) -> Outcome | None:
         product = ProductKey(pair.key, run_key_of(pair.key, settings, weights_sha256=weights_sha256))
         try:
-            correction = read_correction(store, *product)
+            correction = read_correction_of(store, product, pair)
         except DamagedProductError as problem:
             return Outcome.failure(pair.key, code=DAMAGED, message=redacted(str(problem)))
         if correction is None:

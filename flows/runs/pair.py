@@ -30,7 +30,7 @@ from crosstie.flows.runs.outcome import Outcome
 from crosstie.flows.runs.progress import run_listener
 from crosstie.io.archive.claims import Claim, ClaimLostError, Held, take
 from crosstie.io.archive.failures import forget_failure
-from crosstie.io.products.correction import correction_dict, read_correction
+from crosstie.io.products.correction import correction_dict, read_correction_of
 from crosstie.io.raster import open_pair
 from crosstie.io.storage.redaction import redacted
 from crosstie.io.storage.root_layout import ProductKey
@@ -101,7 +101,7 @@ def _claimed(pair: ScenePair, batch: PairBatch) -> Outcome:
     if isinstance(claim, Held):
         return Outcome.elsewhere(pair.key, until_utc=claim.expires_utc)
     with claim:
-        correction = read_correction(store, *product)
+        correction = read_correction_of(store, product, pair)
         if correction is not None:
             return Outcome.of(pair.key, correction, products=store.url_of(product.prefix), already_done=True)
         limit = Deadline.after(batch.settings.runs.pair_timeout_s)

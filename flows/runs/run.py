@@ -150,7 +150,7 @@ class Run:
                 self._report()
                 yield outcome
         finally:
-            self._index(committed)
+            self._index(committed, damaged)
 
     def look_up(self, pairs: Sequence[ScenePair]) -> dict[str, Outcome]:
         """Outcomes of the pairs that are done, or damaged, for these settings and weights, by pair key."""
@@ -160,14 +160,19 @@ class Run:
         )
         return found
 
-    def _index(self, outcomes: Sequence[Outcome]) -> None:
-        """Add what was committed to the index; a failure here loses nothing, since `_COMMIT` alone counts."""
-        if not outcomes:
+    def _index(self, outcomes: Sequence[Outcome], damaged: Sequence[ScenePair]) -> None:
+        """Add what was committed to the index, and take out what is damaged.
+
+        A failure here loses nothing, since `_COMMIT` alone counts.
+        """
+        if not (outcomes or damaged):
             return
         try:
             batch = self._registrar.batch
             index_committed(
-                self._registrar.store, [batch.product_of(outcome.pair_key) for outcome in outcomes]
+                self._registrar.store,
+                [batch.product_of(outcome.pair_key) for outcome in outcomes],
+                damaged={batch.product_of(pair.key) for pair in damaged},
             )
         except StoreError as error:
             LOG.warning("the index was not updated; `crosstie index` does it: %s", error)

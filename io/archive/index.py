@@ -102,10 +102,17 @@ def update_index(store: Store, *, rebuild: bool = False) -> IndexUpdate:
     return _update(store, _tidy(store, settled), new, dropped=len(gone))
 
 
-def index_committed(store: Store, runs: Iterable[ProductKey]) -> IndexUpdate:
+def index_committed(
+    store: Store, runs: Iterable[ProductKey], *, damaged: AbstractSet[ProductKey] = frozenset()
+) -> IndexUpdate:
     """Add runs that were just committed; for the end of a flow. Lists nothing but the index.
 
     Runs that are not committed are skipped. Runs that the index holds already are read again.
+
+    Parameters
+    ----------
+    damaged : set of ProductKey, optional
+        Runs that were found damaged; their rows are removed.
 
     Raises
     ------
@@ -117,8 +124,9 @@ def index_committed(store: Store, runs: Iterable[ProductKey]) -> IndexUpdate:
     with ThreadPoolExecutor(READERS) as pool:
         there = pool.map(lambda run: is_committed(store, *run), wanted)
         new = _new_parts(store, list(compress(wanted, there)))
-    index = Index(merged([index.table, *new.tables]), index.parts | new.names)
-    settled = settle(store, index, changed=bool(new.names))
+    out = index.runs() & damaged if damaged else damaged
+    index = Index(merged([without(index.table, out), *new.tables]), index.parts | new.names)
+    settled = settle(store, index, changed=bool(new.names or out))
     return _update(store, _tidy(store, settled), new)
 
 

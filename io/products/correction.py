@@ -14,7 +14,7 @@ from crosstie.types import UNKNOWN_ERROR, Error
 
 if TYPE_CHECKING:
     from crosstie.io.storage.store import Store
-    from crosstie.types import AffineCorrection, Registration
+    from crosstie.types import AffineCorrection, Registration, ScenePair
 
 SCHEMA = "crosstie/correction/1"
 
@@ -64,6 +64,30 @@ def correction_dict(registration: Registration) -> dict[str, Any]:
             "seconds": _finite(provenance.seconds),
         },
     }
+
+
+def read_correction_of(store: Store, product: ProductKey, pair: ScenePair) -> dict[str, Any] | None:
+    """Read `correction.json` as `read_correction` does, and make sure that it is of this pair.
+
+    Raises
+    ------
+    DamagedProductError : as there; or a folder was copied, or another pair was given the same key on purpose
+    StoreError : the store cannot be read
+    """
+    correction = read_correction(store, *product)
+    if correction is None:
+        return None
+    ids = [pair.reference.id, pair.secondary.id]
+    try:
+        said = [correction["pair"][role]["id"] for role in ("reference", "secondary")]
+    except (KeyError, TypeError):
+        said = []
+    if said != ids:
+        raise DamagedProductError(
+            f"{store.url_of(product.file(CORRECTION_FILE))} is committed but of another pair, "
+            f"{' and '.join(map(str, said))}, not {' and '.join(ids)}; {REPAIR}"
+        )
+    return correction
 
 
 def read_correction(store: Store, pair_key: str, run_key: str) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crosstie.codes import Kernel
+from crosstie.errors import DamagedProductError
 from crosstie.io.products.aligned import ALIGNED, write_aligned
 from crosstie.io.products.correction import correction_dict, crs_of
 from crosstie.io.products.displacement import DISPLACEMENT, displacement_cog
@@ -26,7 +27,7 @@ from crosstie.io.products.tie_points import to_geodataframe
 from crosstie.io.products.vrt import corrected_vrt, place_of
 from crosstie.io.raster.gdal import IMAGE_DRIVERS, OWN_DRIVERS
 from crosstie.io.raster.georeference import corrected
-from crosstie.io.storage.commit import FileFacts
+from crosstie.io.storage.commit import REPAIR, FileFacts, damage_of
 from crosstie.io.storage.href import local_path
 from crosstie.io.storage.publication import Publication
 from crosstie.io.storage.root_layout import ProductKey
@@ -85,11 +86,15 @@ def write_products(
     Raises
     ------
     StoreError : the root cannot be written
+    DamagedProductError : the run is committed, but its files are no longer what was committed
     UnreadableRasterError, NoGeoreferenceError : the secondary is gone
     """
     product = ProductKey(registration.pair_key, registration.run_key)
     url = store.url_of(product.prefix)
     if is_committed(store, registration.pair_key, registration.run_key):
+        harm = [str(damage) for damage in damage_of(store, product) if damage.harms]
+        if harm:
+            raise DamagedProductError(f"{url} is committed but damaged ({'; '.join(harm)}); {REPAIR}")
         return url
     if not registration.estimate.verdict.reasons and registration.grid is not None:
         grid = None if aligned is None else aligned.grid

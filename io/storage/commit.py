@@ -9,16 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Self
 
-from crosstie.errors import DamagedProductError
+from crosstie.errors import DamagedProductError, StoreError
+from crosstie.io.storage.href import local_path
 from crosstie.io.storage.root_layout import COMMIT, FAILURE, RESERVED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from crosstie.io.storage.root_layout import ProductKey
     from crosstie.io.storage.store import Reading, Store
@@ -62,6 +64,8 @@ class DamageKind(StrEnum):
     """The commit does not list it; the products are whole without it."""
     TRUNCATED = "truncated"
     EDITED = "edited"
+    UNREADABLE = "unreadable"
+    """The disk does not give it. On S3 that is an error of the whole store, not of one file."""
     COMMIT = "wrong commit"
     """`_COMMIT` cannot be read, or lists what no run has."""
 
@@ -125,13 +129,14 @@ def read_committed(store: Store, product: ProductKey, name: str, files: Files | 
     facts = (files or {}).get(name)
     if facts is None:
         raise _damaged(store, product, name, f"its {COMMIT} does not list it")
-    # Opened, not fetched: a file that has grown to any size is not read.
-    reading = store.open(product.file(name))
-    damage = _size_damage(name, facts, reading)
-    if reading is None or damage is not None:
-        what = "missing" if damage is None else f"{damage.kind}, {damage.detail}"
-        raise _damaged(store, product, name, what)
-    body = b"".join(reading.pieces)
+    with _of_one_file(store, product, name):
+        # Opened, not fetched: a file that has grown to any size is not read.
+        reading = store.open(product.file(name))
+        damage = _size_damage(name, facts, reading)
+        if reading is None or damage is not None:
+            what = "missing" if damage is None else f"{damage.kind}, {damage.detail}"
+            raise _damaged(store, product, name, what)
+        body = b"".join(reading.pieces)
     if FileFacts.of(body) != facts:
         raise _damaged(store, product, name, _OTHER_CONTENT)
     return body
@@ -173,6 +178,8 @@ def damage_of(store: Store, product: ProductKey, names: Iterable[str] | None = N
         files = _listed(store, product)
     except ValueError as problem:
         return [Damage(COMMIT, DamageKind.COMMIT, str(problem))]
+    except DamagedProductError as problem:
+        return [Damage(COMMIT, DamageKind.UNREADABLE, str(problem))]
     if files is None:
         return []
     if names is None:
@@ -201,14 +208,31 @@ def damage_in(store: Store, product: ProductKey, name: str, facts: FileFacts) ->
     StoreError
         The store cannot be read.
     """
-    reading = store.open(product.file(name))
-    damage = _size_damage(name, facts, reading)
-    if reading is None or damage is not None:
-        return damage
     digest = hashlib.sha256()
-    for piece in reading.pieces:
-        digest.update(piece)
+    try:
+        with _of_one_file(store, product, name):
+            reading = store.open(product.file(name))
+            damage = _size_damage(name, facts, reading)
+            if reading is None or damage is not None:
+                return damage
+            for piece in reading.pieces:
+                digest.update(piece)
+    except DamagedProductError as problem:
+        return Damage(name, DamageKind.UNREADABLE, str(problem))
     return None if digest.hexdigest() == facts.sha256 else Damage(name, DamageKind.EDITED, _OTHER_CONTENT)
+
+
+@contextmanager
+def _of_one_file(store: Store, product: ProductKey, name: str) -> Iterator[None]:
+    """On a disk, take a file that cannot be read for damage of its run: of permissions, or a bad block."""
+    try:
+        yield
+    except DamagedProductError:
+        raise
+    except StoreError as problem:
+        if local_path(store.url) is None:
+            raise
+        raise _damaged(store, product, name, f"{DamageKind.UNREADABLE}, {problem}") from None
 
 
 def _size_damage(name: str, facts: FileFacts, reading: Reading | None) -> Damage | None:
@@ -234,13 +258,17 @@ def _listed(store: Store, product: ProductKey) -> dict[str, FileFacts] | None:
     ------
     ValueError
         It makes no sense; says why.
+    DamagedProductError
+        The disk does not give it.
     """
-    reading = store.open(product.commit)
-    if reading is None:
-        return None
-    if reading.size_bytes > MAX_COMMIT_BYTES:
-        raise ValueError(f"{reading.size_bytes} bytes are no commit")
-    return parse_files(b"".join(reading.pieces))
+    with _of_one_file(store, product, COMMIT):
+        reading = store.open(product.commit)
+        if reading is None:
+            return None
+        if reading.size_bytes > MAX_COMMIT_BYTES:
+            raise ValueError(f"{reading.size_bytes} bytes are no commit")
+        body = b"".join(reading.pieces)
+    return parse_files(body)
 
 
 def parse_files(body: bytes) -> dict[str, FileFacts]:

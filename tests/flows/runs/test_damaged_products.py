@@ -26,9 +26,10 @@ from crosstie.flows.site.snapshot import take_snapshot
 from crosstie.flows.site.watch import Watch
 from crosstie.flows.status import take_status
 from crosstie.io.archive.failures import DAMAGED, Failure, read_failure, record_failure
-from crosstie.io.archive.index import update_index
+from crosstie.io.archive.index import read_index, update_index
 from crosstie.io.products.correction import read_correction
 from crosstie.io.simulation.pairs import write_simulated_catalog
+from crosstie.io.storage.commit import DamageKind, damage_of
 from crosstie.io.storage.root_layout import COMMIT, ProductKey
 from crosstie.io.storage.store import Store, open_store
 from crosstie.types import Registration, ScenePair
@@ -114,6 +115,35 @@ def test_only_the_damaged_pair_has_failed_when_a_run_looks_up_what_is_done(
     assert HURT.prefix in hurt.explanation[0]
     assert "crosstie verify --repair" in hurt.explanation[0]
     assert (well.verdict, well.already_done) == ("unreliable", True)
+
+
+def test_the_correction_of_another_pair_is_damage(tmp_path: Path, pairs: list[ScenePair]) -> None:
+    """A folder copied to the place of another is whole in itself, and applies a wrong affine all the same."""
+    root = Path(shutil.copytree(GOLDEN, tmp_path / "products"))
+    shutil.rmtree(root / WELL.prefix)
+    shutil.copytree(root / HURT.prefix, root / WELL.prefix)
+    settings = Settings()
+    store, digest = open_store(str(root)), weights_sha256(settings)
+    found = done_outcomes(store, pairs, settings, weights_sha256=digest)
+    assert found[HURT.pair_key].already_done
+    assert found[WELL.pair_key].reasons == (DAMAGED,)
+    assert "of another pair" in found[WELL.pair_key].explanation[0]
+
+
+@pytest.mark.parametrize("name", ["correction.json", COMMIT])
+def test_a_file_that_the_disk_does_not_give_is_damage_of_its_pair(
+    name: str, tmp_path: Path, pairs: list[ScenePair]
+) -> None:
+    root = Path(shutil.copytree(GOLDEN, tmp_path / "products"))
+    path = root / HURT.file(name)
+    path.unlink()
+    path.symlink_to(path.name)  # leads round for ever: an error of the disk for whoever opens it
+    store, settings = open_store(str(root)), Settings()
+    found = done_outcomes(store, pairs, settings, weights_sha256=weights_sha256(settings))
+    assert found[HURT.pair_key].reasons == (DAMAGED,)
+    assert found[WELL.pair_key].already_done
+    (damage,) = damage_of(store, HURT, names=[])
+    assert (damage.name, damage.kind) == (name, DamageKind.UNREADABLE)
 
 
 def test_a_damaged_correction_is_never_served(root: Path) -> None:
@@ -229,6 +259,7 @@ def test_a_night_over_a_damaged_archive_ends_and_records_the_damage(catalog: str
         found = read_failure(open_store(str(root)), *HURT)
         assert found is not None
         assert (found.code, found.attempts) == (DAMAGED, attempts)
+        assert read_index(open_store(str(root)))["pair_key"].to_pylist() == [WELL.pair_key]
     assert take_status(open_store(str(root)), Settings()).failures == {DAMAGED: 1}
 
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from crosstie.cli import app
 from crosstie.config import Settings
+from crosstie.errors import DamagedProductError, StoreError
 from crosstie.flows.status import take_status
 from crosstie.io.archive.claims import Claim, take
 from crosstie.io.archive.failures import DAMAGED, Failure, read_failure, record_failure
@@ -205,6 +206,17 @@ def test_a_repaired_pair_is_written_anew_and_whole(
     assert damage_of(store, hurt) == []
 
 
+def test_products_are_not_said_to_be_there_where_they_are_damaged(
+    store: Store, make_registration: Callable[..., Registration], tmp_path: Path
+) -> None:
+    registration = make_registration(secondary_hrefs=(write_secondary(tmp_path),), n=20)
+    hurt = commit(store, registration)
+    assert commit(store, registration) == hurt  # it is there, and whole
+    change(store, hurt.file("correction.json"), "one bit")
+    with pytest.raises(DamagedProductError, match=r"correction\.json: edited"):
+        commit(store, registration)
+
+
 def test_a_pair_that_somebody_works_on_is_left_to_him(
     store: Store, runs: tuple[ProductKey, ProductKey]
 ) -> None:
@@ -237,6 +249,20 @@ def test_damage_is_recorded_once_and_forgotten_when_the_files_are_back(
     assert list(verify_archive(store)) == []
     assert read_failure(store, *hurt) is None
     assert read_failure(store, *well) is not None  # another failure, not ours to forget
+
+
+def test_who_may_only_read_can_verify(
+    store: Store, runs: tuple[ProductKey, ProductKey], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(self: Store, key: str, data: bytes) -> None:
+        raise StoreError(f"cannot write {key}")
+
+    for run in runs:
+        change(store, run.file("item.json"), "truncated")
+    monkeypatch.setattr(Store, "put", refused)
+    found = list(verify_archive(store))
+    assert [run.product for run in found] == sorted(runs)
+    assert all("not recorded" in run.outcome for run in found)
 
 
 def test_an_empty_root_is_bad_input(tmp_path: Path) -> None:
