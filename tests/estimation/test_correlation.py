@@ -149,3 +149,21 @@ def test_a_scene_is_drawn_by_its_number_alone() -> None:
     assert first.error == second.error
     other = replace(second, error=simulate_tie_points(3, 8).error)
     assert other.error != first.error
+
+
+def test_the_best_affine_undoes_the_relief_on_average() -> None:
+    """What it leaves of the relief of a scene has no mean and no slope, on the ground itself."""
+    scene = simulate_tie_points(3, 1, size_px=1024, hazard=Hazard.RELIEF)
+    assert scene.relief is not None
+    assert scene.best_affine != scene.true_affine
+    place = np.arange(8.0, 1024, 16)
+    x, y = (axis.ravel() for axis in np.meshgrid(place, place))
+    relief_px = scene.relief.at(np.stack([x, y], axis=1))
+    west, north = scene.corners_m[0]
+    seen = np.stack([west + PIXEL_M * (x + relief_px[:, 0]), north - PIXEL_M * (y + relief_px[:, 1])])
+    back = np.stack(~scene.true_affine @ tuple(seen))
+    left_px = (np.stack(scene.best_affine @ tuple(back)).T - np.stack([west + 10 * x, north - 10 * y]).T) / 10
+    slopes = np.linalg.lstsq(np.stack([x / 512 - 1, y / 512 - 1, np.ones(x.size)], axis=1), left_px)[0]
+    # To first order in the relief: its slope of 0.01 times itself is neglected.
+    assert np.abs(slopes).max() < 0.02 * scene.relief_px + 0.01
+    assert np.hypot(*left_px.T).std() > 0.05 * scene.relief_px
