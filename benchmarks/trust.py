@@ -1,17 +1,22 @@
 """How far results can be trusted: false corrections, false "aligned", power, ellipses, sigma, confidence.
 
     python benchmarks/trust.py --scenes 2000 --seed 1 --pixels 60 --out ../trust
+    python benchmarks/trust.py --out ../trust --crops 75 --scene ../shared/data/scenes/T14RNT-2048
     python benchmarks/trust.py --out ../trust --picture docs/trust.png        # the figures again
 
-Two kinds of simulated scenes, each with a known truth, and never mixed in one figure:
+Three kinds of simulated scenes, each with a known truth, and never mixed in one figure:
 
 tie points  thousands of scenes whose tie points are drawn: noise that overlapping tiles share, wrong matches,
             relief of a random terrain, hidden and changed ground, unrelated pairs. They test estimation.
 pixels      some tens of pairs of pictures of a made-up land, through planning, the shipped matcher and
             estimation. They test the whole.
+crops       512 px of a real pair that has been aligned, the SAR shifted by its geotransform: every third by
+            nothing, the others by up to 8 px an axis. The truth is the shift; what the alignment left is
+            relief. There are no affines in it: those that are found are not there.
 
-Every scene is a line of `tie_points.jsonl` or `pixels.jsonl` in the folder. A run that was stopped goes on
-where it ended, and a larger number adds to what is there. `trust.json` has all figures, `trust.md` the table.
+Every scene is a line of `tie_points.jsonl`, `pixels.jsonl` or `crops.jsonl` in the folder. A run that was
+stopped goes on where it ended, and a larger number adds to what is there. `trust.json` has all figures,
+`trust.md` the table.
 
 The truth of a scene with relief can be understood in two ways, and both are told: `ground`, the affine that
 lies closest to the true displacement over the whole scene, which is what a correction is for; `sensor`, the
@@ -21,25 +26,28 @@ error that was given to the scene, with all of its relief as an error of the cor
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import tempfile
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rasterio
 from affine import Affine
+from rasterio.windows import Window
 from scipy.stats import chi2
 
 import crosstie
 from crosstie.estimation import estimate
 from crosstie.flows.registration.load_matcher import load_matcher
-from crosstie.flows.registration.pipeline import InProcess, register_plan
+from crosstie.flows.registration.pipeline import InProcess, PairMeasurement, register_plan
 from crosstie.flows.registration.plan import plan_pair
 from crosstie.io.plots.trust import trust_png
 from crosstie.io.raster import open_pair
-from crosstie.io.simulation.hazards import EndangeredPair, endangered_pair
+from crosstie.io.simulation.hazards import endangered_pair
 from crosstie.io.simulation.tie_points import PIXEL_M, Hazard, simulate_tie_points
 from crosstie.matcher.matching import Matcher
 from crosstie.types import AffineCorrection, Estimate, Model, TiePoints
@@ -48,6 +56,7 @@ FAR_PX = 1.0
 """A correction that leaves more than this at a corner is false; so is "aligned" of a scene so far off."""
 
 PIXEL_SIZES_PX = (512, 768, 1024)
+CROP_PX, CROP_SHIFT_PX = 512, 8.0
 IN_95 = float(chi2.ppf(0.95, 2))
 POWER_PX = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 CONFIDENCE = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
@@ -61,6 +70,8 @@ def main() -> None:
     )
     parser.add_argument("--scenes", type=int, default=0, help="scenes of drawn tie points, in all")
     parser.add_argument("--pixels", type=int, default=0, help="scenes with pixels, in all")
+    parser.add_argument("--crops", type=int, default=0, help="crops of a real scene, in all")
+    parser.add_argument("--scene", type=Path, help="folder of that scene: s2_tci.tif and s1_vh_refined.tif")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True, help="folder of rows and figures")
     parser.add_argument("--picture", type=Path, help="draw the figures here as well")
@@ -68,8 +79,11 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     seed = arguments.seed
     drawn = go_on(arguments.out / "tie_points.jsonl", seed, arguments.scenes, of_tie_points)
-    pictures = go_on(arguments.out / "pixels.jsonl", seed, arguments.pixels, Pictures())
-    parts = {name: figures(rows) for name, rows in (("tie_points", drawn), ("pixels", pictures)) if rows}
+    pipeline = Pipeline()
+    pictures = go_on(arguments.out / "pixels.jsonl", seed, arguments.pixels, Pictures(pipeline))
+    crops = go_on(arguments.out / "crops.jsonl", seed, arguments.crops, Crops(pipeline, arguments.scene))
+    kinds = {"tie_points": drawn, "pixels": pictures, "crops": crops}
+    parts = {name: figures(rows) for name, rows in kinds.items() if rows}
     (arguments.out / "trust.json").write_text(json.dumps({"seed": seed, **parts}, indent=1) + "\n")
     text = "\n".join(table(name, part) for name, part in parts.items())
     (arguments.out / "trust.md").write_text(text)
@@ -107,15 +121,53 @@ def of_tie_points(seed: int, index: int) -> Row:
     return about | judged(found, scene.corners_m, scene.best_affine, scene.true_affine)
 
 
-class Pictures:
-    """Scenes with pixels; the matcher is loaded with the first."""
+class Pipeline:
+    """Planning, the shipped matcher and estimation; the matcher is loaded with the first pair."""
 
     def __init__(self) -> None:
         self.settings = crosstie.Settings.model_validate({"products": {"displacement": "never"}})
         self.matcher: Matcher | None = None
 
-    def __call__(self, seed: int, index: int) -> Row:
+    def register(self, optical: Picture, sar: Picture) -> PairMeasurement:
         self.matcher = self.matcher or load_matcher(self.settings)
+        with tempfile.TemporaryDirectory() as folder:
+            images = [Path(folder) / name for name in ("s2.tif", "s1.tif")]
+            for path, picture in zip(images, (optical, sar), strict=True):
+                picture.write(path)
+            plan = plan_pair(*open_pair(*images), self.settings)
+            return register_plan(plan, InProcess(self.matcher), self.settings)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """An image with its place on the map."""
+
+    bands: np.ndarray
+    crs: str
+    transform: Affine
+
+    def write(self, path: Path) -> None:
+        count, rows, cols = self.bands.shape
+        with rasterio.open(
+            path, "w", driver="GTiff", dtype=self.bands.dtype, count=count, height=rows, width=cols,
+            crs=self.crs, transform=self.transform, nodata=0,
+        ) as file:  # fmt: skip
+            file.write(self.bands)
+
+    @property
+    def corners_m(self) -> np.ndarray:
+        """(4, 2)"""
+        _, rows, cols = self.bands.shape
+        return mapped(self.transform, np.array([[0, 0], [cols, 0], [0, rows], [cols, rows]], np.float64))
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Simulated scenes with pixels: hazards and sizes in turn."""
+
+    pipeline: Pipeline
+
+    def __call__(self, seed: int, index: int) -> Row:
         hazards = list(Hazard)
         made = endangered_pair(
             seed,
@@ -123,28 +175,41 @@ class Pictures:
             size_px=PIXEL_SIZES_PX[index // len(hazards) % len(PIXEL_SIZES_PX)],
             hazard=hazards[index % len(hazards)],
         )
-        with tempfile.TemporaryDirectory() as folder:
-            images = [Path(folder) / name for name in ("s2.tif", "s1.tif")]
-            write(images[0], made.optical, made)
-            write(images[1], made.sar[None], made)
-            plan = plan_pair(*open_pair(*images), self.settings)
-            done = register_plan(plan, InProcess(self.matcher), self.settings)
-        box = made.pair.grid.boundingbox
-        corners = np.array([[x, y] for y in (box.top, box.bottom) for x in (box.left, box.right)])
-        row: Row = {"hazard": made.hazard, "size_px": made.pair.grid.shape[0], "tiles": len(plan.tiles)}
+        crs, transform = str(made.pair.grid.crs), made.pair.grid.affine
+        optical = Picture(made.optical, crs, transform)
+        done = self.pipeline.register(optical, Picture(made.sar[None], crs, transform))
+        row: Row = {"hazard": made.hazard, "size_px": made.pair.grid.shape[0]}
         if made.hazard is Hazard.NONE:
             row |= of_points(done.points, made.best_affine)
-        return row | judged(done.estimate, corners, made.best_affine, made.pair.true_affine)
+        return row | judged(done.estimate, optical.corners_m, made.best_affine, made.pair.true_affine)
 
 
-def write(path: Path, bands: np.ndarray, made: EndangeredPair) -> None:
-    grid = made.pair.grid
-    count, rows, cols = bands.shape
-    with rasterio.open(
-        path, "w", driver="GTiff", dtype="uint8", count=count, height=rows, width=cols,
-        crs=str(grid.crs), transform=grid.affine, nodata=0,
-    ) as file:  # fmt: skip
-        file.write(bands)
+@dataclass(frozen=True, slots=True)
+class Crops:
+    """Crops of an aligned scene, shifted by known amounts."""
+
+    pipeline: Pipeline
+    folder: Path | None
+
+    def __call__(self, seed: int, index: int) -> Row:
+        if self.folder is None:
+            raise SystemExit("--crops needs --scene FOLDER, with s2_tci.tif and s1_vh_refined.tif in it")
+        rng = np.random.default_rng([seed, index])
+        east, north = rng.uniform(-CROP_SHIFT_PX, CROP_SHIFT_PX, 2) * PIXEL_M * (index % 3 > 0)
+        wrong = Affine.translation(float(east), float(north))
+        optical, sar = self.crop(rng, "s2_tci.tif"), self.crop(rng, "s1_vh_refined.tif")
+        done = self.pipeline.register(optical, replace(sar, transform=wrong @ sar.transform))
+        row: Row = {"hazard": Hazard.NONE, "size_px": CROP_PX}
+        return row | judged(done.estimate, optical.corners_m, ~wrong, ~wrong)
+
+    def crop(self, rng: np.random.Generator, name: str) -> Picture:
+        """Window of an image; the same for both, because the place is drawn from a copy."""
+        assert self.folder is not None
+        place = copy.deepcopy(rng)
+        with rasterio.open(self.folder / name) as file:
+            row, col = (int(place.integers(0, side - CROP_PX + 1)) for side in file.shape)
+            bands = file.read(window=Window(col, row, CROP_PX, CROP_PX))
+            return Picture(bands, str(file.crs), file.transform @ Affine.translation(col, row))
 
 
 def judged(found: Estimate, corners: np.ndarray, ground: Affine, sensor: Affine) -> Row:
@@ -267,6 +332,8 @@ def table(name: str, found: Row) -> str:
     lines = []
     groups = {"all": found["all"]} | found["hazard"] | {f"{k} px": v for k, v in found["size_px"].items()}
     for group, row in groups.items():
+        if not row["scenes"]:
+            continue
         both = {
             key: " / ".join(percent(row[f"{key}_{truth}"]) for truth in ("ground", "sensor"))
             for key in ("false_corrections", "ellipse_applied", "ellipse_fitted")

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-PARTS = {"tie_points": ("drawn tie points", "#0f766e"), "pixels": ("pixels", "#b45309")}
+PARTS = {
+    "tie_points": ("drawn tie points", "#0f766e"),
+    "pixels": ("pixels", "#b45309"),
+    "crops": ("real crops", "#1d4ed8"),
+}
 """Name and colour of each kind of scene."""
 
 MARKS = {"ground": "o", "sensor": "x"}
@@ -27,7 +31,7 @@ def trust_png(parts: Mapping[str, Mapping[str, Any]]) -> bytes:
     Parameters
     ----------
     parts : mapping
-        Figures by kind of scene, `tie_points` or `pixels`.
+        Figures by kind of scene: `tie_points`, `pixels` or `crops`.
     """
     figure = Figure(figsize=(14, 4.6), dpi=100, layout="constrained")
     for ax, draw in zip(figure.subplots(1, 3), (_power, _ellipses, _confidence), strict=True):

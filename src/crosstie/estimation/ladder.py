@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.stats import chi2
+from scipy.stats import t as student_t
 
 from crosstie.estimation.correlation import Correlations, correlations
 from crosstie.estimation.field.validation import block_standard_error, truncated
@@ -163,16 +164,19 @@ class _Proof:
         """Whether a model gains by more than chance over held-out residuals (N, 2) of a simpler one.
 
         `numbers` are those of its coefficients that the simpler one lacks. By the one-standard-error rule
-        (Breiman et al. 1984, section 3.4.3); where blocks are few, these coefficients must also be longer
-        than noise and relief explain in all but `CHANCE` of scenes.
+        (Breiman et al. 1984, section 3.4.3). Where blocks of two tiles are few, either the gain must be
+        sure by Student's t over them, or these coefficients longer than noise and relief explain, in all but
+        `CHANCE` of scenes.
         """
         before, after = (truncated(left, self.limit_px) for left in (simpler_px, richer.held_out_px))
-        gain = before - after
+        gain, blocks_wide = before - after, int(self.wide.max()) + 1
         if gain.mean() <= block_standard_error(gain, self.gap):
             return False
-        if self.wide.max() + 1 >= MANY_BLOCKS:
-            return bool(gain.mean() > block_standard_error(gain, self.wide))
-        return _is_long(richer.anywhere, numbers) or _is_far(richer)
+        many = blocks_wide >= MANY_BLOCKS
+        needed = 1.0 if many else float(student_t.ppf(1 - CHANCE, max(blocks_wide - 1, 1)))
+        if gain.mean() > needed * block_standard_error(gain, self.wide):
+            return True
+        return not many and (_is_long(richer.anywhere, numbers) or _is_far(richer))
 
 
 def _is_long(fit: Fit, numbers: list[int]) -> bool:
