@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Header:
     """Everything read from one file, before the kind of the image is decided."""
 
@@ -44,8 +44,10 @@ class _Header:
     bands: tuple[int, ...]
     """Numbers, from 1, of all bands that are not alpha."""
     dtype: str
-    values: bytes | None
-    """float64 sample of valid values in their unit, without fills, where they can decide something."""
+    sample: FloatArray | None
+    """(N,) valid values in their unit, without fills, where they can decide something."""
+    bare: frozenset[int]
+    """Positions, from 0, of those sampled bands that hold nothing or zeros only."""
     fills: tuple[float, ...]
     """Undeclared fill values, as stored."""
     wild_share: float
@@ -65,10 +67,6 @@ class _Header:
     @property
     def place(self) -> tuple[object, ...]:
         return self.shape, self.crs, self.transform, self.gcps
-
-    @property
-    def sample(self) -> FloatArray | None:
-        return None if self.values is None else np.frombuffer(self.values, np.float64)
 
 
 def open_source(
@@ -108,8 +106,8 @@ def open_source(
     found = found or (other_kind.other if other_kind else None)
     if found is None:
         raise BadInputError(
-            f"{public_href(files[0].href)}: nothing in it tells optical from SAR;"
-            " say which (kind='optical' or 'sar')"
+            f"{public_href(files[0].href)}: nothing in it tells optical from SAR; say which with"
+            " --reference-kind or --secondary-kind (kind='optical' or 'sar')"
         )
     return _source_of(files, found, storage)
 
@@ -155,6 +153,7 @@ def _read_headers(
     files = [_read_one(href, drivers, storage) for href in checked]
     if kind is not None:
         return files, kind
+    _refuse_contradiction(files)
     if len(files) == 1:
         return files, _find_kind(files)
     said = {_find_kind([file]) for file in files} - {None}
@@ -190,23 +189,31 @@ def _read_one(href: str, drivers: tuple[str, ...], storage: S3Options) -> _Heade
         scalings = tuple(scaling.declared(raster, band) for band in bands)
         fills: tuple[float, ...] = ()
         wild_share = 0.0
-        values = None
-        # Of plain bytes every value is plausible, and none tells anything: not read.
-        if dtype != "uint8" or set(scalings) != {scaling.NONE}:
-            sample = _sample_values(raster, bands[:2], scalings[:2])
-            fills = undeclared_fills(sample)
-            stored, in_unit, _ = sample
+        sample, bare = None, frozenset[int]()
+        plain = dtype == "uint8" and set(scalings) == {scaling.NONE}
+        # Of plain bytes every value is plausible, and none tells anything but which of two bands is empty.
+        if not plain or len(bands) == 2 or kinds.labelled(labels)[0]:
+            chosen = kinds.sar_bands(labels) if kinds.labelled(labels)[0] else range(min(2, len(bands)))
+            found = _sample_values(
+                raster, tuple(bands[n] for n in chosen), tuple(scalings[n] for n in chosen)
+            )
+            stored, in_unit, of_band = found
+            fills = () if plain else undeclared_fills(found)
             measured = plausible.are_measured(stored, fills) & np.isfinite(in_unit)
-            wild_share = 1 - float(measured.mean()) if len(stored) else 0.0
-            _say_wild(href, stored[~measured], of=len(stored))
-            values = in_unit[measured]
+            bare = frozenset(n for n in chosen if _is_bare(in_unit[measured & (of_band == bands[n])]))
+            if not plain:
+                wild_share = 1 - float(measured.mean()) if len(stored) else 0.0
+                _say_wild(href, stored[~measured], of=len(stored))
+                empty = [] if len(bare) == len(chosen) else [bands[n] for n in bare]
+                sample = in_unit[measured & ~np.isin(of_band, empty)]
         return _Header(
             href=href,
             labels=labels,
             colours=tuple(raster.colorinterp[n - 1].name for n in bands),
             bands=bands,
             dtype=dtype,
-            values=None if values is None else values.tobytes(),
+            sample=sample,
+            bare=bare,
             fills=fills,
             wild_share=wild_share,
             scalings=scalings,
@@ -224,7 +231,8 @@ def _source_of(files: list[_Header], kind: Kind, storage: S3Options) -> RasterSo
     several = len(files) > 1
     if several:
         names = [file.name for file in files]
-        chosen = kinds.sar_bands(names) if kind is Kind.SAR else kinds.optical_files(names)
+        bare = [n for n, file in enumerate(files) if 0 in file.bare]
+        chosen = kinds.sar_bands(names, bare) if kind is Kind.SAR else kinds.optical_files(names)
         # Only those chosen: the 20 m and 60 m bands of Sentinel-2 lie on grids of their own.
         files = [files[n] for n in chosen]
         _refuse_unlike(files)
@@ -232,7 +240,11 @@ def _source_of(files: list[_Header], kind: Kind, storage: S3Options) -> RasterSo
         scalings = tuple(file.scalings[0] for file in files)
     else:
         labels, colours = files[0].labels, files[0].colours
-        chosen = kinds.sar_bands(labels) if kind is Kind.SAR else kinds.optical_bands(labels, colours)
+        chosen = (
+            kinds.sar_bands(labels, files[0].bare)
+            if kind is Kind.SAR
+            else kinds.optical_bands(labels, colours)
+        )
         bands = tuple(files[0].bands[n] for n in chosen)
         scalings = tuple(files[0].scalings[n] for n in chosen)
     first = files[0]
@@ -255,6 +267,16 @@ def _source_of(files: list[_Header], kind: Kind, storage: S3Options) -> RasterSo
         wild_share=max(file.wild_share for file in files),
         limits=units.limits,
     )
+
+
+def _refuse_contradiction(files: list[_Header]) -> None:
+    labels = [label for file in files for label in file.labels]
+    if all(kinds.labelled(labels)):
+        raise BadInputError(
+            f"{public_href(files[0].href)}: its bands are labelled as SAR and as optical"
+            f" ({', '.join(label for label in labels if label)}); say which is meant with --reference-kind or"
+            " --secondary-kind (kind='optical' or 'sar')"
+        )
 
 
 def _refuse_unlike(files: list[_Header]) -> None:
@@ -340,6 +362,11 @@ def _say_wild(href: str, wild: FloatArray, *, of: int) -> None:
             100 * len(wild) / of,
             shown,
         )
+
+
+def _is_bare(values: FloatArray) -> bool:
+    """Say whether a band holds nothing: no value, or zeros only, as of a clear mask."""
+    return not values.any()
 
 
 def _six(affine: Affine) -> tuple[float, float, float, float, float, float]:

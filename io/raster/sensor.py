@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,6 +40,29 @@ RED, GREEN, BLUE = ({"red", "b4", "b04"}, {"green", "b3", "b03"}, {"blue", "b2",
 
 POLARISATIONS = frozenset({"vv", "vh", "hh", "hv"})
 
+OPTICAL_LABELS = RED | GREEN | BLUE | frozenset({"nir", "swir", "b8", "b08", "b8a", "b11", "b12"})
+"""Labels of bands of an optical image."""
+
+BESIDE = frozenset({"mask", "angle", "incidence", "lia", "shadow", "layover"})
+"""Words of what is written beside a polarisation, and may be named after it."""
+
+NO_ECHO = BESIDE | frozenset(
+    {
+        "area",
+        "dem",
+        "elevation",
+        "height",
+        "quality",
+        "qa",
+        "scl",
+        "cloud",
+        "classification",
+        "ratio",
+        "valid",
+    }
+)
+"""Words of bands that are no echo, where they name no polarisation."""
+
 BYTE_SCALE = 1 / 255
 """Of 8-bit true colour; clipped, so that 1 stands for a reflectance of about 0.35 and more."""
 
@@ -68,17 +91,24 @@ def find_kind(
     sample : FloatArray or None
         Some valid values where they are floating point, else None.
     """
-    if count <= 4 and POLARISATIONS & {word for text in descriptions for word in tokens(text)}:
-        return Kind.SAR  # VV, VH and the incidence angle are three bands too
-    if count >= 3:
-        return Kind.OPTICAL
+    echoes, colours = labelled(descriptions)
+    if echoes != colours:
+        return Kind.SAR if echoes else Kind.OPTICAL
     words = {word for name in names for word in tokens(name)}
     said = {kind for kind, known in ((Kind.SAR, SAR_TOKENS), (Kind.OPTICAL, OPTICAL_TOKENS)) if words & known}
     if len(said) == 1:
-        return said.pop()
+        return said.pop()  # VV, VH and their ratio are three bands too
+    if count >= 3:
+        return Kind.OPTICAL
     if sample is not None and are_db(sample):
         return Kind.SAR
     return Kind.SAR if count == 2 else None
+
+
+def labelled(descriptions: Sequence[str]) -> tuple[bool, bool]:
+    """Say whether labels of bands name a polarisation, and whether they name a colour."""
+    words = {word for text in descriptions for word in tokens(text)}
+    return bool(POLARISATIONS & words), bool(OPTICAL_LABELS & words)
 
 
 def are_db(sample: FloatArray) -> bool:
@@ -131,12 +161,21 @@ def optical_files(names: Sequence[str]) -> tuple[int, ...]:
     return (0,)
 
 
-def sar_bands(labels: Sequence[str]) -> tuple[int, ...]:
-    """Choose the polarisations, positions from 0: all of one or two bands, else the labelled, else two."""
-    if len(labels) <= 2:
-        return tuple(range(len(labels)))
-    named = tuple(n for n, text in enumerate(labels) if POLARISATIONS & set(tokens(text)))
-    return named[:2] or (0, 1)
+def sar_bands(labels: Sequence[str], bare: Collection[int] = ()) -> tuple[int, ...]:
+    """Choose the polarisations, positions from 0: those labelled, else the first two that are echoes.
+
+    Parameters
+    ----------
+    labels : Sequence[str]
+        Description of each band, empty where unset; or names of files of one band each.
+    bare : Collection[int], optional
+        Positions of bands that hold nothing or zeros only: not chosen beside one that holds an image.
+    """
+    words = [set(tokens(text)) for text in labels]
+    # a ratio names two polarisations
+    named = [n for n, said in enumerate(words) if len(POLARISATIONS & said) == 1 and not said & BESIDE]
+    echoes = named or [n for n, said in enumerate(words) if not said & NO_ECHO] or list(range(len(labels)))
+    return tuple([n for n in echoes if n not in bare][:2] or echoes[:2])
 
 
 def _red_green_blue(texts: Sequence[str]) -> tuple[int, ...] | None:
