@@ -27,7 +27,7 @@ from crosstie.io.storage.redaction import first_line
 
 LOOPBACK = "127.0.0.1"
 
-HEALTH_ANSWER_S = 5.0
+HEALTH_WAIT_S = 5.0
 """Longest wait for an answer of a server that is named, seconds."""
 
 POLL_S = 0.1
@@ -134,7 +134,7 @@ def _check_server(url: str, named_by: str) -> None:
     if not url.lower().startswith(("http://", "https://")):
         raise SettingsError(f"{named_by} is {shown}: write http://HOST:PORT/api")
     try:
-        answer = httpx.get(f"{url.rstrip('/')}/health", timeout=HEALTH_ANSWER_S, follow_redirects=True)
+        answer = httpx.get(f"{url.rstrip('/')}/health", timeout=HEALTH_WAIT_S, follow_redirects=True)
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ImportError) as problem:
         raise SettingsError(
             f"the Prefect server {shown} ({named_by}) does not answer: {first_line(problem)}; start it, or"

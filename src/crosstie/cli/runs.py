@@ -34,9 +34,10 @@ MOST_LISTED = 20
 
 def check_then_prepare(catalog: str, out: str, settings: Settings, *, verbose: bool) -> None:
     """Check what a run was given, then make Prefect ready: a slip of the pen costs no start of a server."""
+    prepare_prefect(verbose=verbose)  # Dask and Prefect read their variables when they are imported
+    end_on_signals()
     from crosstie.flows.discovery.pairs import check_places
 
-    end_on_signals()
     check_places(catalog, out, settings)
     from crosstie.flows.runs.own_server import make_ready
 
