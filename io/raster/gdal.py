@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import re
@@ -32,6 +33,19 @@ IMAGE_DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "PNG", "JPEG")
 OWN_DRIVERS = (*IMAGE_DRIVERS, "VRT")
 """A VRT names further files: only for a path that the user gave, never for one that a catalog gave.
 The same goes for what lies beside a file: overviews, masks, coordinates (`.ovr`, `.msk`, `.tfw`, ...)."""
+
+MOST_FILES_SHOWN = 3
+"""Files that a message names."""
+
+IN_SAFE = {
+    "Sentinel-1": ("measurement/*-vh-*.tif*", "measurement/*-hv-*.tif*", "measurement/*.tif*"),
+    "Sentinel-2": (
+        "GRANULE/*/IMG_DATA/R10m/*_TCI_10m.jp2",
+        "GRANULE/*/IMG_DATA/*_TCI.jp2",
+        "GRANULE/*/IMG_DATA/**/*_B04*.jp2",
+    ),
+}
+"""Where the images of a SAFE folder lie, the best first."""
 
 HEADER_BYTES = 16_384
 """Size of the first request: holds the header of a COG of 10,980 px and 512-px blocks with its overviews."""
@@ -149,7 +163,7 @@ def opened(
         `untrusted`.
     """
     if not is_url(href) and not Path(href).is_file():
-        raise UnreadableRasterError(f"{href}: no such file; check the path")
+        raise UnreadableRasterError(_not_a_raster(Path(href)))
     _GDAL_LOG.addFilter(_REDACT)  # once: a filter that is there already is not added again
     with rasterio.Env(session=_Access(href, storage), **gdal_settings(href, beside="VRT" in drivers)):
         try:
@@ -162,6 +176,22 @@ def opened(
         with raster:
             refuse_untrusted(raster, name=public_href(href), drivers=drivers)
             yield raster
+
+
+def _not_a_raster(path: Path) -> str:
+    """What to say of a path that is no file: the name of a folder's sort, and what to give of it."""
+    if not path.is_dir():
+        return f"{path}: no such file; check the path"
+    if path.suffix.lower() == ".zarr" or any((path / name).is_file() for name in (".zgroup", "zarr.json")):
+        return f"{path}: is a Zarr store, which is not read; export the 10 m band, or the echo, as GeoTIFF"
+    for mission, patterns in IN_SAFE.items():
+        found = next((files for one in patterns if (files := sorted(path.glob(one)))), [])
+        if found:
+            shown = " or ".join(str(file) for file in itertools.islice(found, MOST_FILES_SHOWN))
+            return f"{path}: is a folder, the SAFE of a {mission} scene; give its image instead: {shown}"
+    if path.suffix.upper() == ".SAFE":
+        return f"{path}: is a SAFE folder without images; fetch the product again"
+    return f"{path}: is a folder; give the raster in it"
 
 
 def _followed(href: str) -> str:

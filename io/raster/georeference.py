@@ -72,10 +72,25 @@ def georeference_of(raster: DatasetReader) -> Georeference:
         return Georeference(
             shape=raster.shape, crs=crs.to_wkt(), transform=None, gcps=tuple(gcps), control=control
         )
-    raise NoGeoreferenceError(
-        f"{shown_name(raster.name)}: neither a CRS with a transform nor ground control points;"
-        " georeference it first"
-    )
+    raise NoGeoreferenceError(f"{shown_name(raster.name)}: {_what_lacks(raster)}")
+
+
+def _what_lacks(raster: DatasetReader) -> str:
+    """Say which half of a georeference a raster has, and which it lacks."""
+    gcps, crs = raster.gcps
+    if gcps and crs is None:
+        return (
+            f"its {len(gcps)} ground control points have no CRS: say which they are in"
+            " (gdal_translate -a_srs EPSG:4326, or the one that is theirs)"
+        )
+    if not raster.transform.is_identity:
+        return "it has a transform, but no CRS: say which it is in (gdal_edit.py -a_srs EPSG:...)"
+    if raster.crs is not None:
+        return (
+            "it has a CRS, but neither a transform nor ground control points: say where its corners lie"
+            " (gdal_edit.py -a_ullr WEST NORTH EAST SOUTH)"
+        )
+    return "neither a CRS with a transform nor ground control points; georeference it first"
 
 
 def points_of(gcps: Sequence[GroundControlPoint]) -> tuple[Point, ...]:
