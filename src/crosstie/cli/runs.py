@@ -34,7 +34,6 @@ MOST_LISTED = 20
 
 def check_then_prepare(catalog: str, out: str, settings: Settings, *, verbose: bool) -> None:
     """Check what a run was given, then make Prefect ready: a slip of the pen costs no start of a server."""
-    prepare_prefect(verbose=verbose)  # Dask and Prefect read their variables when they are imported
     end_on_signals()
     from crosstie.flows.discovery.pairs import check_places
 
@@ -76,6 +75,7 @@ def nightly_command(
     [bold]Example:[/bold] crosstie nightly --catalog https://stac.example.org --out s3://archive/products
     --look-back 5
     """
+    prepare_prefect(verbose=verbose)  # Dask and Prefect read their variables when they are imported
     more = {"nightly.look_back_days": look_back}
     settings = search.settings(more)
     check_then_prepare(catalog, out, settings, verbose=verbose)
@@ -145,9 +145,9 @@ def backfill_command(
     [bold]Example:[/bold] crosstie backfill --catalog catalog.json --out products --start 2019-01-01
     --only-failed --code time_limit
     """
+    prepare_prefect(verbose=verbose)
     more = {"backfill.partition_days": partition_days, "compute.pairs_at_once": at_once}
     settings = search.settings(more)
-    prepare_prefect(verbose=verbose)
     if not dry_run:
         check_then_prepare(catalog, out, settings, verbose=verbose)
     from crosstie.flows.backfill import Backfill, run_backfill
@@ -182,6 +182,7 @@ def new_scene_command(
     [bold]Example:[/bold] crosstie new-scene S2A_MSIL1C_20201104T183541_N0209_R027_T11SLT_20201104T203551
     --catalog https://stac.example.org --out s3://archive/products --max-days 6
     """
+    prepare_prefect(verbose=verbose)
     settings = search.settings()
     check_then_prepare(catalog, out, settings, verbose=verbose)
     from crosstie.flows.new_scene import run_new_scene
