@@ -117,7 +117,10 @@ def solve_place(
     """
     centre = measured.centre_m.mean(axis=0)
     offset, covariance = offset_at(measured.affine, measured.covariance, centre)
-    covariance = covariance + LEAST_SIGMA_M**2 * np.eye(2)
+    # One sigma for both axes: what makes x and y of a pair differ is noise of its covariance more often than
+    # anything on the ground, and x and y then are two right-hand sides of one system of half the size.
+    variance = np.trace(covariance, axis1=1, axis2=2) / 2 + LEAST_SIGMA_M**2
+    covariance = variance[:, None, None] * np.eye(2)
     edges = Edges.of_shifts(
         [pair.reference for pair in pairs],
         [pair.secondary for pair in pairs],

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import boto3
 import geopandas as gpd
 import numpy as np
 import pystac
@@ -21,6 +22,7 @@ from measured_archive import (
     optical_id,
     sar_id,
 )
+from moto.server import ThreadedMotoServer
 from typer.testing import CliRunner, Result
 
 import crosstie
@@ -177,6 +179,51 @@ def test_a_run_killed_between_commit_and_current_table_is_finished(archive: Meas
     assert adjusted_places(archive.store) == [f"T{COAST}"]
     adjust(archive.store)
     assert files_of(archive.store, "_adjusted") == before
+
+
+def test_files_without_a_commit_are_written_anew(archive: MeasuredArchive) -> None:
+    """A run that was killed while it wrote a version."""
+    adjust(archive.store)
+    whole = files_of(archive.store, "_adjusted")
+    at = version(archive.store, FOREST)
+    archive.store.delete(at.commit)
+    archive.store.delete(f"_adjusted/T{FOREST}/scenes.parquet")
+    archive.store.put(at.file("edges.parquet"), b"half")
+    assert [place.action for place in adjust(archive.store)] == ["solved", "unchanged"]
+    assert files_of(archive.store, "_adjusted") == whole
+
+
+def test_a_broken_table_is_made_anew(archive: MeasuredArchive) -> None:
+    adjust(archive.store)
+    whole = files_of(archive.store, "_adjusted")
+    archive.store.put(f"_adjusted/T{FOREST}/scenes.parquet", b"broken")
+    with pytest.raises(StoreError, match="crosstie adjust"):
+        crosstie.read_adjusted(archive.store)
+    adjust(archive.store)
+    assert files_of(archive.store, "_adjusted") == whole
+
+
+@pytest.mark.server
+def test_an_archive_on_s3_is_adjusted_as_one_on_a_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port()))
+        for name, value in (("REGION", "us-east-1"), ("ACCESS_KEY_ID", "me"), ("SECRET_ACCESS_KEY", "mine")):
+            monkeypatch.setenv(f"AWS_{name}", value)
+        boto3.client("s3").create_bucket(Bucket="products")
+        tables = []
+        for root in ("s3://products/archive", str(tmp_path / "archive")):
+            archive = MeasuredArchive(open_store(root), np.random.default_rng(5))
+            archive.place(FOREST, optical=3, sar=5)
+            assert [place.action for place in adjust(archive.store)] == ["solved"]
+            assert [place.action for place in adjust(archive.store)] == ["unchanged"]
+            tables.append(files_of(archive.store, "_adjusted"))
+        assert tables[0] == tables[1]
+    finally:
+        server.stop()
 
 
 def test_two_roots_with_the_same_pairs_get_the_same_bytes(archive: MeasuredArchive, tmp_path: Path) -> None:
