@@ -21,7 +21,7 @@ PARTS = {
 }
 """Name and colour of each kind of scene."""
 
-MARKS = {"ground": "o", "sensor": "x"}
+MARKERS = {"ground": "o", "sensor": "x"}
 """Marker of each truth."""
 
 
@@ -55,7 +55,7 @@ def _power(ax: Axes, parts: Mapping[str, Mapping[str, Any]]) -> None:
             label=f"{size} px",
         )
     ax.set(xscale="log", ylim=(-3, 103))
-    _name(ax, "Power", "error of the scene at its worst corner, px", "corrected, %")
+    _label_axes(ax, "Power", "error of the scene at its worst corner, px", "corrected, %")
 
 
 def _ellipses(ax: Axes, parts: Mapping[str, Mapping[str, Any]]) -> None:
@@ -66,12 +66,12 @@ def _ellipses(ax: Axes, parts: Mapping[str, Mapping[str, Any]]) -> None:
     for kind, part in parts.items():
         names = list(part["hazard"])
         label, colour = PARTS[kind]
-        for truth, marker in MARKS.items():
+        for truth, marker in MARKERS.items():
             held = [part["hazard"][name][f"ellipse_fitted_{truth}"] for name in names]
             y = [np.nan if value is None else 100 * value for value in held]
             ax.plot(names, y, marker, color=colour, label=f"{label}, {truth}")
     ax.set(ylim=(min(60, ax.get_ylim()[0]), 101))
-    _name(ax, "Corners in the 95 % ellipse", "", "%")
+    _label_axes(ax, "Corners in the 95 % ellipse", "", "%")
 
 
 def _confidence(ax: Axes, parts: Mapping[str, Mapping[str, Any]]) -> None:
@@ -83,10 +83,10 @@ def _confidence(ax: Axes, parts: Mapping[str, Mapping[str, Any]]) -> None:
         if bins:
             y = [100 * row["within_1px"] for row in bins]
             ax.plot([row["said"] for row in bins], y, marker="o", color=colour, label=label)
-    _name(ax, "Confidence of tie points", "confidence", "within 1 px, %")
+    _label_axes(ax, "Confidence of tie points", "confidence", "within 1 px, %")
 
 
-def _name(ax: Axes, title: str, x: str, y: str) -> None:
+def _label_axes(ax: Axes, title: str, x: str, y: str) -> None:
     ax.set_title(title, fontsize=11, color=INK, loc="left")
     ax.set_xlabel(x, fontsize=9, color=FAINT)
     ax.set_ylabel(y, fontsize=9, color=FAINT)

@@ -203,7 +203,7 @@ def _read_one(href: str, drivers: tuple[str, ...], storage: S3Options) -> _Heade
             bare = frozenset(n for n in chosen if _is_bare(in_unit[measured & (of_band == bands[n])]))
             if not plain:
                 wild_share = 1 - float(measured.mean()) if len(stored) else 0.0
-                _say_wild(href, stored[~measured], of=len(stored))
+                _warn_of_wild_sample(href, stored[~measured], of=len(stored))
                 empty = [] if len(bare) == len(chosen) else [bands[n] for n in bare]
                 sample = in_unit[measured & ~np.isin(of_band, empty)]
         return _Header(
@@ -351,7 +351,7 @@ def _sample_values(
     return values
 
 
-def _say_wild(href: str, wild: FloatArray, *, of: int) -> None:
+def _warn_of_wild_sample(href: str, wild: FloatArray, *, of: int) -> None:
     """Warn of values in the sample that stand for no measurement although nothing declares them."""
     if len(wild):
         shown = ", ".join(f"{value:g}" for value in np.unique(wild)[:3])

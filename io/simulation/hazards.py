@@ -63,7 +63,7 @@ def endangered_pair(seed: int, index: int, *, size_px: int, hazard: Hazard) -> E
             float(np.exp(rng.uniform(*np.log(span)))) for span in (PIXEL_RELIEF_PX, PIXEL_RELIEF_LENGTH_PX)
         )
         relief = Relief.draw(rng, size_px=size_px, rms_px=rms, length_px=length)
-        sar = _moved(sar, relief.at(xy))
+        sar = _displaced(sar, relief.at(xy))
     elif hazard is Hazard.CLOUD:
         optical = _painted(rng, optical, np.full(3, CLOUD_DN), hidden)
     elif hazard is Hazard.WATER:
@@ -75,7 +75,7 @@ def endangered_pair(seed: int, index: int, *, size_px: int, hazard: Hazard) -> E
     return EndangeredPair(pair, hazard, np.where(pair.optical_valid, optical, np.uint8(0)), sar, relief)
 
 
-def _moved(sar: ByteArray, relief_px: FloatArray) -> ByteArray:
+def _displaced(sar: ByteArray, relief_px: FloatArray) -> ByteArray:
     """Move what an image shows by relief (N, 2) to the east and to the south."""
     row, col = np.mgrid[0 : sar.shape[0], 0 : sar.shape[1]].astype(np.float64)
     east, south = relief_px.T.reshape(2, *sar.shape)

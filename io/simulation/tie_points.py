@@ -122,7 +122,7 @@ def simulate_tie_points(
         good &= ~covered
     if hazard is Hazard.UNRELATED:
         good[:] = False
-    points = _points(rng, at, tile, size, measured, good, error, noise)
+    points = _drawn_points(rng, at, tile, size, measured, good, error, noise)
     kept = ~covered if hazard in {Hazard.CLOUD, Hazard.WATER} else np.ones(len(at), np.bool_)
     return SimulatedTiePoints(
         points=points.keep(kept),
@@ -139,7 +139,7 @@ def simulate_tie_points(
     )
 
 
-def _points(
+def _drawn_points(
     rng: np.random.Generator,
     at: FloatArray,
     tile_px: int,
