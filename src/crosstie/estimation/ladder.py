@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 MIN_BLOCKS = 4
 """Smallest number of blocks: with fewer, too little is left to predict one from the others."""
 
-CHANCE = 0.001
-"""Share of scenes in which noise and relief alone may pass for a shift, or for a rotation, scale or shear."""
+CHANCE = {Model.TRANSLATION: 0.01, Model.AFFINE: 0.001}
+"""Share of scenes in which noise and relief alone may pass for a shift, or for a rotation, scale or shear. A
+shift that is not there costs a fraction of a pixel, a turn moves the corners."""
 
 MANY_BLOCKS = 12
 """Number of blocks of two tiles from which on a model can be judged by what it does to held-out ground alone:
@@ -173,7 +174,7 @@ class _Proof:
         if gain.mean() <= block_standard_error(gain, self.gap):
             return False
         many = blocks_wide >= MANY_BLOCKS
-        needed = 1.0 if many else float(student_t.ppf(1 - CHANCE, max(blocks_wide - 1, 1)))
+        needed = 1.0 if many else float(student_t.ppf(1 - CHANCE[richer.fit.model], max(blocks_wide - 1, 1)))
         if gain.mean() > needed * block_standard_error(gain, self.wide):
             return True
         return not many and (_is_long(richer.anywhere, numbers) or _is_far(richer))
@@ -181,7 +182,7 @@ class _Proof:
 
 def _is_long(fit: Fit, numbers: list[int]) -> bool:
     """Whether noise and relief explain these coefficients in `CHANCE` of scenes at most."""
-    return evidence(fit, numbers) >= float(chi2.ppf(1 - CHANCE, len(numbers)))
+    return evidence(fit, numbers) >= float(chi2.ppf(1 - CHANCE[fit.model], len(numbers)))
 
 
 def _is_far(shift: Rung) -> bool:
