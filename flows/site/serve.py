@@ -53,6 +53,7 @@ def serve_site(where: Where, *, out: str, settings: Settings, every_s: float) ->
     host = where.address.host
     access = read_site_access(where.token_variable, host, everyone=where.everyone)
     store = open_store(out, settings.storage)
+    store.must_be_there()
     log_to_stderr("crosstie", settings.observe.log_format)
     write_log_as(settings.observe.log_format)
     bound, real = bind(where.address)

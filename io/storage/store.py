@@ -333,6 +333,19 @@ class Store:
             if is_plain(key):
                 yield stored._replace(key=key)
 
+    def must_be_there(self) -> None:
+        """Refuse a folder that is not there: who only reads has misspelt it. A prefix of S3 is no thing.
+
+        Raises
+        ------
+        StoreError
+            There is no such folder.
+        """
+        if self._is_missing_folder():
+            raise StoreError(
+                f"there is no folder {self._folder}: check --out, or register a pair into it first"
+            )
+
     def _is_missing_folder(self) -> bool:
         return self._folder is not None and not self._folder.exists()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -170,3 +171,15 @@ def test_doctor_is_content_here_and_says_what_to_do_elsewhere(catalog: Path, tmp
     ill = crosstie("doctor", "--config", config, "--catalog", tmp_path / "absent.json")
     assert ill.exit_code == 3
     assert ill.stdout.count("problem  ") == ill.stdout.count("-> ") == 2
+
+
+@pytest.mark.parametrize("command", ["status", "index", "site"])
+def test_a_root_that_is_not_there_is_no_empty_archive(command: str, tmp_path: Path):
+    said = crosstie(command, "--out", tmp_path / "misspelt")
+    assert (said.exit_code, said.output.count("\n")) == (2, 1)
+    assert f"there is no folder {tmp_path / 'misspelt'}" in said.output
+
+
+def test_the_version_is_that_of_the_package():
+    said = crosstie("--version")
+    assert (said.exit_code, said.output.strip()) == (0, f"crosstie {version('crosstie')}")

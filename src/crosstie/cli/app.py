@@ -6,7 +6,7 @@ import functools
 import signal
 import threading
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Annotated, ParamSpec, TypeVar
 
 import typer
 
@@ -50,6 +50,24 @@ app = typer.Typer(
     "Start with [bold]crosstie doctor[/bold], then [bold]crosstie register REFERENCE SECONDARY[/bold].\n\n"
     "Exit codes: 0 done, 2 bad input, 3 some pairs unreliable or failed, 1 a bug.",
 )
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"crosstie {version('crosstie')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options_of_all(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version and exit.", callback=_say_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass
 
 
 def exit_codes(command: Callable[P, R]) -> Callable[P, R]:

@@ -67,6 +67,7 @@ def index_command(
     from crosstie.io.storage.store import open_store
 
     store = open_store(out, load_settings(config).storage)
+    store.must_be_there()
     if scene is not None:
         _print_scene(scene, of_scene(read_index(store), scene), form)
         return
@@ -104,7 +105,9 @@ def status_command(
     from crosstie.io.storage.store import open_store
 
     settings = search.settings()
-    status = take_status(open_store(out, settings.storage), settings, catalog=catalog)
+    store = open_store(out, settings.storage)
+    store.must_be_there()
+    status = take_status(store, settings, catalog=catalog)
     if form is ReportFormat.JSON:
         say_json(status.as_dict())
     else:

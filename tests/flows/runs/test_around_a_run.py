@@ -184,8 +184,15 @@ def _wait_for_servers(pid: int) -> list[psutil.Process]:
     until = time.monotonic() + 120
     while time.monotonic() < until:
         children = psutil.Process(pid).children(recursive=True)
-        servers = [child for child in children if "prefect.server.api.server:create_app" in child.cmdline()]
+        servers = [child for child in children if _is_server(child)]
         if servers:
             return servers
         time.sleep(0.05)
     raise AssertionError("no server was started")
+
+
+def _is_server(process: psutil.Process) -> bool:
+    try:
+        return "prefect.server.api.server:create_app" in process.cmdline()
+    except psutil.Error:  # it has ended meanwhile
+        return False
