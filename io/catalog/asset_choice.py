@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 POLARISED = ("vh", "hv", "vv", "hh")
 """Cross-polarised first: over land it varies less with the look direction and with wind and waves."""
@@ -25,11 +26,16 @@ NO_IMAGE = re.compile(
 COARSER = ("20m", "60m", "100m", "1km")
 """Words of copies at a coarser resolution, which come last."""
 
+ZARR = re.compile(r"\.zarr(?:/|$)", re.IGNORECASE)
+
+LONGEST_NAME = 200
+"""Characters; a longer name says nothing."""
+
 SWATHS = re.compile(r"^(iw|ew)\d$")
 """Sub-swaths are parts of a scene in radar geometry."""
 
 
-def by_preference(names: Iterable[str], preferred: Sequence[str], words: Sequence[str]) -> tuple[str, ...]:
+def by_preference(names: Iterable[str], preferred: Sequence[str], words: tuple[str, ...]) -> tuple[str, ...]:
     """Put those names of assets that may be read in order.
 
     Parameters
@@ -38,7 +44,7 @@ def by_preference(names: Iterable[str], preferred: Sequence[str], words: Sequenc
         All names.
     preferred : sequence of str
         These come first, whatever they say.
-    words : sequence of str
+    words : tuple of str
         `SAR_WORDS` or `OPTICAL_WORDS`: what a name must hold as a word of its own.
 
     Returns
@@ -56,12 +62,38 @@ def by_preference(names: Iterable[str], preferred: Sequence[str], words: Sequenc
     return (*first, *(name for _, name in sorted(others)))
 
 
-def may_be_read(name: str) -> bool:
-    """Say whether an asset of any kind may be read for what its name says."""
-    return _order_of_name(name, SAR_WORDS) is not None or _order_of_name(name, OPTICAL_WORDS) is not None
+def best_by_words(
+    hrefs: Mapping[str, str | None], preferred: Sequence[str], words: tuple[str, ...]
+) -> str | None:
+    """Address of the best asset of an item for what its name says; None where a preferred one can be opened.
+
+    One that cannot be opened is given only if no other is there.
+    """
+    if any(may_be_opened(hrefs.get(name)) for name in preferred):
+        return None
+    ordered = [href for name in by_preference(hrefs, (), words) if (href := hrefs[name]) is not None]
+    return next(filter(may_be_opened, ordered), ordered[0] if ordered else None)
 
 
-def _order_of_name(name: str, words: Sequence[str]) -> tuple[int, int, int] | None:
+def is_zarr(href: str | None) -> bool:
+    """Say whether an address is of a Zarr store, or of a part of one."""
+    if href is None:
+        return False
+    host, _, path = re.split(r"[?#]", href, maxsplit=1)[0].rpartition("://")[2].partition("/")
+    return ZARR.search(path if "://" in href else f"{host}/{path}") is not None
+
+
+def may_be_opened(href: str | None) -> bool:
+    """Say whether there is an address, and it is of a file that can be read."""
+    return href is not None and not is_zarr(href)
+
+
+def _order_of_name(name: str, words: tuple[str, ...]) -> tuple[int, int, int] | None:
+    return None if len(name) > LONGEST_NAME else _order_of_short_name(name, words)
+
+
+@lru_cache(maxsize=4096)
+def _order_of_short_name(name: str, words: tuple[str, ...]) -> tuple[int, int, int] | None:
     """Order of a name: resolution, place in `words`, number of words; None if it must not be read."""
     parts = _words(name)
     if any(NO_IMAGE.match(part) or SWATHS.match(part) for part in parts):

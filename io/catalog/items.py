@@ -5,18 +5,19 @@ All later steps are shared, so the same items give the same scenes from a file, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
 
 from crosstie.errors import CatalogError
-from crosstie.io.catalog.asset_choice import may_be_read
+from crosstie.io.catalog.asset_choice import LONGEST_NAME, OPTICAL_WORDS, SAR_WORDS, best_by_words
+from crosstie.io.catalog.outlines import bbox_numbers, geometry_of_json
 from crosstie.io.scenes.table import UNKNOWN, LeftOut, microseconds, objects
+from crosstie.io.storage.budget import LIMITS, CatalogBudget
 from crosstie.io.storage.href import public_href
 
 if TYPE_CHECKING:
@@ -48,7 +49,19 @@ MAX_SHOWN = 60
 NO_ITEM = "no STAC item"
 """Heading for what has not the form of an item."""
 
+UNUSABLE = "cannot be used"
+"""Heading for items that have an error themselves."""
+
 TIME_PROPERTIES = ("datetime", "start_datetime", "end_datetime")
+
+YEARS_US = (-62_135_596_800_000_000, 253_402_300_799_999_999)
+"""First and last microsecond since 1970 of the years 1 to 9999, which Python can tell."""
+
+MAX_ID = 1024
+"""Maximum number of characters of an id, and of the name of a collection."""
+
+MAX_NAMED = 20
+"""Maximum number of assets that a message names."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,12 +75,17 @@ class Rows:
     """`TIME_PROPERTIES` in whole microseconds since 1970; `UNKNOWN` if the item does not give them."""
     geometry: Objects
     """As given; None if there is none that can be read."""
+    outline_problem: Objects
+    """Why a geometry was refused before it was read; None if it was not."""
     bbox: Objects
     """Tuples of four or six numbers, or None."""
     properties: Mapping[str, Objects]
     """Values of `KIND_PROPERTIES`, `OTHER_PROPERTIES` and those of the preset."""
     hrefs: Mapping[str, Objects]
-    """Asset name -> address as given; None if the item has no such asset."""
+    """Asset name of the preset -> address as given; None if the item has no such asset."""
+    by_words: Mapping[bool, Objects]
+    """For SAR (True) and for optical scenes, the address of the best asset for what its name says; None if
+    there is none, or one of the preset can be opened."""
     base: Objects
     """Path or URL of the file that contains each item."""
     asset_names: Callable[[int], list[str]]
@@ -88,9 +106,11 @@ class Rows:
             collection=self.collection[keep],
             times_us={name: values[keep] for name, values in self.times_us.items()},
             geometry=self.geometry[keep],
+            outline_problem=self.outline_problem[keep],
             bbox=self.bbox[keep],
             properties={name: values[keep] for name, values in self.properties.items()},
             hrefs={name: values[keep] for name, values in self.hrefs.items()},
+            by_words={sar: values[keep] for sar, values in self.by_words.items()},
             base=self.base[keep],
             asset_names=lambda row: names(int(places[row])),
             no_items=self.no_items,
@@ -98,7 +118,7 @@ class Rows:
 
 
 def rows_together(parts: Sequence[Rows]) -> Rows:
-    """Put the rows of several tables together, which may have different assets."""
+    """Put the rows of several tables together."""
     if len(parts) == 1:
         return parts[0]
     starts = np.cumsum([0, *map(len, parts)])
@@ -107,80 +127,158 @@ def rows_together(parts: Sequence[Rows]) -> Rows:
         part = int(np.searchsorted(starts, row, side="right")) - 1
         return parts[part].asset_names(row - int(starts[part]))
 
-    def stacked(of: Callable[[Rows], Mapping[str, Objects]]) -> dict[str, Objects]:
-        names = dict.fromkeys(name for part in parts for name in of(part))
-        empty = [objects([None] * len(part)) for part in parts]
-        return {
-            name: np.concatenate([of(part).get(name, none) for part, none in zip(parts, empty, strict=True)])
-            for name in names
-        }
+    def joined(of: Callable[[Rows], Any]) -> Any:
+        return np.concatenate([of(part) for part in parts])
+
+    def stacked(of: Callable[[Rows], Mapping[Any, Any]]) -> dict[Any, Any]:
+        return {name: np.concatenate([of(part)[name] for part in parts]) for name in of(parts[0])}
 
     return Rows(
-        id=np.concatenate([part.id for part in parts]),
-        collection=np.concatenate([part.collection for part in parts]),
-        times_us={name: np.concatenate([part.times_us[name] for part in parts]) for name in TIME_PROPERTIES},
-        geometry=np.concatenate([part.geometry for part in parts]),
-        bbox=np.concatenate([part.bbox for part in parts]),
+        id=joined(lambda part: part.id),
+        collection=joined(lambda part: part.collection),
+        times_us=stacked(lambda part: part.times_us),
+        geometry=joined(lambda part: part.geometry),
+        outline_problem=joined(lambda part: part.outline_problem),
+        bbox=joined(lambda part: part.bbox),
         properties=stacked(lambda part: part.properties),
         hrefs=stacked(lambda part: part.hrefs),
-        base=np.concatenate([part.base for part in parts]),
+        by_words=stacked(lambda part: part.by_words),
+        base=joined(lambda part: part.base),
         asset_names=assets_of,
         no_items=tuple(out for part in parts for out in part.no_items),
     )
 
 
-def rows_of(found: Sequence[tuple[object, str]], preset: Preset) -> Rows:
+def rows_of(
+    found: Iterable[tuple[object, str]], preset: Preset, *, budget: CatalogBudget | None = None
+) -> Rows:
     """Make columns of STAC items. What has not the form of an item is told, and the others are read.
+
+    Of each item only what the columns need is kept while the next is read.
 
     Parameters
     ----------
-    found : sequence of (object, str)
-        What a catalog holds, each with the path or URL of the file that contains it.
+    found : iterable of (object, str)
+        What a catalog holds, each with the path or URL of the file that contains it. A `LeftOut` stands for
+        what could not be read.
     preset : Preset
         Names of the assets and properties to keep.
+    budget : CatalogBudget, optional
+        What the catalog may cost.
 
     Raises
     ------
     CatalogError
-        None of them is a STAC item.
+        None of them is a STAC item; or the catalog exceeds a limit.
     """
-    items: list[tuple[Json, str]] = []
-    no_items = []
+    budget = budget or CatalogBudget()
+    kept: list[_Kept] = []
+    no_items: list[LeftOut] = []
+    lists: dict[tuple[str, ...], tuple[str, ...]] = {}
+    first_base = ""
     for place, (one, base) in enumerate(found):
-        wrong = _no_item(one)
-        if wrong is None and isinstance(one, dict):
-            items.append((one, base))
-        elif wrong is not None:
-            name = one.get("id") if isinstance(one, dict) else None
-            known = str(name)[:MAX_SHOWN] if name else f"item {place + 1} of {public_href(base)}"
-            no_items.append(LeftOut(known, NO_ITEM, f"not a STAC item: {wrong}"))
-    if no_items and not items:
+        first_base = first_base or base
+        budget.add_item()
+        wrong = one if isinstance(one, LeftOut) else _left_out(one, base, place)
+        if wrong is not None:
+            no_items.append(wrong)
+        elif isinstance(one, dict):
+            kept.append(_kept(one, base, preset, budget, lists))
+    if no_items and not kept:
         raise CatalogError(
-            f"{public_href(found[0][1])} holds {len(no_items)} of what should be items, and none is:"
-            f" {no_items[0].scene} is {no_items[0].why}"
+            f"{public_href(first_base)} holds {len(no_items)} of what should be items, and none is:"
+            f" {no_items[0].scene}: {no_items[0].why}"
         )
-    said = [item.get("properties") or {} for item, _ in items]
-    assets = [_asset_hrefs(item) for item, _ in items]
-    offered = dict.fromkeys(name for of in assets for name in of)
-    names = dict.fromkeys(
-        (*preset.sar_assets, *preset.optical_assets, *(name for name in offered if may_be_read(name)))
-    )
     properties = dict.fromkeys((*KIND_PROPERTIES, *OTHER_PROPERTIES, *preset.properties))
     return Rows(
-        id=objects([item["id"] for item, _ in items]),
-        collection=objects([item.get("collection") for item, _ in items]),
+        id=objects([one.id for one in kept]),
+        collection=objects([one.collection for one in kept]),
         times_us={
-            name: np.array([time_us(values.get(name)) for values in said], np.int64)
+            name: np.array([time_us(one.properties.get(name)) for one in kept], np.int64)
             for name in TIME_PROPERTIES
         },
-        geometry=_parse_geometries([item.get("geometry") for item, _ in items]),
-        bbox=objects([_bbox_numbers(item.get("bbox")) for item, _ in items]),
-        properties={name: objects([values.get(name) for values in said]) for name in properties},
-        hrefs={name: objects([of.get(name) for of in assets]) for name in names},
-        base=objects([base for _, base in items]),
-        asset_names=lambda row: sorted(assets[row]),
+        geometry=shapely.from_geojson(objects([one.geometry for one in kept]), on_invalid="ignore"),
+        outline_problem=objects([one.outline_problem for one in kept]),
+        bbox=objects([one.bbox for one in kept]),
+        properties={name: objects([one.properties.get(name) for one in kept]) for name in properties},
+        hrefs={name: objects([one.hrefs.get(name) for one in kept]) for name in preset.assets},
+        by_words={sar: objects([one.by_words[sar] for one in kept]) for sar in (True, False)},
+        base=objects([one.base for one in kept]),
+        asset_names=lambda row: list(kept[row].asset_names),
         no_items=tuple(no_items),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What is needed of one item."""
+
+    id: str
+    collection: str | None
+    properties: Json
+    geometry: str | None
+    outline_problem: str | None
+    bbox: tuple[float, ...] | None
+    hrefs: dict[str, str]
+    by_words: tuple[str | None, str | None]
+    """Of an optical and of a SAR scene."""
+    asset_names: tuple[str, ...]
+    base: str
+
+
+def _kept(
+    item: Json,
+    base: str,
+    preset: Preset,
+    budget: CatalogBudget,
+    lists: dict[tuple[str, ...], tuple[str, ...]],
+) -> _Kept:
+    """Take what is needed of an item; `lists` holds the names of assets, which many items share."""
+    said = item["properties"]
+    wanted = (*KIND_PROPERTIES, *OTHER_PROPERTIES, *TIME_PROPERTIES, *preset.properties)
+    geometry, problem = geometry_of_json(item.get("geometry"), budget.limits)
+    hrefs = _asset_hrefs(item)
+    names = named_assets(hrefs)
+    return _Kept(
+        id=item["id"],
+        collection=item.get("collection"),
+        properties={name: plain_value(said[name]) for name in wanted if name in said},
+        geometry=geometry,
+        outline_problem=problem,
+        bbox=bbox_numbers(item.get("bbox")),
+        hrefs={name: hrefs[name] for name in preset.assets if name in hrefs},
+        by_words=(
+            best_by_words(hrefs, preset.optical_assets, OPTICAL_WORDS),
+            best_by_words(hrefs, preset.sar_assets, SAR_WORDS),
+        ),
+        asset_names=lists.setdefault(names, names),
+        base=base,
+    )
+
+
+def named_assets(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of the assets of an item, for a message."""
+    return tuple(sorted(name for name in names if len(name) <= LONGEST_NAME)[:MAX_NAMED])
+
+
+def plain_value(value: object) -> object:
+    """Give a property if it is a number, a short text or a list of short texts; None for anything else."""
+    if isinstance(value, str):
+        return value if len(value) <= LIMITS.text else None
+    if isinstance(value, list | tuple):
+        return [text for text in value[:MAX_NAMED] if isinstance(text, str) and len(text) <= LIMITS.text]
+    return value if isinstance(value, bool | int | float) else None
+
+
+def _left_out(item: object, base: str, place: int) -> LeftOut | None:
+    """Say of what is no STAC item why it is none; `place` tells what has no id."""
+    wrong = _no_item(item)
+    if wrong is None:
+        return None
+    name = item.get("id") if isinstance(item, dict) else None
+    text = name if isinstance(name, str) and len(name) <= MAX_ID else str(name)[:MAX_SHOWN]
+    known = text if name else f"item {place + 1} of {public_href(base)}"
+    return LeftOut(known, NO_ITEM, f"not a STAC item: {wrong}")
 
 
 def _no_item(item: object) -> str | None:
@@ -189,6 +287,8 @@ def _no_item(item: object) -> str | None:
         return f"it is {_shown(item)}"
     if not isinstance(item.get("id"), str) or not item["id"]:
         return f"its id is {_shown(item.get('id'))}"
+    if len(item["id"]) > MAX_ID:
+        return f"its id has more than {MAX_ID} characters"
     for part in ("properties", "assets"):
         if part not in item:
             return f"it has no {part}"
@@ -196,6 +296,8 @@ def _no_item(item: object) -> str | None:
             return f"its {part} are {_shown(item[part])}"
     if not isinstance(item.get("collection"), str | None):
         return f"its collection is {_shown(item['collection'])}"
+    if len(item.get("collection") or "") > MAX_ID:
+        return f"the name of its collection has more than {MAX_ID} characters"
     return None
 
 
@@ -209,41 +311,21 @@ def _shown(value: object) -> str:
 
 def time_us(value: object) -> int:
     """Convert RFC 3339 text (UTC if it has no zone) to microseconds since 1970; `UNKNOWN` for others."""
-    if not isinstance(value, str):
+    if not isinstance(value, str) or len(value) > MAX_ID:
         return int(UNKNOWN)
     try:
         when = datetime.fromisoformat(value.strip().upper())
     except ValueError:
         return int(UNKNOWN)
-    return microseconds(when.replace(tzinfo=UTC) if when.tzinfo is None else when)
+    return known_us(microseconds(when.replace(tzinfo=UTC) if when.tzinfo is None else when))
 
 
-def finite_number(value: object) -> float | None:
-    """Read a number; None for anything else, and for what is no finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:  # whole numbers of JSON have no limit
-        return None
-    return number if isfinite(number) else None
+def known_us(us: int) -> int:
+    """Give microseconds since 1970 as they are, and `UNKNOWN` for a time outside the years 1 to 9999."""
+    return us if YEARS_US[0] <= us <= YEARS_US[1] else int(UNKNOWN)
 
 
 def _asset_hrefs(item: Json) -> dict[str, str]:
     found = {name: asset.get("href") for name, asset in item["assets"].items() if isinstance(asset, dict)}
-    return {name: href for name, href in found.items() if isinstance(href, str)}
-
-
-def _bbox_numbers(value: object) -> tuple[float, ...] | None:
-    if not isinstance(value, list | tuple) or len(value) not in (4, 6):
-        return None
-    numbers = tuple(finite_number(number) for number in value)
-    return None if None in numbers else numbers  # type: ignore[return-value]
-
-
-def _parse_geometries(values: list[object]) -> Objects:
-    import json
-
-    text = [json.dumps(value) if isinstance(value, dict) else None for value in values]
-    found: Objects = shapely.from_geojson(objects(text), on_invalid="ignore")
-    return found
+    short = LIMITS.text
+    return {name: href for name, href in found.items() if isinstance(href, str) and len(href) <= short}

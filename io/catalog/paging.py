@@ -6,9 +6,11 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from crosstie.errors import CatalogError
+from crosstie.io.catalog.items import MAX_ID
 from crosstie.io.storage.href import public_href
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ STALE_PAGES = 3
 
 EXACT_COUNT = 10_000
 """From here on, what an API calls its number of hits may be an estimate of its database."""
+
+LONGEST_REQUEST = 1_000_000
+"""Longest address and body of a request for a page, characters: each may add to the one before it."""
 
 LONGEST_QUOTE = 120
 """Longest part of an answer that a message repeats, characters."""
@@ -38,9 +43,18 @@ class PageRequest:
     headers: Mapping[str, str] | None = None
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        """Equal for requests that ask for the same."""
-        return self.method, self.href, json.dumps(self.body, sort_keys=True, default=str)
+    def key(self) -> bytes:
+        """Equal for requests that ask for the same, and short."""
+        return sha256(self._text.encode("utf-8", "surrogatepass")).digest()
+
+    @property
+    def is_too_long(self) -> bool:
+        """Say whether it is longer than any search needs."""
+        return len(self._text) > LONGEST_REQUEST
+
+    @property
+    def _text(self) -> str:
+        return json.dumps([self.method, self.href, self.body], sort_keys=True, default=str)
 
 
 Ask = Callable[[PageRequest], object]
@@ -78,7 +92,7 @@ def follow_pages(
     matched = _number_matched(page)
     while True:
         features = listed_on(page, asked.href, part)
-        names = {_name(feature, got + place) for place, feature in enumerate(features)}
+        names = {name_of_item(feature) or got + place for place, feature in enumerate(features)}
         got += len(features)
         stale = 0 if names - known else stale + 1
         known |= names
@@ -123,11 +137,13 @@ def _tell_missing(href: str, got: int, matched: int, *, whole: bool) -> None:
     LOG.warning("%s", text)
 
 
-def _name(feature: object, place: int) -> object:
-    """Equal for an item that is sent again; what has no id is told by its place."""
-    if not isinstance(feature, dict) or not isinstance(feature.get("id"), str):
-        return place
-    return str(feature.get("collection")), feature["id"]
+def name_of_item(item: object) -> tuple[str, str] | None:
+    """Name that is equal for an item that is sent again; None for what has no id of usual length."""
+    if not isinstance(item, dict) or not isinstance(item.get("id"), str):
+        return None
+    collection = item.get("collection")
+    said = collection if isinstance(collection, str) else ""
+    return (said, item["id"]) if max(len(said), len(item["id"])) <= MAX_ID else None
 
 
 def _number_matched(page: object) -> int | None:
@@ -151,12 +167,17 @@ def _next_request(page: object, asked: PageRequest, resolve: Resolve) -> PageReq
     if link.get("merge") is True:
         body = {**(asked.body or {}), **body}
     headers = _object(link.get("headers"))
-    return PageRequest(
+    request = PageRequest(
         href=resolve(link["href"], asked.href),
         method=method,
         body=body if method == "POST" else None,
         headers={str(name): str(value) for name, value in headers.items()} or None,
     )
+    if request.is_too_long:
+        raise CatalogError(
+            f"{public_href(asked.href)} asks for its next page by more than {LONGEST_REQUEST:,} characters"
+        )
+    return request
 
 
 def _object(value: object) -> Json:

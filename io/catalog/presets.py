@@ -39,6 +39,11 @@ class Preset:
     """Items on one page of its API: as many as it sends without an error."""
 
     @property
+    def assets(self) -> Names:
+        """All assets that are read, once each."""
+        return tuple(dict.fromkeys((*self.sar_assets, *self.optical_assets)))
+
+    @property
     def properties(self) -> Names:
         """All properties that are read."""
         groups = (

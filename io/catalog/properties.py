@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from crosstie.io.catalog.items import KIND_PROPERTIES, finite_number, time_us
+from crosstie.io.catalog.documents import finite_number
+from crosstie.io.catalog.items import KIND_PROPERTIES, known_us, time_us
 from crosstie.io.catalog.query import full_platform
 from crosstie.io.scenes.table import UNKNOWN, objects
 
@@ -43,9 +44,6 @@ OPTICAL_PROPERTIES = ("s2:product_type", "s2:mgrs_tile")
 
 LARGEST_TRACK = 175
 """Relative orbits of Sentinel-1 are 1..175, those of Sentinel-2 1..143."""
-
-LATEST_US = int(np.iinfo(np.int64).max)
-"""Latest time that a column holds, microseconds since 1970."""
 
 SAR_PRODUCTS = ("RTC", "GRD", "SLC")
 OTHER_SAR_PRODUCT = re.compile(r"(?<![A-Z])(SL1|OCN|RAW)(?![A-Z])")
@@ -248,8 +246,8 @@ def _per_cent(value: object) -> float:
 
 def _time(value: object) -> int | None:
     """Microseconds since 1970; tables hold them as numbers already."""
-    us = value if isinstance(value, int) else time_us(value)
-    return us if UNKNOWN < us <= LATEST_US else None
+    us = known_us(value) if isinstance(value, int) else time_us(value)
+    return None if us == UNKNOWN else us
 
 
 def _whole(values: Objects) -> IntArray:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import numpy as np
 import shapely
 
 from crosstie.errors import CatalogError
-from crosstie.io.catalog.asset_choice import OPTICAL_WORDS, SAR_WORDS, by_preference
+from crosstie.io.catalog.asset_choice import is_zarr, may_be_opened
 from crosstie.io.catalog.filters import apply_rules, touches
-from crosstie.io.catalog.items import MAX_SHOWN
+from crosstie.io.catalog.items import MAX_SHOWN, UNUSABLE
+from crosstie.io.catalog.outlines import outlines_of
 from crosstie.io.catalog.properties import OTHER_MISSION, facts_of, kinds_of, texts_of
-from crosstie.io.scenes.footprint import box_outline, lonlat_outlines, not_degrees
 from crosstie.io.scenes.table import UNKNOWN, LeftOut, Scenes, microseconds, objects
+from crosstie.io.storage.budget import LIMITS, CatalogLimits
 from crosstie.io.storage.href_policy import resolve_href
 
 if TYPE_CHECKING:
@@ -29,13 +28,7 @@ if TYPE_CHECKING:
     from crosstie.io.storage.address import AddressPolicy
     from crosstie.types import BoolArray, IntArray, Objects
 
-UNUSABLE = "cannot be used"
-"""Heading for items that have an error themselves."""
-
 NO_TIME = "it has neither datetime nor start_datetime and end_datetime that are times"
-NO_OUTLINE = "it has neither geometry nor bbox that can be read"
-
-ZARR = re.compile(r"\.zarr(?:/|$)", re.IGNORECASE)
 
 MOST_SEEN = 8
 """Maximum number of names of one sort that a message lists."""
@@ -52,6 +45,7 @@ def scenes_of(
     catalog_href: str,
     allow: Sequence[Path] = (),
     policy: AddressPolicy | None = None,
+    limits: CatalogLimits = LIMITS,
     explain: bool = True,
 ) -> Scenes:
     """Keep the items that the query wants and that can be used, as scenes, oldest first.
@@ -73,6 +67,8 @@ def scenes_of(
         Folders outside a local catalog's own whose files it may name.
     policy : AddressPolicy, optional
         Where the catalog may lead.
+    limits : CatalogLimits, optional
+        What outlines may cost.
     explain : bool, optional
         List refused scenes too.
 
@@ -87,10 +83,8 @@ def scenes_of(
     times = _acquired(rows)
     rows = rows.take(_known(times != UNKNOWN, rows, left_out, lambda *_: NO_TIME))
     rows = rows.take(_in_time(_acquired(rows), query))
-    given = _given_outlines(rows)
-    rows, given = _in_degrees(rows, given, left_out)
-    outlines = lonlat_outlines(given)
-    known = _known(~shapely.is_missing(outlines), rows, left_out, lambda *_: NO_OUTLINE)
+    outlines, why = outlines_of(rows.geometry, rows.outline_problem, rows.bbox, limits)
+    known = _known(~shapely.is_missing(outlines), rows, left_out, lambda _, n: str(why[n]))
     rows, outlines = rows.take(known), outlines[known]
     here = touches(outlines, query)
     rows, outlines = rows.take(here), outlines[here]
@@ -184,24 +178,6 @@ def _acquired(rows: Rows) -> IntArray:
     return found
 
 
-def _given_outlines(rows: Rows) -> Objects:
-    geometry = rows.geometry.copy()
-    for n in np.flatnonzero(shapely.is_missing(geometry) | shapely.is_empty(geometry)):
-        geometry[n] = None if rows.bbox[n] is None else box_outline(rows.bbox[n])
-    return geometry
-
-
-def _in_degrees(rows: Rows, given: Objects, left_out: list[LeftOut]) -> tuple[Rows, Objects]:
-    wrong = not_degrees(given)
-    known = _known(
-        np.array([why is None for why in wrong], bool),
-        rows,
-        left_out,
-        lambda _, n: f"its footprint is not in degrees ({wrong[n]})",
-    )
-    return rows.take(known), given[known]
-
-
 def _known(
     known: BoolArray, rows: Rows, left_out: list[LeftOut], why: Callable[[Rows, int], str]
 ) -> BoolArray:
@@ -211,7 +187,8 @@ def _known(
 
 def _no_kind(rows: Rows, n: int) -> str:
     said = rows.properties
-    words = [said["constellation"][n], said["platform"][n], *texts_of(said["instruments"][n])]
+    instruments = said["instruments"][n]
+    words = [said["constellation"][n], said["platform"][n], instruments]
     return (
         f"neither SAR nor optical by its collection ({rows.collection[n]}), constellation, platform"
         f" or instruments ({', '.join(map(str, words))})"
@@ -230,15 +207,14 @@ def _hrefs(
     """Address of the one asset of each item that is read; None if it has none that is allowed."""
     chosen = objects([None] * len(rows))
     for kind in (True, False):
-        for name in reversed(_asset_order(rows, query, preset, sar=kind)):
-            offered = rows.hrefs[name]
-            has = (is_sar == kind) & np.array([_may_be_opened(href) for href in offered], bool)
+        for offered in reversed(_offered(rows, query, preset, sar=kind)):
+            has = (is_sar == kind) & np.array([may_be_opened(href) for href in offered], bool)
             chosen[has] = offered[has]
     found, broken = objects([None] * len(rows)), []
     for n, href in enumerate(chosen):
         try:
             if href is None:
-                raise CatalogError(_no_asset(rows, n, bool(is_sar[n]), preset))
+                raise CatalogError(_no_asset(rows, n, bool(is_sar[n]), query, preset))
             found[n] = (
                 resolve_href(
                     href, catalog_href=catalog_href, base_href=rows.base[n], allow=allow, policy=policy
@@ -249,32 +225,23 @@ def _hrefs(
     return found, broken
 
 
-def _asset_order(rows: Rows, query: SceneQuery, preset: Preset, *, sar: bool) -> tuple[str, ...]:
-    """Names of assets to read, the best first: those of the settings, or the provider's and others."""
+def _offered(rows: Rows, query: SceneQuery, preset: Preset, *, sar: bool) -> list[Objects]:
+    """Addresses of assets to read, the best first: those of the settings, or the provider's and others."""
     given = query.sar_assets if sar else query.optical_assets
     preferred = preset.sar_assets if sar else preset.optical_assets
-    words = () if given else SAR_WORDS if sar else OPTICAL_WORDS
-    return by_preference(rows.hrefs, preferred, words)
+    return [*(rows.hrefs[name] for name in preferred), *([] if given else [rows.by_words[sar]])]
 
 
-def _may_be_opened(href: str | None) -> bool:
-    return href is not None and not ZARR.search(urlsplit(href).path)
-
-
-def _no_asset(rows: Rows, n: int, is_sar: bool, preset: Preset) -> str:
+def _no_asset(rows: Rows, n: int, is_sar: bool, query: SceneQuery, preset: Preset) -> str:
     known = ", ".join(preset.sar_assets if is_sar else preset.optical_assets)
     has = ", ".join(rows.asset_names(n)) or "none"
     setting = "sar_assets" if is_sar else "optical_assets"
-    stores = any(href is not None and ZARR.search(urlsplit(href).path) for href in _offered(rows, n))
+    stores = any(is_zarr(offered[n]) for offered in _offered(rows, query, preset, sar=is_sar))
     why = " but Zarr stores, which are not read: give GeoTIFF or JPEG 2000" if stores else ""
     return (
         f"no {'SAR' if is_sar else 'optical'} asset called {known}{why}; it has: {has};"
         f" catalog.{setting} names which to read"
     )
-
-
-def _offered(rows: Rows, n: int) -> list[str | None]:
-    return [of[n] for of in rows.hrefs.values()]
 
 
 def _order(scenes: Scenes) -> IntArray:

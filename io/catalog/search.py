@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from crosstie.errors import CatalogError
 from crosstie.io.catalog.query import Moment, SceneQuery
 from crosstie.io.storage.address import AddressPolicy
+from crosstie.io.storage.budget import LIMITS, CatalogBudget, CatalogLimits
 from crosstie.io.storage.href import public_href
 from crosstie.io.storage.href_policy import is_url
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options
@@ -37,6 +38,7 @@ def find_scenes(
     storage: S3Options = FROM_ENVIRONMENT,
     allow: Sequence[Path] = (),
     explain: bool = True,
+    limits: CatalogLimits = LIMITS,
 ) -> Scenes:
     """Find the scenes of a STAC catalog that a query wants, oldest first.
 
@@ -59,6 +61,8 @@ def find_scenes(
     explain : bool, optional
         Also list in `left_out` every scene that a rule of the query refuses. Otherwise an API filters where
         it can, and each item that cannot be used gives a warning.
+    limits : CatalogLimits, optional
+        What the catalog may cost. An item that exceeds a limit alone is left out.
 
     Returns
     -------
@@ -68,9 +72,10 @@ def find_scenes(
     Raises
     ------
     CatalogError
-        The catalog, or a file that it links to, is missing, not JSON or not STAC; an API fails.
+        The catalog, or a file that it links to, is missing, not JSON or not STAC; an API fails; or the
+        catalog exceeds a limit, which is named.
     """
-    return _found(catalog, query or SceneQuery(), (), storage, allow, explain=explain)
+    return _found(catalog, query or SceneQuery(), (), storage, allow, explain=explain, limits=limits)
 
 
 def check_catalog(
@@ -140,19 +145,23 @@ def _found(
     allow: Sequence[Path],
     *,
     explain: bool,
+    limits: CatalogLimits = LIMITS,
 ) -> Scenes:
-    from crosstie.io.catalog.items import NO_ITEM
+    from crosstie.io.catalog.items import NO_ITEM, UNUSABLE
     from crosstie.io.catalog.presets import preset_of
-    from crosstie.io.catalog.scenes_of_items import UNUSABLE, scenes_of
+    from crosstie.io.catalog.scenes_of_items import scenes_of
 
     text = str(catalog)
     root = text if is_url(text) else str(Path(text).resolve())
     policy = AddressPolicy.of(root, query.allow_hosts, query.allow_buckets)
     preset = preset_of(query, root)
-    rows = _rows_of_catalog(root, query, preset, ids, storage, allow, policy, narrow=not explain)
+    reading = _Reading(root, query, preset, ids, storage, allow, policy, CatalogBudget(limits), not explain)
+    rows = _rows_of_catalog(reading)
     # a folder of tables counts as the folder of the catalog
     href = str(Path(root) / "table") if not is_url(root) and Path(root).is_dir() else root
-    scenes = scenes_of(rows, query, preset, catalog_href=href, allow=allow, policy=policy, explain=explain)
+    scenes = scenes_of(
+        rows, query, preset, catalog_href=href, allow=allow, policy=policy, explain=explain, limits=limits
+    )
     if not len(scenes) and not ids and scenes.seen:
         LOG.warning("the catalog gave no scene: %s", scenes.seen)
     if not explain:
@@ -164,36 +173,41 @@ def _found(
     return scenes
 
 
-def _rows_of_catalog(
-    root: str,
-    query: SceneQuery,
-    preset: Preset,
-    ids: Sequence[str],
-    storage: S3Options,
-    allow: Sequence[Path],
-    policy: AddressPolicy,
-    *,
-    narrow: bool,
-) -> Rows:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Reading:
+    """One catalog that is read: what is wanted of it, what it may do, and what it has cost."""
+
+    root: str
+    query: SceneQuery
+    preset: Preset
+    ids: Sequence[str]
+    storage: S3Options
+    allow: Sequence[Path]
+    policy: AddressPolicy
+    budget: CatalogBudget
+    narrow: bool
+
+
+def _rows_of_catalog(reading: _Reading) -> Rows:
+    root, query, preset = reading.root, reading.query, reading.preset
+    ids, storage, policy, budget = reading.ids, reading.storage, reading.policy, reading.budget
     if _is_table(root):
         from crosstie.io.catalog.stac_geoparquet import read_table
 
-        return read_table(root, query, preset, ids=ids, storage=storage, policy=policy)
+        return read_table(root, query, preset, ids=ids, storage=storage, policy=policy, budget=budget)
     from crosstie.io.catalog.items import rows_of
     from crosstie.io.catalog.stac_static import read_stac_file, walk
 
-    landing, root = read_stac_file(root, storage, policy)
+    landing, root = read_stac_file(root, storage, policy, budget=budget)
     if is_url(root) and ("conformsTo" in landing or _has_search(landing)):
         from crosstie.io.catalog.stac_api import search
 
-        items = search(root, landing, query, preset, policy, ids=ids, narrow=narrow)
+        items = search(root, landing, query, preset, policy, ids=ids, narrow=reading.narrow, budget=budget)
     else:
-        items = walk(landing, root, query, policy, allow, storage)
-    return rows_of([(item, base) for item, base in items if not ids or _is_one_of(item, ids)], preset)
-
-
-def _is_one_of(item: object, ids: Sequence[str]) -> bool:
-    return isinstance(item, dict) and item.get("id") in ids
+        items = walk(landing, root, query, policy, reading.allow, storage, budget=budget)
+    if ids:
+        items = ((item, base) for item, base in items if isinstance(item, dict) and item.get("id") in ids)
+    return rows_of(items, preset, budget=budget)
 
 
 def _is_table(root: str) -> bool:
@@ -204,6 +218,8 @@ def _is_table(root: str) -> bool:
     path = Path(root)
     if path.is_dir():
         return any(path.rglob("*.parquet"))
+    if not path.is_file():
+        return False  # a pipe would never end
     try:
         with path.open("rb") as file:
             return file.read(4) == b"PAR1"

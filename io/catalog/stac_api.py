@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,10 +17,12 @@ from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 
 from crosstie.errors import CatalogError
-from crosstie.io.catalog.paging import PageRequest, follow_pages
+from crosstie.io.catalog.documents import parse_document
+from crosstie.io.catalog.paging import PageRequest, follow_pages, name_of_item
 from crosstie.io.catalog.properties import is_of_mission
 from crosstie.io.catalog.stac_static import links
 from crosstie.io.storage.address import short_href
+from crosstie.io.storage.budget import CatalogBudget, CatalogLimitError
 from crosstie.io.storage.href import public_href
 from crosstie.io.storage.href_policy import is_url
 from crosstie.io.storage.http import TIMEOUT_S, guard, patient_retry
@@ -52,6 +53,7 @@ def search(
     *,
     ids: Sequence[str] = (),
     narrow: bool = False,
+    budget: CatalogBudget | None = None,
 ) -> Iterator[tuple[object, str]]:
     """Give the items of the query's time and place, each once and with its address.
 
@@ -61,15 +63,18 @@ def search(
         Only these ids, of any time and place; empty means all.
     narrow : bool, optional
         Let the API leave out what the query's rules would refuse (CQL2), if it can.
+    budget : CatalogBudget, optional
+        What the catalog may cost.
 
     Raises
     ------
     CatalogError
-        The API fails.
+        The API fails, or exceeds a limit.
     """
+    budget = budget or CatalogBudget()
+    io = _OnlyHttp(budget)
     try:
-        io = _OnlyHttp(timeout=TIMEOUT_S)
-        guard(io.session, policy, patient_retry())
+        guard(io.session, policy, patient_retry(budget), budget)
         way = _way_of_search(root, landing)
         seen: set[tuple[str, str]] = set()
         filtered = narrow and _understands_cql2(landing)
@@ -79,37 +84,53 @@ def search(
                 before = len(seen)
                 for asked in _searches(query, preset, collections, ids, filtered, sar=sar):
                     for item in _items(io, way, asked):
-                        known = _known_as(item)
+                        known = name_of_item(item)
                         if known is None or known not in seen:
                             seen |= set() if known is None else {known}
                             yield item, _own_address(item, root)
                 if len(seen) > before:
                     break
-    except (APIError, pystac.STACError, requests.RequestException, KeyError, ValueError, TypeError) as error:
+    except _FAILURES as error:
         raise CatalogError(
             f"the STAC API {public_href(root)} failed: {first_line(error)}; check its address and that it"
             f" knows the collections {', '.join(preset.asked(query.collections))}"
         ) from None
+    finally:
+        io.session.close()
 
 
-def one_page(request: PageRequest, policy: AddressPolicy) -> object:
+_FAILURES = (
+    *(APIError, pystac.STACError, requests.RequestException),
+    # what pystac's client raises for answers of another form
+    *(AttributeError, KeyError, ValueError, TypeError),
+)
+
+
+def one_page(request: PageRequest, policy: AddressPolicy, budget: CatalogBudget | None = None) -> object:
     """Ask for one page of a saved search.
 
     Raises
     ------
     CatalogError
-        It cannot be had, or is no JSON.
+        It cannot be had, is no JSON, or exceeds a limit.
     """
+    budget = budget or CatalogBudget()
+    io = _OnlyHttp(budget)
     try:
-        io = _OnlyHttp(timeout=TIMEOUT_S)
-        guard(io.session, policy, patient_retry())
+        guard(io.session, policy, patient_retry(budget), budget)
         return _answer(io, request)
     except (APIError, requests.RequestException) as error:
         raise CatalogError(f"cannot read the page {public_href(request.href)}: {first_line(error)}") from None
+    finally:
+        io.session.close()
 
 
 class _OnlyHttp(StacApiIO):
     """Reads no files: a link of an API never means a path on this machine, whatever it looks like."""
+
+    def __init__(self, budget: CatalogBudget) -> None:
+        self.budget = budget
+        super().__init__(timeout=TIMEOUT_S)
 
     def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
         if not isinstance(source, pystac.Link) and not is_url(str(source)):
@@ -128,7 +149,7 @@ class _Search:
 
 
 def _rounds(
-    io: StacApiIO,
+    io: _OnlyHttp,
     root: str,
     landing: Json,
     query: SceneQuery,
@@ -150,7 +171,7 @@ def _rounds(
             yield others
 
 
-def _collections_of(io: StacApiIO, root: str, landing: Json, *, sar: bool) -> Iterator[str]:
+def _collections_of(io: _OnlyHttp, root: str, landing: Json, *, sar: bool) -> Iterator[str]:
     """Names of the collections of the API that say that they are of Sentinel-1 or Sentinel-2."""
     folder = root if root.endswith("/") else f"{root}/"
     data = next((href for rel, href in links(landing) if rel == "data"), "collections")
@@ -167,12 +188,10 @@ def _collections_of(io: StacApiIO, root: str, landing: Json, *, sar: bool) -> It
         for collection in pages:
             if isinstance(collection, dict) and is_of_mission(collection, sar=sar):
                 yield str(collection["id"])
+    except CatalogLimitError:
+        raise
     except (APIError, CatalogError) as error:
         LOG.info("the STAC API %s does not list its collections: %s", public_href(root), first_line(error))
-
-
-def _known_as(item: object) -> tuple[str, str] | None:
-    return (str(item.get("collection")), str(item.get("id"))) if isinstance(item, dict) else None
 
 
 def _own_address(item: object, root: str) -> str:
@@ -241,7 +260,7 @@ def _way_of_search(root: str, landing: Json) -> PageRequest:
     return PageRequest(urljoin(folder, ways[0]["href"]), "GET" if only_get else "POST")
 
 
-def _items(io: StacApiIO, way: PageRequest, asked: _Search) -> Iterator[object]:
+def _items(io: _OnlyHttp, way: PageRequest, asked: _Search) -> Iterator[object]:
     rules: Json = {} if asked.filter is None else {"filter": asked.filter, "filter_lang": "cql2-json"}
     try:
         first, page = _first_page(io, way, asked.parameters | rules)
@@ -253,7 +272,7 @@ def _items(io: StacApiIO, way: PageRequest, asked: _Search) -> Iterator[object]:
     yield from follow_pages(page, first, lambda request: _answer(io, request), urljoin_from, whole=True)
 
 
-def _first_page(io: StacApiIO, way: PageRequest, parameters: Json) -> tuple[PageRequest, object]:
+def _first_page(io: _OnlyHttp, way: PageRequest, parameters: Json) -> tuple[PageRequest, object]:
     """The first page, and how it was asked for: by GET where the API knows no POST."""
     request = PageRequest(way.href, way.method, _parameters(way, parameters))
     try:
@@ -271,15 +290,21 @@ def _parameters(way: PageRequest, parameters: Json) -> Json:
     return found
 
 
-def _answer(io: StacApiIO, request: PageRequest) -> object:
+def _answer(io: _OnlyHttp, request: PageRequest) -> object:
     if not is_url(request.href):
         raise CatalogError(
             f"href {short_href(request.href)!r} is a file of this machine, named by an API; refused"
         )
     headers = None if request.headers is None else dict(request.headers)
-    text = io.request(request.href, method=request.method, headers=headers, parameters=request.body)
+    io.budget.add_page()
     try:
-        found: object = json.loads(text)
+        text = io.request(request.href, method=request.method, headers=headers, parameters=request.body)
+    except APIError as error:
+        if isinstance(error.__context__, CatalogLimitError):  # pystac's client wraps every error
+            raise error.__context__ from None
+        raise
+    try:
+        found: object = parse_document(text, io.budget.limits)
     except ValueError:
         start = " ".join(text[:80].split())
         raise CatalogError(
