@@ -128,8 +128,8 @@ def one_page(request: PageRequest, policy: AddressPolicy, budget: CatalogBudget 
 class _OnlyHttp(StacApiIO):
     """Reads no files: a link of an API never means a path on this machine, whatever it looks like."""
 
-    def __init__(self, budget: CatalogBudget) -> None:
-        self.budget = budget
+    def __init__(self, budget: CatalogBudget | None = None) -> None:
+        self.budget = budget or CatalogBudget()
         super().__init__(timeout=TIMEOUT_S)
 
     def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
