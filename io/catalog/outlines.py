@@ -113,7 +113,9 @@ def _refuse_costly(given: Objects, why: Objects, limits: CatalogLimits) -> None:
     spent = 0
     for n in needs.tolist():
         vertices = int(shapely.get_num_coordinates(given[n]))
-        cost = 0 if vertices <= limits.free_repair else vertices**2
+        small = vertices <= limits.free_repair
+        # cutting a ring that does not cross itself costs little: archives of the Pacific have many
+        cost = 0 if small or not _crosses_itself(given[n]) else vertices**2
         if vertices > limits.repaired_vertices:
             why[n] = (
                 f"its outline crosses itself or the antimeridian and has {vertices} vertices (at most"
@@ -125,6 +127,27 @@ def _refuse_costly(given: Objects, why: Objects, limits: CatalogLimits) -> None:
             why[n] = "its outline crosses itself, like too many before it; search less at once"
         else:
             spent += cost
+
+
+def _crosses_itself(outline: Any) -> bool:
+    """Whether sides of an outline cross each other, where longitudes go on at 180 degrees."""
+    parts = shapely.get_parts(outline)
+    if len(parts) > 1 or shapely.get_num_interior_rings(parts[0]) > 0:
+        return not shapely.is_valid(outline) or any(map(_ring_crosses_itself, parts))
+    return _ring_crosses_itself(parts[0])
+
+
+def _ring_crosses_itself(part: Any) -> bool:
+    ring = shapely.get_coordinates(shapely.get_exterior_ring(part))
+    if len(ring) < 4:
+        return False
+    step = np.diff(ring[:, 0])
+    lon = ring[0, 0] + np.concatenate([[0], np.cumsum(step - 360 * np.round(step / 360))])
+    unrolled = np.column_stack([lon, ring[:, 1]])
+    if abs(lon[-1] - lon[0]) > 180:  # round a pole
+        pole = 90.0 if ring[:, 1].mean() > 0 else -90.0
+        unrolled = np.vstack([unrolled, [[lon[-1], pole], [lon[0], pole]], unrolled[:1]])
+    return not shapely.is_valid(shapely.Polygon(unrolled))
 
 
 def _way_round_deg(outline: Any) -> float:

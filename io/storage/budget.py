@@ -43,7 +43,7 @@ class CatalogLimits:
     """Bytes of the wanted rows and columns of a table, in memory."""
     table_process_bytes: int = 1024 * MIB
     """Memory of the process that decodes a table, above what it needs to start."""
-    table_process_seconds: int = 30
+    table_process_seconds: int = 8
     """Processor time of that process, seconds."""
     text: int = 8192
     """Characters of one text of an item: an id, an address, a property."""

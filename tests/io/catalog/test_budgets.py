@@ -40,8 +40,10 @@ from stac_site import as_table, served, stac_item, written
 
 from crosstie.errors import CatalogError
 from crosstie.io.catalog.items import rows_of
+from crosstie.io.catalog.outlines import outlines_of
 from crosstie.io.catalog.presets import NONE
 from crosstie.io.catalog.search import find_scenes
+from crosstie.io.scenes.table import objects
 from crosstie.io.storage.address import AddressPolicy
 from crosstie.io.storage.budget import CatalogLimits
 from crosstie.io.storage.http import guard, patient_retry
@@ -49,6 +51,7 @@ from crosstie.io.storage.http import guard, patient_retry
 FIND_WITHIN_LIMITS = """
 import resource, sys
 from crosstie.errors import CatalogError
+from crosstie.io.catalog.outlines import outlines_of
 from crosstie.io.catalog.search import find_scenes
 import crosstie.io.catalog.stac_geoparquet, crosstie.io.catalog.stac_api, crosstie.io.catalog.scenes_of_items
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -130,6 +133,28 @@ def test_an_item_that_is_a_bomb_is_left_out_alone(tmp_path: Path, bomb: str):
     said = searched(tmp_path / "c.json")
     assert said[0] == "found: good"
     assert why in said[1]
+
+
+def test_many_outlines_that_cross_themselves_end_in_time(tmp_path: Path):
+    bad = [stac_item(f"bad-{n}", geometry=crossing(190)) for n in range(300)]
+    items = [*bad, stac_item("good")]
+    (tmp_path / "c.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    said = searched(tmp_path / "c.json")
+    assert "good" in said[0].split()
+    assert "like too many before it" in said[-1]
+
+
+def test_an_archive_of_the_pacific_loses_nothing():
+    """Outlines over the antimeridian are cut, which costs little: none counts as a bomb."""
+    turn = np.linspace(0, 2 * np.pi, 80, endpoint=False)
+    lon = (np.cos(turn) + 180 + 180) % 360 - 180
+    outline = shapely.Polygon(np.column_stack([lon, np.sin(turn) - 17]))
+    count = 500
+    none = objects([None] * count)
+    found, why = outlines_of(objects([outline] * count), none, none)
+    assert set(why) == {None}
+    assert set(shapely.get_num_geometries(found)) == {2}
+    assert shapely.area(found) == pytest.approx(np.full(count, np.pi), rel=0.01)
 
 
 HUGE = [
