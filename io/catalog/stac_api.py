@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, cos, radians
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import pystac
 import requests
@@ -196,7 +196,12 @@ def _collections_of(io: _OnlyHttp, root: str, landing: Json, *, sar: bool) -> It
 
 def _own_address(item: object, root: str) -> str:
     named = links(item) if isinstance(item, dict) else []
-    return next((href for rel, href in named if rel == "self"), root)
+    own = next((href for rel, href in named if rel == "self"), root)
+    try:
+        urlsplit(own)
+    except ValueError:
+        return root
+    return own
 
 
 def _searches(

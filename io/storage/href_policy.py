@@ -71,6 +71,10 @@ def resolve_href(
     text = href.strip(" ")
     _refuse_driver_syntax(href, text)
     base = base_href or catalog_href
+    try:
+        urlsplit(text), urlsplit(base)
+    except ValueError as error:
+        raise CatalogError(f"href {short_href(href)!r} is no address: {error}") from None
     is_file = text[:5].lower() == "file:"
     if is_url(text) or (is_url(base) and not is_file):
         # the scheme is checked after joining: an href that looks relative may contain one of its own

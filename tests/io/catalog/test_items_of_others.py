@@ -212,6 +212,14 @@ def test_collections_and_assets_that_are_named_are_the_only_ones(tmp_path: Path)
     }
 
 
+@pytest.mark.parametrize("href", ["https://[x", "//[::1/a.tif", "s3://[", "https://[x].zarr/a"])
+def test_an_address_that_is_none_is_left_out(href: str, tmp_path: Path):
+    bad = stac_item("bad", assets={"vh": {"href": href}})
+    scenes = find_scenes(results(tmp_path, bad, stac_item("good")))
+    assert [scene.id for scene in scenes] == ["good"]
+    assert "is no address" in reasons(scenes)["bad"]
+
+
 def test_a_zarr_store_is_named_as_what_is_not_read(tmp_path: Path):
     item = stac_item(
         "x",
