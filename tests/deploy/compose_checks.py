@@ -77,7 +77,7 @@ def faults(text: str, folder: Path) -> list[str]:
     }
     if aliased != {"dask-matcher-gpu": {"work": {"aliases": ["dask-matcher"]}}}:
         found.append(f"networks: other names of services are {aliased}")
-    if tree["networks"] != {"database": {"internal": True}, "work": {}}:
+    if tree["networks"] != {"database": {"internal": True}, "work": {}, "reading": {}, "watching": {}}:
         found.append(f"networks are {tree['networks']}")
     if strange := sorted(tree["services"].keys() ^ PORTS.keys()):
         return [*found, f"services: {strange} are here alone, or in the documentation's tables alone"]

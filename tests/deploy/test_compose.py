@@ -161,3 +161,18 @@ def test_what_a_process_set_cannot_do_is_refused_not_left_out(tmp_path: Path):
     strange.write_text(TEXT.replace("    shm_size: 128m\n", "    privileged: true\n"))
     with pytest.raises(ComposeError, match=r"postgres.*privileged"):
         read_compose(strange, variables, volumes=tmp_path)
+
+
+def test_who_only_shows_reaches_nothing_that_runs_code():
+    services = yaml.safe_load(COMPOSE.read_text())["services"]
+    networks = {name: set(service["networks"]) for name, service in services.items()}
+    scheduler = networks["dask-scheduler"]
+    for shows in ("site", "grafana", "postgres"):
+        assert not networks[shows] & scheduler, shows
+        assert not networks[shows] & networks["prefect-worker"], shows
+    assert networks["site"] & networks["s3"]
+    assert networks["grafana"] & networks["prometheus"]
+    assert networks["prometheus"] & networks["site"]
+    assert networks["prefect-server"] & networks["postgres"]
+    for watched in ("dask-scheduler", "dask-reader", "dask-matcher", "prefect-worker", "listener", "s3"):
+        assert networks["prometheus"] & networks[watched], watched
