@@ -16,6 +16,7 @@ ALONE = {
     "README.md": "about.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md",
 }
 """Pages outside docs/ and deploy/: file of the repository -> page of the site."""
 
