@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from crosstie.config import ListenSettings
 from crosstie.errors import SettingsError
-from crosstie.flows.web.access import Access
+from crosstie.flows.web.access import Access, SeenSignatures
 from crosstie.io.storage.address import is_loopback
 
 
@@ -39,7 +39,7 @@ def read_listener_access(
             "listen.token_env and listen.signature_env are both null: name the variable of a secret in one "
             "of them, or try it out on this machine with --insecure"
         )
-    return Access(token, key)
+    return Access(token, key, seen=SeenSignatures(settings.signature_window_s))
 
 
 def _missing_secret(setting: str, variable: str) -> str:

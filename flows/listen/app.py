@@ -83,6 +83,14 @@ class Endpoints:
 
     async def scenes(self, request: Request) -> Response:
         """Start a run for every scene that the message announces."""
+        try:
+            return await self._answered(request)
+        except Refusal as problem:
+            if problem.status_code >= 500:  # the sender tries again, with the same signature
+                self._service.access.forget(request.headers)
+            raise
+
+    async def _answered(self, request: Request) -> Response:
         message, admitted = await self._admitted_message(request)
         try:
             envelope = read_envelope(message)

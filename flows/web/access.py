@@ -6,6 +6,8 @@ import base64
 import binascii
 import hashlib
 import hmac
+import time
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers
@@ -13,6 +15,40 @@ from starlette.datastructures import Headers
 from crosstie.flows.web.refusal import Refusal, unauthorized
 
 SIGNATURE_HEADER = "X-Crosstie-Signature"
+TIME_HEADER = "X-Crosstie-Timestamp"
+
+MAX_REMEMBERED = 100_000
+"""Maximum number of signatures that are remembered; the oldest is forgotten first."""
+
+
+@dataclass(slots=True)
+class SeenSignatures:
+    """Signatures of the last minutes, so that a message that someone has recorded is not taken twice."""
+
+    window_s: float = 300.0
+    """How far the time of a signature may be from now, seconds."""
+    _seen: OrderedDict[str, float] = field(default_factory=OrderedDict)
+
+    def admit(self, signature: str, said_s: float) -> None:
+        """Take a signature, once.
+
+        Raises
+        ------
+        Refusal
+            401: its time is too far from now, or it was taken before.
+        """
+        now = time.time()
+        if not abs(now - said_s) <= self.window_s:
+            raise unauthorized(f"{TIME_HEADER} is more than {self.window_s:g} s from the time here")
+        while self._seen and (next(iter(self._seen.values())) < now or len(self._seen) >= MAX_REMEMBERED):
+            self._seen.popitem(last=False)
+        if signature in self._seen:
+            raise unauthorized("this signature was received before; sign with the time of now")
+        self._seen[signature] = now + 2 * self.window_s
+
+    def forget(self, signature: str) -> None:
+        """Let a message be sent again as it is, because nothing came of it."""
+        self._seen.pop(signature, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +61,8 @@ class Access:
     """Key of signatures; None: no signature is accepted."""
     open: bool = False
     """Everyone may call, because only this machine can."""
+    seen: SeenSignatures = field(default_factory=SeenSignatures, repr=False, compare=False)
+    """Signatures that were received."""
 
     def by_header(self, headers: Headers) -> bool:
         """Whether the headers admit the caller. If not, a signature of the body still may.
@@ -46,20 +84,30 @@ class Access:
         return True
 
     def by_signature(self, headers: Headers, body: bytes) -> bool:
-        """Whether the body is signed with the key; False if it has no signature.
+        """Whether time and body are signed with the key; False if there is no signature.
 
         Raises
         ------
         Refusal
-            401 for a wrong signature.
+            401 for a wrong signature, an old one, or one that was received before.
         """
         given = headers.get(SIGNATURE_HEADER)
         if given is None or self.key is None:
             return False
-        right = "sha256=" + hmac.new(self.key, body, hashlib.sha256).hexdigest()
+        said = headers.get(TIME_HEADER, "")
+        if not (said.isascii() and said.isdecimal() and len(said) <= 12):
+            raise unauthorized(f"{TIME_HEADER} is not the time of the signature, whole seconds since 1970")
+        right = "sha256=" + hmac.new(self.key, said.encode() + b"." + body, hashlib.sha256).hexdigest()
         if not _is_same_secret(given.strip().lower().encode("latin-1"), right.encode()):
-            raise unauthorized(f"{SIGNATURE_HEADER} is not the HMAC-SHA256 of this body")
+            raise unauthorized(
+                f"{SIGNATURE_HEADER} is not the HMAC-SHA256 of {TIME_HEADER}, a dot and the body"
+            )
+        self.seen.admit(right, float(said))
         return True
+
+    def forget(self, headers: Headers) -> None:
+        """Let a signed message be sent again as it is: the service could not do what it asks."""
+        self.seen.forget(headers.get(SIGNATURE_HEADER, "").strip().lower())
 
 
 def _token_of(header: str | None) -> bytes | None:

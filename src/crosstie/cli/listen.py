@@ -30,7 +30,8 @@ def listen_command(
     see listen.dedupe_s. GET /health says that the service runs, GET /ready that Prefect answers as well.
 
     Callers send [bold]Authorization: Bearer TOKEN[/bold], or [bold]X-Crosstie-Signature: sha256=HMAC[/bold]
-    of the body. The secrets are in the environment variables that listen.token_env and listen.signature_env
+    of [bold]X-Crosstie-Timestamp[/bold] (seconds since 1970), a dot and the body; each signature is accepted
+    once, within listen.signature_window_s. The secrets are in the environment variables that listen.token_env and listen.signature_env
     name. For HTTPS, put a proxy in front.
 
     [bold]Example:[/bold] PREFECT_API_URL=http://127.0.0.1:4200/api CROSSTIE_LISTEN_TOKEN=… crosstie listen

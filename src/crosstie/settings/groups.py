@@ -219,6 +219,13 @@ class ListenSettings(Group):
         default=None,
         description="Name of the environment variable that holds the signature key; null: no signatures.",
     )
+    signature_window_s: float = Field(
+        default=300.0,
+        ge=1,
+        le=3600,
+        description="How far X-Crosstie-Timestamp of a signed message may be from the time here, seconds "
+        "(1..3600). Each signature is accepted once.",
+    )
     deployment: str = Field(
         default="crosstie-new-scene/new-scene",
         pattern="^[^/]+/[^/]+$",

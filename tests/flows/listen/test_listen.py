@@ -9,6 +9,7 @@ import json
 import re
 import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -184,6 +185,8 @@ def test_a_test_event_is_good_and_starts_nothing(listener: Listener) -> None:
         {"Authorization": "Basic !"},
         {"X-Crosstie-Signature": "sha256=00"},
         {"X-Crosstie-Signature": b"sha256=\xc3\xa9"},
+        {"X-Crosstie-Signature": "sha256=00", "X-Crosstie-Timestamp": "x"},
+        {"X-Crosstie-Signature": b"sha256=\xc3\xa9", "X-Crosstie-Timestamp": "1796000000"},
     ],
 )
 def test_strangers_are_sent_away(server: PrefectServer, listener: Listener, headers: dict[str, Any]) -> None:
@@ -202,11 +205,34 @@ def test_the_token_admits(listener: Listener, headers: dict[str, str]) -> None:
     assert listener.post(item(scene(7)), headers).status_code == 202
 
 
+def signed(body: bytes, at_s: float, *, signs_time: bool = True) -> dict[str, str]:
+    said = str(int(at_s))
+    text = said.encode() + b"." + body if signs_time else body
+    digest = hmac.new(KEY.encode(), text, hashlib.sha256).hexdigest()
+    return {"X-Crosstie-Timestamp": said, "X-Crosstie-Signature": f"sha256={digest}"}
+
+
 def test_a_signature_admits_the_body_that_it_signs(listener: Listener) -> None:
     body = json.dumps(item(scene(8))).encode()
-    signature = {"X-Crosstie-Signature": "sha256=" + hmac.new(KEY.encode(), body, hashlib.sha256).hexdigest()}
+    signature = signed(body, time.time())
     assert listener.post(body, signature).status_code == 202
     assert listener.post(body.replace(b"11SLT", b"11SLU"), signature).status_code == 401
+
+
+def test_a_recorded_message_is_of_no_use(listener: Listener) -> None:
+    body = json.dumps(item(scene(9))).encode()
+    signature = signed(body, time.time())
+    assert listener.post(body, signature).status_code == 202
+    again = listener.post(body, signature)
+    assert again.status_code == 401
+    assert "received before" in again.json()["error"]
+    later = signature | {"X-Crosstie-Timestamp": str(int(time.time()) + 100)}
+    assert listener.post(body, later).status_code == 401
+    assert listener.post(body, {name: signature[name] for name in [*signature][1:]}).status_code == 401
+    assert listener.post(body, signed(body, time.time(), signs_time=False)).status_code == 401
+    for off_s in (-310, 310):
+        assert listener.post(body, signed(body, time.time() + off_s)).status_code == 401
+    assert listener.post(body, signed(body, time.time() - 100)).status_code == 202
 
 
 @pytest.mark.parametrize(

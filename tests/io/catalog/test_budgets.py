@@ -169,7 +169,7 @@ HUGE = [
 ]
 
 
-@pytest.mark.parametrize("changes", HUGE, ids=repr)
+@pytest.mark.parametrize("changes", HUGE, ids=" ".join)
 def test_numbers_and_texts_of_no_use_stop_nothing(tmp_path: Path, changes: dict[str, Any]):
     items = [stac_item("bad"), stac_item("good"), "no item", 7, {"id": 1}]
     for key, value in changes.items():
