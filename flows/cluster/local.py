@@ -1,4 +1,9 @@
-"""Dask on this machine: processes that read, and processes that hold the network."""
+"""Dask on this machine: processes that read, and processes that hold the network.
+
+Whoever reaches a scheduler or a worker can run code in it, and every user of this machine reaches its
+loopback. So all of them speak TLS with one certificate that is made for this run, kept in memory, and asked
+of both sides. Their HTTP servers, which know no TLS, serve nothing.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import dask
 from distributed import Nanny, Scheduler, SpecCluster
+from distributed.security import Security
 
 from crosstie.flows.cluster.scaling import AdaptReaders
 from crosstie.flows.cluster.worker_tasks import GPU, WORKER_ENVIRONMENT
@@ -24,14 +30,22 @@ LOCALHOST = "127.0.0.1"
 @contextmanager
 def local_cluster(compute: ComputeSettings) -> Iterator[SpecCluster]:
     """Run a scheduler and its workers until the block ends; workers that die are restarted."""
+    security = Security.temporary()
     matchers = {
-        f"matcher-{n}": _worker(resources={GPU: 1}, env=_gpu(n, compute.matchers))
+        f"matcher-{n}": _worker(security, resources={GPU: 1}, env=_gpu(n, compute.matchers))
         for n in range(compute.matchers)
     }
-    readers = {f"reader-{n}": _worker() for n in range(compute.readers)}
+    readers = {f"reader-{n}": _worker(security) for n in range(compute.readers)}
     scheduler = {
         "cls": Scheduler,
-        "options": {"host": LOCALHOST, "port": 0, "dashboard": False, "dashboard_address": f"{LOCALHOST}:0"},
+        "options": {
+            "host": LOCALHOST,
+            "port": 0,
+            "protocol": "tls",
+            "security": security,
+            "dashboard": False,
+            "dashboard_address": f"{LOCALHOST}:0",
+        },
     }
     with (
         dask.config.set(
@@ -41,10 +55,17 @@ def local_cluster(compute: ComputeSettings) -> Iterator[SpecCluster]:
                 # Otherwise an idle matcher takes windows from a reader and fetches again what the reader has
                 # fetched.
                 "distributed.scheduler.work-stealing": False,
+                "distributed.scheduler.http.routes": [],
+                "distributed.worker.http.routes": [],
+                "distributed.nanny.http.routes": [],
             }
         ),
         SpecCluster(
-            workers=matchers | readers, worker=_worker(), scheduler=scheduler, silence_logs=logging.ERROR
+            workers=matchers | readers,
+            worker=_worker(security),
+            scheduler=scheduler,
+            security=security,
+            silence_logs=logging.ERROR,
         ) as cluster,
     ):
         if compute.adaptive_max is not None:
@@ -56,9 +77,11 @@ def local_cluster(compute: ComputeSettings) -> Iterator[SpecCluster]:
         yield cluster
 
 
-def _worker(**options: Any) -> dict[str, Any]:
+def _worker(security: Security, **options: Any) -> dict[str, Any]:
     """Describe a worker process with one thread."""
     always = {
+        "protocol": "tls",
+        "security": security,
         "nthreads": 1,
         "host": LOCALHOST,
         "dashboard": False,

@@ -47,9 +47,9 @@ def make_ready(*, verbose: bool) -> None:
     SettingsError
         Prefect cannot be used as it is set up; the message names the address, file or variable.
     """
-    prepare(verbose=verbose)
     loopback_without_proxy()
     writable_home()
+    prepare(verbose=verbose)
     _refuse_socks()
     named = os.environ.get("PREFECT_API_URL", "").strip()
     if named:
