@@ -31,8 +31,8 @@ def listen_command(
 
     Callers send [bold]Authorization: Bearer TOKEN[/bold], or [bold]X-Crosstie-Signature: sha256=HMAC[/bold]
     of [bold]X-Crosstie-Timestamp[/bold] (seconds since 1970), a dot and the body; each signature is accepted
-    once, within listen.signature_window_s. The secrets are in the environment variables that listen.token_env and listen.signature_env
-    name. For HTTPS, put a proxy in front.
+    once, within listen.signature_window_s. The secrets are in the environment variables that
+    listen.token_env and listen.signature_env name. For HTTPS, put a proxy in front.
 
     [bold]Example:[/bold] PREFECT_API_URL=http://127.0.0.1:4200/api CROSSTIE_LISTEN_TOKEN=… crosstie listen
     --catalog https://stac.example.org --out s3://products
