@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 MAX_ERROR_PX = 0.05
 """A correction that no affine of the raster's own CRS holds within this is written as control points."""
 
+FARTHEST, SMALLEST_AREA = 1e9, 1e-20
+"""Larger coordinates and smaller pixels are in no coordinate system of the Earth, whatever its unit."""
+
 NODES = 21
 """Points per side at which a correction is carried over to another CRS."""
 
@@ -60,9 +63,14 @@ def georeference_of(raster: DatasetReader) -> Georeference:
                 f"{shown_name(raster.name)}: its coordinate system, {crs.name!r}, gives no place on a map;"
                 " give it a geographic or projected one"
             )
-        return Georeference(
-            shape=raster.shape, crs=raster.crs.to_wkt(), transform=Affine(*raster.transform[:6])
-        )
+        transform = Affine(*raster.transform[:6])
+        if not _is_on_earth(transform, raster.shape):
+            numbers = ", ".join(f"{number:g}" for number in transform[:6])
+            raise NoGeoreferenceError(
+                f"{shown_name(raster.name)}: its transform, {numbers}, gives no place on Earth; say where its"
+                " corners lie (gdal_edit.py -a_ullr WEST NORTH EAST SOUTH)"
+            )
+        return Georeference(shape=raster.shape, crs=raster.crs.to_wkt(), transform=transform)
     gcps, crs = raster.gcps
     if gcps and crs is not None:
         try:
@@ -73,6 +81,14 @@ def georeference_of(raster: DatasetReader) -> Georeference:
             shape=raster.shape, crs=crs.to_wkt(), transform=None, gcps=tuple(gcps), control=control
         )
     raise NoGeoreferenceError(f"{shown_name(raster.name)}: {_what_lacks(raster)}")
+
+
+def _is_on_earth(transform: Affine, shape: tuple[int, int]) -> bool:
+    """Whether pixels have an area and corners have coordinates that a map can have."""
+    rows, cols = shape
+    corners = np.array([transform @ corner for corner in ((0, 0), (cols, 0), (0, rows), (cols, rows))])
+    area = abs(transform.determinant)
+    return bool(np.isfinite(corners).all() and np.abs(corners).max() < FARTHEST and area > SMALLEST_AREA)
 
 
 def _what_lacks(raster: DatasetReader) -> str:

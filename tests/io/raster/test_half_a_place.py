@@ -92,3 +92,20 @@ def test_a_folder_is_named_with_what_to_give_instead(name: str, inside: list[str
     with pytest.raises(UnreadableRasterError, match=said) as caught:
         open_source(folder)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        Affine(1e300, 0, 600_000, 0, -1e300, 5_300_000),
+        Affine(10, 0, float("inf"), 0, -10, 5_300_000),
+        Affine(float("nan"), 0, 600_000, 0, -10, 5_300_000),
+        Affine(1e-200, 0, 600_000, 0, -1e-200, 5_300_000),
+        Affine(10, 10, 600_000, 10, 10, 5_300_000),
+        Affine(10, 0, 6e11, 0, -10, 5_300_000),
+    ],
+)
+def test_a_transform_that_is_no_place_is_refused(transform: Affine, tmp_path: Path):
+    path = written(tmp_path / "s1_vh.tif", UTM, transform)
+    with pytest.raises(NoGeoreferenceError, match=r"s1_vh.tif: its transform, .* gives no place on Earth"):
+        open_source(path)
