@@ -147,9 +147,11 @@ def _seen(rows: Rows) -> str:
         return "it gave no item"
     said = rows.properties
     platforms = [text for n in range(len(rows)) for text in texts_of(said["platform"][n])]
+    # all names of a table cost one more reading of it
+    assets = [name for name, hrefs in rows.hrefs.items() if hrefs[0] is not None] or rows.asset_names(0)
     return (
         f"its {len(rows)} items are of collection {_most(rows.collection)}, platform {_most(platforms)}, with"
-        f" assets {', '.join(rows.asset_names(0)[:MOST_SEEN]) or 'none'}"
+        f" assets {', '.join(assets[:MOST_SEEN]) or 'none'}"
     )
 
 
