@@ -32,6 +32,9 @@ LARGEST_LATITUDE = 90.0
 ROUNDING_DEG = 1e-6
 """How far numbers of an outline may lie beyond these limits: programs round differently."""
 
+FOUR_CORNERS = 5
+"""Vertices of a closed ring of four corners: so few are repaired exactly, whatever it costs."""
+
 STEP_RAD = 0.001
 """Longest step along a side of an outline that is cut, 6 km: near a pole, sides are curves in degrees."""
 
@@ -64,7 +67,10 @@ def lonlat_outlines(geometries: Sequence[BaseGeometry | None] | Geometries) -> G
         flat[n] = _mended(flat[n])
     valid = shapely.is_valid(flat)
     wrong = np.flatnonzero(~valid & ~shapely.is_missing(flat))
-    flat[wrong] = _valid(flat[wrong])
+    few = wrong[shapely.get_num_coordinates(flat[wrong]) <= FOUR_CORNERS]
+    many = np.setdiff1d(wrong, few)
+    flat[few] = shapely.make_valid(flat[few])
+    flat[many] = _valid(flat[many])
     return flat
 
 
