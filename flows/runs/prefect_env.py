@@ -6,6 +6,7 @@ import atexit
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 import tomllib
 from pathlib import Path
@@ -81,6 +82,8 @@ def _lock_own_server() -> None:
     A server that the environment or a profile names has its own.
     """
     names = ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING")
+    if "prefect" in sys.modules:
+        return  # it has read its environment: its client would not know the password of its server
     if any(name in os.environ for name in ("PREFECT_API_URL", *names)) or _names_server():
         return
     password = f"crosstie:{secrets.token_urlsafe(32)}"
