@@ -182,7 +182,10 @@ def test_the_command_says_it_to_people_and_to_programs(store: Store, registratio
 
 
 def test_an_empty_root_has_nothing_to_tell(tmp_path: Path):
-    told = CliRunner().invoke(app, ["status", "--out", str(tmp_path / "typo")])
+    missing = CliRunner().invoke(app, ["status", "--out", str(tmp_path / "typo")])
+    assert missing.exit_code == 2
+    assert "typo" in missing.stderr
+    told = CliRunner().invoke(app, ["status", "--out", str(tmp_path)])
     assert told.exit_code == 0
     assert "nothing is here yet" in told.stdout
     assert not (tmp_path / "typo").exists()

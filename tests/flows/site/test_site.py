@@ -113,7 +113,8 @@ def test_over_s3_with_a_token_it_shows_the_same_and_tells_no_secret(
         (["--out", "p", "--host", "0.0.0.0"], "CROSSTIE_SITE_TOKEN holds no token"),
         (["--out", "p", "--host", "0.0.0.0", "--token-env", "OTHER"], "OTHER holds no token"),
         (["--out", "ftp://p"], "ftp://p"),
-        (["--out", "p", "--host", "192.0.2.1", "--open"], "192.0.2.1"),
+        (["--out", ".", "--host", "192.0.2.1", "--open"], "192.0.2.1"),
+        (["--out", "not/there"], "not/there"),
     ],
 )
 def test_what_cannot_be_served_is_one_line_and_exit_code_2(options: list[str], said: str) -> None:
