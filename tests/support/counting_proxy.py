@@ -34,6 +34,8 @@ class Passed:
 Refuse = Callable[[str, str, int], int | None]
 """(method, path, requests for it so far) -> status to answer with in the server's place, or None."""
 
+Dress = Callable[[type[BaseHTTPRequestHandler]], type[BaseHTTPRequestHandler]]
+
 
 @dataclass(frozen=True, slots=True)
 class CountingProxy:
@@ -50,12 +52,15 @@ class CountingProxy:
 
 
 @contextmanager
-def counting(upstream: str, *, refuse: Refuse | None = None) -> Iterator[CountingProxy]:
-    """Stand between clients and the server at `upstream`, `http://host:port`."""
+def counting(
+    upstream: str, *, refuse: Refuse | None = None, dress: Dress | None = None
+) -> Iterator[CountingProxy]:
+    """Stand between clients and the server at `upstream`, `http://host:port`; `dress` changes the handler."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     server.daemon_threads = True
     proxy = CountingProxy(f"http://127.0.0.1:{server.server_address[1]}")
-    server.RequestHandlerClass = _handler(urlsplit(upstream).netloc, proxy.log, refuse)
+    handler = _handler(urlsplit(upstream).netloc, proxy.log, refuse)
+    server.RequestHandlerClass = handler if dress is None else dress(handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
