@@ -18,7 +18,7 @@ export DO_NOT_TRACK := 1
 # Threads that wait by spinning stall the processes of the tests beside them.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help install demo test fuzz unit integration deploy-check rehearsal servers postgis promtool browser docs check format clean
+.PHONY: help install demo test fuzz chaos unit integration deploy-check rehearsal servers postgis promtool browser docs check format clean
 
 help:
 	@echo "make install   a virtual environment in .venv with everything in it"
@@ -29,6 +29,7 @@ help:
 	@echo "make deploy-check  every file of deploy/ against its schema, its linter or the server that takes it"
 	@echo "make rehearsal    the process set of the compose file, the run-book's commands and the image's steps, without an engine"
 	@echo "make fuzz      damaged files at everything that reads some: CASES=50000 SEED=1"
+	@echo "make chaos     faults at every step of writing and reading an archive: INJECTIONS=1000 SEED=1"
 	@echo "make docs      build the documentation into $(DOCS)/site; a warning is an error"
 	@echo "make servers   start these servers, print their addresses and what to export; Ctrl-C stops them"
 	@echo "make check     format, lint, types, import rules, documentation, sdist and wheel"
@@ -69,6 +70,10 @@ CASES ?= 50000
 SEED ?= 1
 fuzz: $(STAMP)
 	CROSSTIE_FUZZ_CASES=$(CASES) CROSSTIE_FUZZ_SEED=$(SEED) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz -k damage
+
+INJECTIONS ?= 1000
+chaos: $(STAMP)
+	PYTHONPATH=tests:tests/support OMP_NUM_THREADS=1 $(BIN)/python -m chaos --injections $(INJECTIONS) --seed $(SEED)
 
 deploy-check: $(STAMP) promtool
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/deploy

@@ -88,7 +88,7 @@ def work(job: Job, answer: Connection) -> None:
         said = ("told why", str(problem))
     except AssertionError as problem:
         said = ("VIOLATION", str(problem))
-    except Exception:
+    except Exception:  # noqa: BLE001 - an error that is not ours is what is looked for
         said = ("VIOLATION", traceback.format_exc())
     answer.send(said)
 
@@ -200,8 +200,8 @@ GUARDS: dict[str, Callable[[], None]] = {
     "files": _without_look_at_files,
     "choice": _without_choice,
 }
-"""What can be taken out of the commit protocol: the look for a commit, the look whether a file that could not be
-moved is there, the choice of one writer."""
+"""What can be taken out of the commit protocol: the look for a commit, the look whether a file that could not
+be moved is there, the choice of one writer."""
 
 
 def _prepare(job: Job) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -38,8 +42,8 @@ class Injection:
     """Roles that work at the same time, with their jobs."""
     overtaken: bool = False
     """While the process is stopped another writes, until it has committed."""
-    disk_bytes: int | None = None
-    """Size of the disk."""
+    free_bytes: int | None = None
+    """What is free on a disk of its own."""
     read_only: bool = False
 
 
@@ -149,8 +153,21 @@ def _found(*names: str) -> Callable[..., Any]:
     return draw
 
 
-def _full_disk(rng: Random, _: str) -> Injection:
-    return Injection(disk_bytes=rng.randrange(60, 320, 4) * 1024)
+def _full_disk(rng: Random, place: str) -> Injection:
+    if not _can_mount():  # only an administrator can
+        return _file_limit(rng, place)
+    return Injection(free_bytes=rng.randrange(0, 50) * 4096, before=_around(rng, "write"))
+
+
+@cache
+def _can_mount() -> bool:
+    if os.geteuid() != 0:
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder]
+        if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+            return False
+        return subprocess.run(["umount", folder], check=False).returncode == 0
 
 
 def _file_limit(rng: Random, _: str) -> Injection:

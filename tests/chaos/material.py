@@ -1,4 +1,4 @@
-"""What the writers write: registrations of two pairs, rendered once, each writer's told apart by its bytes."""
+"""What the writers write: registrations of two pairs, rendered once; the bytes tell whose they are."""
 
 from __future__ import annotations
 

@@ -106,6 +106,10 @@ def faulty_wire(upstream: str) -> Iterator[Wire]:
 
 def _spoiling(handler: Any, wire: Wire) -> type[BaseHTTPRequestHandler]:
     class Spoiling(handler):
+        def handle(self) -> None:
+            with suppress(OSError):  # the client was killed between two requests
+                super().handle()
+
         def pass_on(self) -> None:
             operation = operation_of(self.command, self.path, self.headers)
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

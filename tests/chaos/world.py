@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from chaos.child import NOBODY, Job, work
+from chaos.child import NOBODY, Hook, Job, work
 from chaos.kinds import Injection, Kind
 from chaos.material import KEPT, NEW, WRITERS, files_of, material
 from chaos.wire import Wire, faulty_wire
@@ -36,12 +36,18 @@ from crosstie.io.storage.commit import FileFacts, damage_of, encode_commit, read
 from crosstie.io.storage.root_layout import INDEX, ProductKey
 from crosstie.io.storage.s3 import S3Options
 from crosstie.io.storage.store import Store, open_store
+from crosstie.types import Registration
 
 HANG_S = 90.0
 """A process that has not ended by then hangs."""
 
+DISK = "size=64m"
+"""Of a disk of its own, before and after it is full."""
+
 LAST_WRITER = WRITERS - 1
 EARLIER_WRITER = WRITERS - 2
+ENDS = ("kill", "term")
+_NO_HOOK = Hook("", 0)
 ENDED_BY_SIGNAL = {-signal.SIGKILL, -signal.SIGALRM, -signal.SIGTERM, 143}
 
 FOREIGN = {
@@ -104,7 +110,7 @@ def inject(kind: Kind, seed: str, services: Services, *, without: str | None = N
             world.goes_on()
         except Violation as problem:
             return Outcome(kind.name, place, seed, said, struck, f"{injection}: {problem}")
-        except Exception as problem:
+        except Exception as problem:  # noqa: BLE001 - the archive cannot even be read
             return Outcome(kind.name, place, seed, said, struck, f"{injection}: {problem!r}")
     return Outcome(kind.name, place, seed, said, struck)
 
@@ -120,12 +126,11 @@ def _root(services: Services, place: str, seed: str, injection: Injection) -> It
     folder = services.folder / name
     folder.mkdir()
     try:
-        if injection.disk_bytes is not None:
-            size = f"size={injection.disk_bytes}"
-            subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)], check=True)
+        if injection.free_bytes is not None:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", DISK, "tmpfs", str(folder)], check=True)
         yield str(folder)
     finally:
-        if injection.disk_bytes is not None:
+        if injection.free_bytes is not None:
             subprocess.run(["umount", "-l", str(folder)], check=False)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -139,6 +144,7 @@ class _World:
         self.store = open_store(root, self.storage)
         self.kept: dict[str, bytes] = {}
         self.new: dict[str, bytes] | None = None
+        self.overtook = False
 
     # What is there before.
 
@@ -148,6 +154,10 @@ class _World:
         self.kept = self._files_of(KEPT)
         for name in injection.before:
             PREPARATIONS[name](self.store)
+        if injection.free_bytes is not None:
+            disk = os.statvfs(self.root)
+            size = (disk.f_blocks - disk.f_bfree) * disk.f_frsize + injection.free_bytes
+            subprocess.run(["mount", "-o", f"remount,size={size}", self.root], check=True)
         if injection.job.get("as_nobody"):
             for folder, _, names in os.walk(self.root):
                 for path in (Path(folder), *(Path(folder) / name for name in names)):
@@ -165,9 +175,7 @@ class _World:
             storage = S3Options(endpoint=wire.url) if self.is_s3 else self.storage
             first = self._start(replace(usual, storage=storage, **injection.job))
             wire.client_is(first.pid)
-            rest = [
-                self._start(replace(usual, **{"role": role, **job})) for role, job in injection.others
-            ]
+            rest = [self._start(replace(usual, **{"role": role, **job})) for role, job in injection.others]
             if injection.overtaken:
                 self._overtake(first, wire, replace(usual, writer=2, claimed=injection.job["claimed"]))
             said = first.result()
@@ -176,11 +184,20 @@ class _World:
         if injection.job.get("as_nobody"):
             for folder, _, _ in os.walk(self.root):
                 Path(folder).chmod(0o755)
-        if injection.disk_bytes is not None:
-            subprocess.run(["mount", "-o", "remount,size=64m", self.root], check=True)
+        if injection.free_bytes is not None:
+            subprocess.run(["mount", "-o", "remount," + DISK, self.root], check=True)
         self._must_not_be(said)
-        struck = wire.struck > 0 if injection.wire is not None else True
-        return said[0], struck
+        return said[0], self._has_struck(injection, wire, said[0])
+
+    def _has_struck(self, injection: Injection, wire: Wire, said: str) -> bool:
+        if injection.overtaken:
+            return self.overtook
+        if injection.wire is not None:
+            return wire.struck > 0
+        if injection.free_bytes is not None or "largest_file_bytes" in injection.job:
+            return said == "told why"
+        signalled = "alarm_s" in injection.job or injection.job.get("hook", _NO_HOOK).action[:4] in ENDS
+        return said == "killed" or not signalled
 
     def _overtake(self, first: _Running, wire: Wire, job: Job) -> None:
         """Let another writer do the work while the first one is stopped, and let that one go on."""
@@ -188,8 +205,8 @@ class _World:
             time.sleep(0.01)
         try:
             if first.is_alive():
-                said = self._start(job).result()
-                self._must_not_be(said)
+                self.overtook = True
+                self._must_not_be(self._start(job).result())
                 self.check()
         finally:
             with suppress(ProcessLookupError):
@@ -304,15 +321,20 @@ class _Running:
         raise Violation(f"a process ended with {self._process.exitcode} and did not say why")
 
 
-def use_rendered_files() -> None:
-    """Let writers of this process write what is rendered already."""
-    write.render = (  # type: ignore[assignment]
-        lambda registration, **_: files_of(
-            ProductKey(registration.pair_key, registration.run_key),
-            round(registration.provenance.seconds) - 1,
-            large=False,
-        )
-    )
+@contextmanager
+def rendered_files() -> Iterator[None]:
+    """Let writers of this process write what is rendered already: rendering is not what is tried here."""
+
+    def rendered(registration: Registration, **_: object) -> dict[str, bytes]:
+        product = ProductKey(registration.pair_key, registration.run_key)
+        return files_of(product, round(registration.provenance.seconds) - 1, large=False)
+
+    before = write.render
+    write.render = rendered  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        write.render = before
 
 
 def _must(holds: object, otherwise: str) -> None:
