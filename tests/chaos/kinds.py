@@ -60,7 +60,8 @@ def _role(rng: Random) -> str:
 
 def _around(rng: Random, role: str) -> tuple[str, ...]:
     """What a run before may have left; readers of the archive are given something to find."""
-    left = ("half-written",) if rng.random() < 0.5 or role == "gc" else ()
+    half = rng.choice(("half-written", "half-removed"))
+    left = (half,) if rng.random() < 0.5 or role == "gc" else ()
     return ("committed",) if role in ("index", "verify") and rng.random() < 0.7 else left
 
 

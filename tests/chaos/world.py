@@ -380,6 +380,12 @@ def _half_written(store: Store) -> None:
     store.put(NEW.writer, json.dumps({"writer": "dead", **listed}).encode())
 
 
+def _half_removed(store: Store) -> None:
+    """As whoever cleans the root leaves it: a writer is chosen, and some of its files are gone."""
+    _half_written(store)
+    store.delete_folder(NEW.writing("dead"))
+
+
 def _claim(body: dict[str, Any] | bytes) -> Any:
     said = body if isinstance(body, bytes) else json.dumps(body).encode()
     return lambda store: store.put(NEW.claim(1), said)
@@ -390,6 +396,7 @@ _STRANGER = {"owner": "another", "lease_s": 1.0, "host": "elsewhere", "pid": 1, 
 PREPARATIONS: dict[str, Any] = {
     "committed": lambda store: _commit(store, NEW, writer=EARLIER_WRITER),
     "half-written": _half_written,
+    "half-removed": _half_removed,
     "claim run out": _claim({**_STRANGER, "expires_utc": "2026-01-01T00:00:00+00:00"}),
     "claim of the year 2200": _claim({**_STRANGER, "expires_utc": "2200-01-01T00:00:00+00:00"}),
     "claim without sense": _claim(b"\x00\xff"),
