@@ -60,6 +60,12 @@ class Wire:
         self.pid = pid
         self.pid_known.set()
 
+    def send(self, number: int) -> None:
+        """Send the client a signal."""
+        if not self.pid_known.wait(60) or self.pid <= 0:  # 0 would be this process and its group
+            raise TimeoutError("the client has no number yet")
+        os.kill(self.pid, number)
+
     def action_for(self, operation: str) -> str | None:
         fault = self.fault
         if fault is None or (fault.operations and operation not in fault.operations):
@@ -129,8 +135,7 @@ def _spoiling(handler: Any, wire: Wire) -> type[BaseHTTPRequestHandler]:
                 self.reset()
                 return
             if action in SIGNALS:
-                wire.pid_known.wait(10)
-                os.kill(wire.pid, SIGNALS[action])
+                wire.send(SIGNALS[action])
                 if action == "kill":
                     return
                 if action == "stop":
@@ -144,8 +149,7 @@ def _spoiling(handler: Any, wire: Wire) -> type[BaseHTTPRequestHandler]:
                     if action == "second-answer":
                         status, headers, answer = again
             if action is not None and action.endswith("-after"):
-                wire.pid_known.wait(10)
-                os.kill(wire.pid, SIGNALS[action.removesuffix("-after")])
+                wire.send(SIGNALS[action.removesuffix("-after")])
             if action == "lost":
                 self.reset()
             elif action == "cut":  # whole to HTTP, cut off to whoever reads it
