@@ -18,6 +18,8 @@ QUIET = {
     "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
     "DASK_DISTRIBUTED__SCHEDULER__WORK_STEALING": "False",
     "OMP_NUM_THREADS": "1",
+    # The log tells when a worker is registered; a run of crosstie in the same process may have silenced it.
+    "DASK_LOGGING__DISTRIBUTED": "info",
 }
 
 

@@ -97,6 +97,7 @@ def test_what_was_told_of_before_is_known_and_a_broken_list_tells_again(archive:
         assert known_moves(archive.store) == set()
 
 
+@pytest.mark.filterwarnings("ignore:Logger 'prefect.task_runs' attempted to send logs")  # a task alone
 def test_a_run_adjusts_at_its_end_only_where_that_is_asked_for(
     prefect_home: Path, archive: MeasuredArchive, caplog: pytest.LogCaptureFixture
 ) -> None:
