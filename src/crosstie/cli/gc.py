@@ -22,7 +22,7 @@ def gc_command(
     ] = 7.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would go; remove nothing.")] = False,
 ) -> None:
-    """Remove what killed runs left in an archive: what is uncommitted, unclaimed and old.
+    """Remove what killed runs left in an archive: unfinished products that are old and that no run works on.
 
     These are products without a _COMMIT, files that a _COMMIT does not list, and claims that have run out.
     Only files with names that crosstie gives are removed. Failure records stay. Prints the removed files.

@@ -23,7 +23,7 @@ def listen_command(
         bool, typer.Option("--insecure", help="Ask callers for no secret; for --host 127.0.0.1 only.")
     ] = False,
 ) -> None:
-    r"""Receive notices of new scenes over HTTP, and start one run of crosstie-new-scene/new-scene for each.
+    r"""Receive notices of new scenes over HTTP, and start a run for each.
 
     POST /scenes accepts S3 events (AWS, EventBridge, MinIO, SeaweedFS), SNS messages that carry them, and
     STAC items. Only the id of the scene is read. Ten notices of one scene start one run, whatever their form:

@@ -34,7 +34,7 @@ def verify_command(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")] = False,
 ) -> None:
-    """Check every committed product of an archive: all files against the sha256 in their _COMMIT.
+    """Check the files of all finished products of an archive against their checksums.
 
     Reads all of the archive. Prints a line for each file that is missing, truncated, edited or too many, and
     for a _COMMIT that makes no sense. Damage is recorded as the failure of its pair (`damaged_product`), so
