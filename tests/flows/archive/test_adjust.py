@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import boto3
 import geopandas as gpd
 import numpy as np
 import pystac
@@ -22,7 +21,7 @@ from measured_archive import (
     optical_id,
     sar_id,
 )
-from moto.server import ThreadedMotoServer
+from s3_server import s3_server
 from typer.testing import CliRunner, Result
 
 import crosstie
@@ -207,13 +206,9 @@ def test_a_broken_table_is_made_anew(archive: MeasuredArchive) -> None:
 def test_an_archive_on_s3_is_adjusted_as_one_on_a_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port()))
-        for name, value in (("REGION", "us-east-1"), ("ACCESS_KEY_ID", "me"), ("SECRET_ACCESS_KEY", "mine")):
-            monkeypatch.setenv(f"AWS_{name}", value)
-        boto3.client("s3").create_bucket(Bucket="products")
+    with s3_server("products") as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
         tables = []
         for root in ("s3://products/archive", str(tmp_path / "archive")):
             archive = MeasuredArchive(open_store(root), np.random.default_rng(5))
@@ -222,8 +217,6 @@ def test_an_archive_on_s3_is_adjusted_as_one_on_a_disk(
             assert [place.action for place in adjust(archive.store)] == ["unchanged"]
             tables.append(files_of(archive.store, "_adjusted"))
         assert tables[0] == tables[1]
-    finally:
-        server.stop()
 
 
 def test_two_roots_with_the_same_pairs_get_the_same_bytes(archive: MeasuredArchive, tmp_path: Path) -> None:

@@ -9,11 +9,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import boto3
 import obstore
 import pytest
-from moto.server import ThreadedMotoServer
 from pydantic import TypeAdapter, ValidationError
+from s3_server import s3_server
 
 from crosstie.errors import StoreError
 from crosstie.io.catalog.query import SceneQuery
@@ -95,20 +94,10 @@ def test_a_link_to_a_folder_elsewhere_is_followed(tmp_path: Path):
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "testing1",
-        "AWS_SECRET_ACCESS_KEY": "testing1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
-    client.create_bucket(Bucket="bucket")
-    yield client
-    server.stop()
+    with s3_server("bucket") as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        yield server.client
 
 
 @pytest.mark.server
