@@ -251,13 +251,19 @@ def main() -> None:
     opened: list[Any] = [
         path if isinstance(path, str) else _AskedFile(connection, n, path) for n, path in enumerate(paths)
     ]
+    refused = ""
     try:
         _give_rows(selection, opened, request, limits)
     except (MemoryError, pa.ArrowMemoryError):
-        sys.exit(f"refused: {_over(limits)}")
+        refused = _over(limits)
     except (CatalogError, OSError, pa.ArrowException) as problem:
         lines = str(problem).splitlines() or [type(problem).__name__]
-        sys.exit(f"refused: {lines[0][:1000]}")
+        refused = lines[0][:1000]
+    if refused:
+        sys.stderr.write(f"refused: {refused}\n")
+        sys.stderr.flush()
+    # All is given. A thread of Arrow's may still hold a file, and would abort an interpreter that ends.
+    os._exit(1 if refused else 0)
 
 
 def _give_rows(selection: Any, opened: Sequence[Any], request: TableRequest, limits: CatalogLimits) -> None:

@@ -485,6 +485,19 @@ def test_files_of_a_table_that_differ_count_together(tmp_path: Path):
             find_scenes(tmp_path, limits=CatalogLimits(**limits))
 
 
+def test_rows_that_were_given_count_whatever_happens_at_the_end_of_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # Arrow's threads may abort an interpreter that ends while they hold a remote file: here it always does.
+    (tmp_path / "sitecustomize.py").write_text("import atexit, os; atexit.register(os.abort)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    as_table(tmp_path / "items.parquet", [stac_item("one")])
+    assert [scene.id for scene in find_scenes(str(tmp_path / "items.parquet"))] == ["one"]
+    (tmp_path / "items.parquet").write_bytes(b"PAR1 and no table PAR1")
+    with pytest.raises(CatalogError, match=r"cannot read the catalog .*(Parquet|footer)"):
+        find_scenes(str(tmp_path / "items.parquet"))
+
+
 def test_no_pipe_is_waited_for(tmp_path: Path):
     os.mkfifo(tmp_path / "c.json")
     with pytest.raises(CatalogError, match="no file"):
