@@ -98,10 +98,14 @@ def without_queries(text: str) -> str:
 
 
 def _secrets() -> dict[str, str]:
-    """Names and values of the environment's secrets."""
+    """Names and values of the environment's secrets.
+
+    Another thread may remove a variable meanwhile, and a line of the log must not be lost for it.
+    """
+    variables = ((name, os.environ.get(name)) for name in list(os.environ))
     return {
         name: value
-        for name, value in os.environ.items()
+        for name, value in variables
         if value and (name in _STORAGE_VARIABLES or (len(value) >= _SHORT and _SECRET_VARIABLE.search(name)))
     }
 

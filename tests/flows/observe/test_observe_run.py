@@ -68,6 +68,7 @@ class Night:
     matcher: Samples
     scheduler: Samples
     keys: list[str]
+    reader_log: str
     reader_lines: list[dict[str, Any]]
     failed: str
 
@@ -138,10 +139,9 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
             matcher=fetched(matcher_http),
             scheduler=fetched(scheduler_http),
             keys=[pair.key for pair in pairs],
+            reader_log=(text := reader.log.read_text()),
             # Dask writes a few lines before it loads anything of ours.
-            reader_lines=[
-                json.loads(line) for line in reader.log.read_text().splitlines() if line.startswith("{")
-            ],
+            reader_lines=[json.loads(line) for line in text.splitlines() if line.startswith("{")],
             failed=failed,
         )
 
@@ -213,7 +213,8 @@ def test_dask_serves_what_the_dashboard_shows_of_it(night: Night) -> None:
 
 
 def test_workers_write_json_from_their_start_and_say_whose_file_is_broken(night: Night) -> None:
-    assert any("Registered to" in line["message"] for line in night.reader_lines)
+    said = [line["message"] for line in night.reader_lines]
+    assert any("Registered to" in message for message in said), night.reader_log
     about = [line for line in night.reader_lines if "pair_key" in line]
     assert {line["pair_key"] for line in about} == {night.keys[1]}
     assert all("s1_vh.tif" in line["message"] for line in about)

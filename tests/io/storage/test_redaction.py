@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,6 +76,25 @@ def test_the_first_line_holds_neither_a_dump_nor_xml(monkeypatch: pytest.MonkeyP
     assert first_line(TimeoutError()) == "TimeoutError"
     # cut after the secrets are gone: no piece of one is left at the end
     assert "planted" not in first_line(OSError("x" * 290 + " planted-secret"))
+
+
+def test_variables_that_another_thread_removes_lose_no_line():
+    over = threading.Event()
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            for number in range(50):
+                os.environ[f"COMES_{number}"] = "and goes"
+            for number in range(50):
+                del os.environ[f"COMES_{number}"]
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        assert {redacted("as it is") for _ in range(3000)} == {"as it is"}
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_without_queries_drops_all_of_them():
