@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
+from crosstie.ground import GroundFrame
 from crosstie.types import VerdictCode
 
 FAILED = "failed"
@@ -28,7 +29,9 @@ class Outcome:
     """The reasons as sentences; for a failure its message."""
     model: str = ""
     offset_m: tuple[float, float] | None = None
-    """Median offset (x, y) of the used points, metres."""
+    """Median offset (x, y) of the used points, metres of the grid, as all figures here."""
+    ground: GroundFrame = GroundFrame()  # noqa: RUF009  # frozen
+    """How the grid's metres lie on the ground; the table gives those."""
     used: int = 0
     planned: int = 0
     rmse_before_m: float | None = None
@@ -51,6 +54,7 @@ class Outcome:
             explanation=tuple(correction["explanation"]),
             model=correction["model"],
             offset_m=None if None in median else median,
+            ground=GroundFrame.of(correction.get("ground")),
             used=correction["tie_points"]["used"],
             planned=correction["tie_points"]["planned"],
             rmse_before_m=correction["error_before_m"]["rmse"],
@@ -87,12 +91,20 @@ class Outcome:
             "verdict": self.verdict + (" (already done)" if self.already_done else ""),
             "reasons": ", ".join(self.reasons),
             "model": self.model,
-            "offset m (x, y)": "" if self.offset_m is None else "{:+.1f}, {:+.1f}".format(*self.offset_m),
+            "offset m (east, north)": self._east_north(),
             "points": f"{self.used} of {self.planned}" if self.planned else "0",
-            "RMSE m": f"{_one_decimal(self.rmse_before_m)} -> {_one_decimal(self.rmse_after_m)}",
+            "RMSE m": " -> ".join(self._metres(value) for value in (self.rmse_before_m, self.rmse_after_m)),
             "seconds": _one_decimal(self.seconds),
             "products": self.products or "",
         }
+
+    def _east_north(self) -> str:
+        if self.offset_m is None:
+            return ""
+        return "{:+.1f}, {:+.1f}".format(*self.ground.east_north(*self.offset_m))
+
+    def _metres(self, value: float | None) -> str:
+        return _one_decimal(None if value is None else value * self.ground.scale)
 
 
 def _one_decimal(value: float | None) -> str:

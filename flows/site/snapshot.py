@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PAGE_COLUMNS = (
     *STATUS_COLUMNS, "reference_id", "secondary_id", "datetime", "model", "offset_x_m", "offset_y_m",
-    "rmse_before_m", "rmse_after_m", "tie_points_used", "seconds",
+    "crs", "bbox", "rmse_before_m", "rmse_after_m", "tie_points_used", "seconds",
 )  # fmt: skip
 """Columns of the index that the pages show."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from crosstie.ground import GroundFrame, ground_frame_below
 from crosstie.io.archive.run_log import RunLog
 from crosstie.io.products.text import metres
 from crosstie.types import Reason, VerdictCode
@@ -48,19 +49,27 @@ def took(log: RunLog) -> str:
     return str(timedelta(seconds=round(length.total_seconds())))
 
 
-def rms_error(value: float | None) -> str:
-    """`12.3 m`, or a dash."""
-    return metres(math.nan if value is None else value)
+def rms_error(row: dict[str, Any], name: str) -> str:
+    """`12.3 m` on the ground, or a dash."""
+    return metres(math.nan if row[name] is None else row[name] * _ground(row).scale)
 
 
 def offset(row: dict[str, Any]) -> str:
-    """`11.4 m E, 8.25 m S`: median offset of the secondary."""
-    east, north = row["offset_x_m"], row["offset_y_m"]
-    if east is None or north is None:
+    """`11.4 m E, 8.25 m S`: median offset of the secondary on the ground."""
+    x_m, y_m = row["offset_x_m"], row["offset_y_m"]
+    if x_m is None or y_m is None:
         return "–"
+    east, north = _ground(row).east_north(x_m, y_m)
     return (
         f"{metres(abs(east))} {'E' if east >= 0 else 'W'}, {metres(abs(north))} {'N' if north >= 0 else 'S'}"
     )
+
+
+def _ground(row: dict[str, Any]) -> GroundFrame:
+    crs, box = row["crs"], row["bbox"]
+    if crs is None or box is None:
+        return GroundFrame()
+    return ground_frame_below(crs, (box["xmin"] + box["xmax"]) / 2, (box["ymin"] + box["ymax"]) / 2)
 
 
 def verdict(code: str) -> str:

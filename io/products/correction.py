@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from crosstie.errors import DamagedProductError
+from crosstie.ground import ground_frame
 from crosstie.io.storage.commit import REPAIR, read_commit, read_committed
 from crosstie.io.storage.href import product_href
 from crosstie.io.storage.root_layout import ProductKey
@@ -37,6 +38,7 @@ def correction_dict(registration: Registration) -> dict[str, Any]:
             "secondary": _scene(registration.secondary_id, registration.secondary_hrefs),
         },
         "crs": crs_of(registration),
+        "ground": ground_frame(registration.grid).said(),
         "verdict": str(estimate.verdict.code),
         "reasons": [str(reason) for reason in estimate.verdict.reasons],
         "explanation": [reason.sentence for reason in estimate.verdict.reasons],

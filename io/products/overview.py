@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from PIL import Image
 
+from crosstie.ground import ground_frame
 from crosstie.io.plots.overlay import red_cyan_edges, resampled, stretched
 from crosstie.io.plots.style import FAINT, INK, plain_ticks
 from crosstie.io.products.stages import stages
@@ -241,7 +242,10 @@ def _draw_relief(ax: Axes, without: Stage, with_field: Stage, grid: GeoBox) -> N
     x, y = apply(grid.affine, col, row)
     beyond_m = np.subtract(with_field.mapping.secondary_xy(x, y), without.mapping.secondary_xy(x, y))
     image = ax.imshow(
-        np.hypot(*beyond_m), cmap=_LENGTHS, extent=_extent_km(grid, grid), interpolation="nearest"
+        np.hypot(*beyond_m) * ground_frame(grid).scale,
+        cmap=_LENGTHS,
+        extent=_extent_km(grid, grid),
+        interpolation="nearest",
     )
     _caption(ax, "Displacement field", "length of what it moves beyond the affine, m")
     bar = ax.inset_axes((0.62, 0.05, 0.34, 0.025))
@@ -263,7 +267,8 @@ def _draw_overlays(
     window = thumbnails if detail is None else detail
     extent = _extent_km(window.window, thumbnails.grid)
     where = "the outlined window, " if detail is not None else ""
-    pixel = f"1 pixel = {abs(window.grid.resolution.x):.3g} m"
+    pixel_m = abs(window.grid.resolution.x) * ground_frame(thumbnails.grid).scale
+    pixel = f"1 pixel = {pixel_m:.3g} m"
     shown = stages(registration)
     for ax, stage in zip(axes, shown, strict=False):
         secondary = window.after(stage)
@@ -298,6 +303,7 @@ class _Scale:
         used = registration.estimate.used
         offset_m = registration.points.offset_m
         lengths = np.hypot(*(offset_m[used] if used.any() else offset_m).T)
+        lengths = lengths * ground_frame(registration.grid).scale
         longest_m = max(float(np.percentile(lengths, 95)), 1e-3)
         west, east, *_ = _extent_km(grid, grid)
         return cls(longest_m, (east - west) / 11 / longest_m)
@@ -326,13 +332,14 @@ def _draw_all_arrows(axes: list[Axes], bar: Axes, thumbnails: Thumbnails, regist
 
 
 def _lefts(registration: Registration) -> list[tuple[str, FloatArray]]:
-    """What leaves which offsets, metres (N, 2): nothing, each stage, or the fit where none is applied."""
+    """What leaves which offsets, metres on the ground (N, 2): nothing, each stage, or a fit not applied."""
     points, estimate = registration.points, registration.estimate
+    scale = ground_frame(registration.grid).scale
     found = [(_BY[stage.name], stage.left_m(points)) for stage in stages(registration)]
     if len(found) < 2:
         left_m = estimate.fitted.apply(points.xy_m + points.offset_m) - points.xy_m
         found = [("", points.offset_m), (f"the fit ({estimate.fitted.model}, not applied)", left_m)]
-    return found
+    return [(by, left_m * scale) for by, left_m in found]
 
 
 def _draw_faint(ax: Axes, thumbnails: Thumbnails) -> None:
@@ -477,9 +484,9 @@ def _short(text: str) -> str:
 
 
 def _km(xy_m: FloatArray, grid: GeoBox) -> FloatArray:
-    """Kilometres east and north of the grid's south-west corner."""
+    """Kilometres on the ground, along the grid's x and y, from its south-west corner."""
     box = grid.boundingbox
-    moved: FloatArray = (xy_m - np.array([box.left, box.bottom])) / 1000
+    moved: FloatArray = (xy_m - np.array([box.left, box.bottom])) * (ground_frame(grid).scale / 1000)
     return moved
 
 

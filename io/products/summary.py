@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from crosstie.ground import GroundFrame
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -21,6 +23,7 @@ def rows(correction: dict[str, Any]) -> list[tuple[str, str]]:
         Content of `correction.json`.
     """
     field = correction.get("field") or {}
+    ground = GroundFrame.of(correction.get("ground"))
     reasons = correction["reasons"]
     offset, ties = correction["offset_m"], correction["tie_points"]
     before, after = correction["error_before_m"]["rmse"], correction["error_after_m"]["rmse"]
@@ -29,8 +32,8 @@ def rows(correction: dict[str, Any]) -> list[tuple[str, str]]:
         ("secondary", str(correction["pair"]["secondary"]["id"])),
         ("verdict", str(correction["verdict"]) + (f" ({', '.join(map(str, reasons))})" if reasons else "")),
         ("model", f"{correction['model']}{', and a displacement field' if field.get('offered') else ''}"),
-        ("offset", f"{_metres(offset['median_x'])} east, {_metres(offset['median_y'])} north (median)"),
-        ("RMSE", f"{_metres(before)} before, {_metres(after)} after the affine{_of_field(field)}"),
+        ("offset", _offset_on_ground(ground, offset["median_x"], offset["median_y"])),
+        ("RMSE", _errors_left(ground, before, after, field)),
         ("tie points", f"{ties['used']} used of {ties['matched']}"),
     ]
 
@@ -77,8 +80,22 @@ def _safe_rows(correction: dict[str, Any]) -> list[tuple[str, str]]:
         return [("record", "incomplete")]
 
 
-def _of_field(field: dict[str, Any]) -> str:
-    return f", {_metres(field['error_after_m']['rmse'])} after the field" if field.get("offered") else ""
+def _offset_on_ground(ground: GroundFrame, x_m: float | None, y_m: float | None) -> str:
+    if x_m is None or y_m is None:
+        return "–"
+    east, north = ground.east_north(x_m, y_m)
+    return f"{_metres(east)} east, {_metres(north)} north (median)"
+
+
+def _errors_left(
+    ground: GroundFrame, before: float | None, after: float | None, field: dict[str, Any]
+) -> str:
+    left = [(before, "before"), (after, "after the affine")]
+    if field.get("offered"):
+        left.append((field["error_after_m"]["rmse"], "after the field"))
+    return ", ".join(
+        f"{_metres(None if value is None else value * ground.scale)} {when}" for value, when in left
+    )
 
 
 def _metres(value: float | None) -> str:

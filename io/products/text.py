@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from crosstie.ground import GroundFrame, ground_frame
 from crosstie.types import Model, VerdictCode
 
 if TYPE_CHECKING:
@@ -116,18 +117,22 @@ def _with_field(registration: Registration, report: FieldReport) -> list[str]:
     before = _both(estimate.error_before.rmse_m, registration)
     left = _both(_left_m(registration), registration)
     if estimate.verdict.code is VerdictCode.CORRECTED:
-        said = f"Offset removed; of an error of {before}, {left} of relief remain"
+        said = f"The affine reduces the error from {before} to {left}; most of the rest is relief"
         carried = "corrected.vrt carries the affine only"
     else:
-        said = f"The secondary lies on the reference on average; {left} of relief remain"
+        said = f"The secondary lies on the reference on average, but differs by {left}, mostly relief"
         carried = "corrected.vrt is the secondary as it was delivered"
     leaves_m = report.error_after.rmse_m
-    gain = f", which leaves {_both(leaves_m, registration)}" if leaves_m < _left_m(registration) else ""
+    gain = (
+        f" It reduces the error to {_both(leaves_m, registration)}."
+        if leaves_m < _left_m(registration)
+        else ""
+    )
     return [
-        f"{said}: use the displacement field{gain}.",
-        f"The field covers {100 * report.coverage:.0f} % of the scene. Cross-validated, tiles that it has "
-        f"not seen lie {_both(report.error_held_out.rmse_m, registration)} from it, and "
-        f"{_both(report.error_affine.rmse_m, registration)} from the affine.",
+        f"{said}. Use the displacement field.{gain}",
+        f"The field covers {100 * report.coverage:.0f} % of the scene. Tie points left out of the fit differ "
+        f"by {_both(report.error_held_out.rmse_m, registration)} from the field, and by "
+        f"{_both(report.error_affine.rmse_m, registration)} from the affine (RMSE).",
         f"{carried}; displacement.tif and the command crosstie apply carry the field.",
     ]
 
@@ -149,13 +154,17 @@ def figures(registration: Registration) -> list[tuple[str, str]]:
     if applied.model is Model.AFFINE:
         rows.append(("Rotation, scale", _rotation_scale(applied)))
     rows += [
-        ("Median offset measured", _east_north(*estimate.median_offset_m)),
+        (
+            "Median offset measured",
+            _east_north(*_on_ground(registration).east_north(*estimate.median_offset_m)),
+        ),
         ("Tiles worth matching", f"{registration.planned:,}"),
         ("Tie points matched, used", f"{len(registration.points):,}, {int(estimate.used.sum()):,}"),
         *_quality(registration),
         *_errors(registration),
         *_field(registration),
         ("Coordinate system", "none in common" if registration.grid is None else crs_name(registration)),
+        *_map_scale(registration),
         ("Made by", _made_by(registration)),
     ]
     return rows
@@ -225,16 +234,29 @@ def _amount(value: float, unit: str) -> str:
 
 
 def _both(value_m: float, registration: Registration) -> str:
-    """`1.23 px (12.3 m)`, or a dash where there is no number."""
+    """`1.23 px (12.3 m)`, metres on the ground, or a dash where there is no number."""
     if not math.isfinite(value_m) or registration.grid is None:
         return metres(value_m)
-    return f"{_amount(value_m / _pixel_m(registration), 'px')} ({metres(value_m)})"
+    on_ground_m = value_m * _on_ground(registration).scale
+    return f"{_amount(value_m / _pixel_m(registration), 'px')} ({metres(on_ground_m)})"
 
 
 def _pixel_m(registration: Registration) -> float:
     """Side of a pixel of the common grid, metres; NaN without a grid."""
     grid = registration.grid
     return math.nan if grid is None else math.sqrt(abs(grid.affine.determinant))
+
+
+def _on_ground(registration: Registration) -> GroundFrame:
+    return ground_frame(registration.grid)
+
+
+def _map_scale(registration: Registration) -> list[tuple[str, str]]:
+    """Tell a reader who compares with `correction.json` why its metres are others."""
+    frame = _on_ground(registration)
+    if not frame.differs:
+        return []
+    return [("Metres", f"on the ground; 1 m of the map, as in correction.json, is {frame.scale:.3f} m there")]
 
 
 def _would_have_been(registration: Registration) -> str:
@@ -251,8 +273,8 @@ def _correction_at_centre(registration: Registration, correction: AffineCorrecti
         return "none"
     box = registration.grid.boundingbox
     centre = np.array([[(box.left + box.right) / 2, (box.bottom + box.top) / 2]])
-    east, north = (correction.apply(centre) - centre)[0]
-    return _east_north(float(east), float(north))
+    dx_m, dy_m = (correction.apply(centre) - centre)[0]
+    return _east_north(*_on_ground(registration).east_north(float(dx_m), float(dy_m)))
 
 
 def _east_north(east: float, north: float) -> str:
@@ -268,8 +290,8 @@ def _rotation_scale(correction: AffineCorrection) -> str:
     a, b, _, d, e, _ = correction.affine
     rotation = math.degrees(math.atan2(d - b, a + e))
     return (
-        f"{rotation:+.4f}° (counter-clockwise), east {1e6 * (math.hypot(a, d) - 1):+.0f} ppm, "
-        f"north {1e6 * (math.hypot(b, e) - 1):+.0f} ppm"
+        f"{rotation:+.4f}° (counter-clockwise), x {1e6 * (math.hypot(a, d) - 1):+.0f} ppm, "
+        f"y {1e6 * (math.hypot(b, e) - 1):+.0f} ppm"
     )
 
 

@@ -79,6 +79,7 @@ def register_command(
 
 
 def _print_result(result: RegisterResult) -> None:
+    from crosstie.ground import ground_frame
     from crosstie.io.products.text import figures, headline, sentences
 
     registration = result.registration
@@ -88,8 +89,9 @@ def _print_result(result: RegisterResult) -> None:
     rows = [row for row in figures(registration) if row[0] != "Made by"]
     if registration.grid is not None and registration.estimate.used.any():
         x_m, y_m = registration.estimate.median_offset_m
-        a = registration.grid.affine
-        rows.append(("Median offset, px", f"{x_m / a.a:+.2f} columns, {y_m / a.e:+.2f} rows of {a.a:.4g} m"))
+        a, on_ground = registration.grid.affine, ground_frame(registration.grid).scale
+        pixels = f"{x_m / a.a:+.2f} columns, {y_m / a.e:+.2f} rows of {a.a * on_ground:.3g} m"
+        rows.append(("Median offset, px", pixels))
     for name, value in rows:
         say(f"  {name + ':':<27}{value}")
     if result.verdict.reasons:

@@ -30,8 +30,8 @@ class FieldReason(StrEnum):
 
 
 _FIELD_SENTENCES = {
-    FieldReason.BETTER: "Tiles that the field has not seen lie closer to it than to the affine.",
-    FieldReason.NOT_BETTER_THAN_AFFINE: "Held-out tiles lie no closer to the field than to the affine.",
+    FieldReason.BETTER: "The field predicts tie points left out of the fit better than the affine does.",
+    FieldReason.NOT_BETTER_THAN_AFFINE: "The affine predicts tie points left out of the fit just as well.",
     FieldReason.TOO_FEW_TIE_POINTS: "Too few tiles gave an offset to tell relief from noise.",
     FieldReason.PAIR_UNRELIABLE: "The pair is unreliable: nothing is built on its tie points.",
 }

@@ -165,7 +165,7 @@ def test_a_pair_with_relief_says_which_file_carries_what(make_relief: MakeRegist
     text = Page(report_html(make_relief(), PICTURES)).text
     for part in (
         "Corrected in part",
-        "of relief remain",
+        "most of the rest is relief",
         "crosstie apply",
         "displacement.tif",
         "affine only",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from odc.geo.geobox import GeoBox
 
 from crosstie.io.products.text import colour, figures, headline, sentences
 from crosstie.types import Error, FieldFit, FieldReason, FieldReport, Reason, Registration, VerdictCode
@@ -33,10 +34,16 @@ def said(registration: Registration) -> str:
 def test_relief_that_remains_is_named_and_the_field_is_pointed_to(make_relief: MakeRegistration):
     registration = make_relief()
     text = said(registration)
-    assert "2.06 px (20.6 m) of relief remain" in text
-    assert "use the displacement field, which leaves 0.93 px (9.30 m)" in text
+    assert (
+        "The affine reduces the error from 2.58 px (25.8 m) to 2.06 px (20.6 m); most of the rest is relief."
+        in text
+    )
+    assert "Use the displacement field. It reduces the error to 0.93 px (9.30 m)." in text
     assert "93 % of the scene" in text
-    assert "not seen lie 0.66 px (6.60 m) from it, and 1.81 px (18.1 m) from the affine" in text
+    assert (
+        "left out of the fit differ by 0.66 px (6.60 m) from the field, and by 1.81 px (18.1 m) from the"
+        in text
+    )
     assert "corrected.vrt carries the affine only" in text
     assert re.search(r"displacement\.tif and .*crosstie apply carry the field", text)
     assert headline(registration) == "Corrected in part"
@@ -45,7 +52,7 @@ def test_relief_that_remains_is_named_and_the_field_is_pointed_to(make_relief: M
 def test_an_aligned_pair_may_have_relief(make_relief: MakeRegistration):
     registration = make_relief(code=VerdictCode.ALREADY_ALIGNED)
     text = said(registration)
-    assert "2.58 px (25.8 m) of relief remain" in text
+    assert "differs by 2.58 px (25.8 m), mostly relief" in text
     assert "corrected.vrt is the secondary as it was delivered" in text
     assert "Offset removed" not in text
     assert headline(registration) == "Aligned in part"
@@ -115,3 +122,18 @@ def test_sigma_and_confidence_are_said(make_registration: MakeRegistration):
     assert rows["Confidence 0.9 or more"] == "100 % of the tie points"
     lower = replace(points, confidence=points.confidence - 0.06)
     assert dict(figures(replace(registration, points=lower)))["Confidence 0.9 or more"].startswith("0 %")
+
+
+def test_metres_are_those_on_the_ground(make_relief: MakeRegistration):
+    def told(registration: Registration) -> list[tuple[float, float]]:
+        text = f"{said(registration)} {' '.join(value for _, value in figures(registration))}"
+        return [(float(px), float(m)) for px, m in re.findall(r"([\d.]+) px \(([\d.]+) m\)", text)]
+
+    mercator = GeoBox.from_bbox((1.30e6, 9.28e6, 1.32e6, 9.30e6), crs="EPSG:3857", resolution=10)
+    at_home = make_relief()
+    assert "Metres" not in dict(figures(at_home))
+    far_north = replace(at_home, grid=mercator)
+    assert "1 m of the map, as in correction.json, is 0.443 m" in dict(figures(far_north))["Metres"]
+    for (px, metres), (same_px, fewer) in zip(told(at_home), told(far_north), strict=True):
+        assert px == same_px
+        assert fewer == pytest.approx(0.443 * metres, rel=0.02, abs=0.02)
