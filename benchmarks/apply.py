@@ -24,13 +24,15 @@ from rasterio.windows import Window
 
 from crosstie.codes import Kernel
 from crosstie.io.products.aligned import write_aligned
+from crosstie.io.products.displacement import DISPLACEMENT, displacement_cog, read_displacement
 from crosstie.io.products.mapping import Mapping
 from crosstie.io.storage.store import open_store
 from crosstie.types import DisplacementField
 
 CRS = "EPSG:32633"
 GROUND = Affine(10, 0, 300_000, 0, -10, 5_100_000)
-STRIDE_PX = 64
+NODE_PX = 16
+"""Between nodes of a field: four to a tile stride of 64."""
 
 
 def make_source(path: Path, size: int, dtype: str, *, holes: bool) -> None:
@@ -52,11 +54,11 @@ def make_source(path: Path, size: int, dtype: str, *, holes: bool) -> None:
 
 def field(size: int) -> DisplacementField:
     """Offsets of a few pixels that change over some kilometres, as over relief."""
-    nodes = size // STRIDE_PX
-    transform = GROUND @ Affine.scale(STRIDE_PX)
+    nodes = size // NODE_PX
+    transform = GROUND @ Affine.scale(NODE_PX)
     y, x = np.mgrid[0:nodes, 0:nodes] + 0.5
-    dx_m = 20 + 15 * np.sin(x / 9) * np.cos(y / 7)
-    dy_m = -12 + 10 * np.cos(x / 8)
+    dx_m = 20 + 15 * np.sin(x / 36) * np.cos(y / 28)
+    dy_m = -12 + 10 * np.cos(x / 32)
     return DisplacementField(GeoBox(dx_m.shape, transform, CRS), dx_m, dy_m, np.ones_like(dx_m))
 
 
@@ -69,7 +71,7 @@ def measure(size: int, resampling: str, dtype: str, *, holes: bool) -> dict[str,
             + (["--holes"] if holes else []),
             check=True,
         )
-        mapping = Mapping(CRS, field=field(size))
+        mapping = Mapping(CRS, field=read_displacement(source.with_name(DISPLACEMENT)))
         grid = GeoBox((size, size), GROUND, CRS)
         store = open_store(folder)
         began, cpu = time.perf_counter(), time.process_time()
@@ -98,6 +100,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.make:
         make_source(asked.make, asked.sizes[0], asked.dtype, holes=asked.holes)
+        asked.make.with_name(DISPLACEMENT).write_bytes(displacement_cog(field(asked.sizes[0])))
         return
     if asked.one:
         print(json.dumps(measure(asked.sizes[0], asked.resampling, asked.dtype, holes=asked.holes)))

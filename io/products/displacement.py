@@ -79,7 +79,7 @@ def read_displacement(href: str | Path, *, storage: S3Options = FROM_ENVIRONMENT
     if place.transform is None:
         raise NoGeoreferenceError(f"{os.fspath(href)}: a displacement field needs a transform, not points")
     grid = GeoBox(dx_m.shape, place.transform, place.crs)
-    return DisplacementField(grid, *(band.astype(np.float64) for band in (dx_m, dy_m, sigma_m)))
+    return DisplacementField(grid, dx_m, dy_m, sigma_m)
 
 
 def _refuse_other(raster: DatasetReader) -> None:

@@ -13,7 +13,7 @@ from scipy.ndimage import map_coordinates
 from crosstie.types.correction import UNKNOWN_ERROR, Error
 
 if TYPE_CHECKING:
-    from crosstie.types import BoolArray, FloatArray
+    from crosstie.types import BoolArray, FloatArray, Plane
 
 
 class FieldReason(StrEnum):
@@ -42,16 +42,16 @@ class DisplacementField:
     """Offsets at the nodes of a coarse grid, four from tile to tile, each at the centre of its cell.
 
     The secondary sampled at (x + dx, y + dy) shows what the reference shows at (x, y). NaN where nothing is
-    known; there the affine is all there is.
+    known; there the affine is all there is. The bands are kept as the file has them, float32.
     """
 
     grid: GeoBox
     """The nodes; it begins where the common grid begins."""
-    dx_m: FloatArray
+    dx_m: Plane
     """(rows, cols) along the x axis of the map, metres."""
-    dy_m: FloatArray
+    dy_m: Plane
     """(rows, cols) along the y axis of the map, metres."""
-    sigma_m: FloatArray
+    sigma_m: Plane
     """(rows, cols) standard deviation per axis, metres."""
 
     def __post_init__(self) -> None:
@@ -61,6 +61,7 @@ class DisplacementField:
                     f"{name} must have the shape of the grid, {tuple(self.grid.shape)}, "
                     f"got {getattr(self, name).shape}"
                 )
+            object.__setattr__(self, name, np.asarray(getattr(self, name), np.float32))
 
     def at(self, xy_m: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Sample the field between its nodes, bilinearly.
@@ -79,7 +80,7 @@ class DisplacementField:
         # The outermost half cell has nodes on one side only: it takes the value of the nearest.
         place = np.stack([np.clip(row - 0.5, 0, rows - 1), np.clip(col - 0.5, 0, cols - 1)])
         dx, dy, sigma = (
-            np.where(outside, np.nan, map_coordinates(band, place, order=1, mode="nearest"))
+            np.where(outside, np.nan, map_coordinates(band, place, np.float64, order=1, mode="nearest"))
             for band in (self.dx_m, self.dy_m, self.sigma_m)
         )
         return np.stack([dx, dy], axis=1), sigma

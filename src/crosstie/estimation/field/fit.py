@@ -231,9 +231,9 @@ def _displacement_field(
     pixel_m = float(grid.affine.a)
     return DisplacementField(
         closer,
-        trend_m[..., 0] + relief_x * pixel_m,
-        trend_m[..., 1] + relief_y * pixel_m,
-        sigma * pixel_m,
+        (trend_m[..., 0] + relief_x * pixel_m).astype(np.float32),
+        (trend_m[..., 1] + relief_y * pixel_m).astype(np.float32),
+        (sigma * pixel_m).astype(np.float32),
     )
 
 
