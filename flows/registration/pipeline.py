@@ -168,7 +168,11 @@ def _explained(found: Estimate, plan: TilePlan, coarse: CoarseOffset | None) -> 
         reasons.insert(0, plan.reason)
     nothing_fits = {Reason.TOO_FEW_TIE_POINTS, Reason.INCONSISTENT_OFFSETS} & set(reasons)
     if nothing_fits and plan.reason is None and coarse is not None and not coarse.reliable:
-        reasons.append(Reason.OFFSET_BEYOND_SEARCH)
+        # Noise has no offset, near or far: only images with structure may lie beyond the search.
+        if plan.featured:
+            reasons.append(Reason.OFFSET_BEYOND_SEARCH)
+        else:
+            reasons.insert(0, Reason.NO_TEXTURE)
     return replace(found, verdict=Verdict(VerdictCode.UNRELIABLE, tuple(dict.fromkeys(reasons))))
 
 

@@ -62,6 +62,8 @@ class TilePlan:
     reason: Reason | None
     """Why most tiles were left out; None where most were kept."""
     overviews: Overviews | None
+    featured: bool = True
+    """Whether most of the tiles show more than noise in both images."""
 
 
 WIDEST_DEG = 120.0
@@ -108,7 +110,7 @@ def plan_pair(
     size_px, stride_px = settings.tiles.resolved(shape)
     overviews = read_overviews(reference, secondary, grid, read=read)
     candidates = list(tiles(shape, size_px=size_px, stride_px=stride_px))
-    kept, reason = _screened(candidates, overviews, reference, secondary)
+    kept, reason, featured = _screened(candidates, overviews, reference, secondary)
     reach_px = settings.tiles.coarse_max_offset_m / abs(grid.affine.a)
     return TilePlan(
         reference=reference,
@@ -121,6 +123,7 @@ def plan_pair(
         tiles=kept,
         reason=reason,
         overviews=overviews,
+        featured=featured,
     )
 
 
@@ -160,12 +163,13 @@ def _plane(reference: RasterSource) -> CRS:
 
 def _screened(
     candidates: list[Tile], overviews: Overviews, reference: RasterSource, secondary: RasterSource
-) -> tuple[tuple[Tile, ...], Reason | None]:
+) -> tuple[tuple[Tile, ...], Reason | None, bool]:
+    """Tiles worth matching, why most were left out, and whether those left show more than noise."""
     both_valid = np.isfinite(overviews.reference) & np.isfinite(overviews.secondary)
     if not both_valid.any():
-        return (), Reason.NO_OVERLAP
+        return (), Reason.NO_OVERLAP, True
     if not candidates:
-        return (), Reason.TOO_FEW_TIE_POINTS
+        return (), Reason.TOO_FEW_TIE_POINTS, True
     screening = screen_tiles(
         candidates,
         overviews.reference,
@@ -177,7 +181,7 @@ def _screened(
         secondary_white=secondary.white,
     )
     kept = tuple(tile for tile, keep in zip(candidates, screening.keep, strict=True) if keep)
-    return kept, _main_reason(screening)
+    return kept, _main_reason(screening), screening.featured
 
 
 def _main_reason(screening: Screening) -> Reason | None:

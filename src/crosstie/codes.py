@@ -96,7 +96,7 @@ _REASON_SENTENCES = {
     Reason.TOO_FEW_TIE_POINTS: "Too few tiles gave an offset that can be trusted.",
     Reason.CLOUDED: "Most of the optical image is bright and blurred, as clouds are.",
     Reason.WATER: "Most of the overlap is open water, where nothing can be matched.",
-    Reason.NO_TEXTURE: "Most of the overlap is flat: there is nothing to match.",
+    Reason.NO_TEXTURE: "Most of the overlap is flat or mere noise: there is nothing to match.",
     Reason.RESIDUAL_TOO_LARGE: "The offsets scatter too widely around the best correction.",
     Reason.INCONSISTENT_OFFSETS: "The offsets do not agree with one another on any correction.",
     Reason.NOT_BETTER_THAN_IDENTITY: "No correction leaves a smaller cross-validated error than none at all.",

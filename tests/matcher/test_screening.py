@@ -166,3 +166,76 @@ def test_forest_snow_coast_and_farmland_stay(real_data):
     assert len(files) == 5
     for file in files:
         assert screen_files(folder / "S2L2A" / file.name, file, size_px=224).keep.all(), file.name
+
+
+def screen_at(reference: Path, secondary: Path, *, factor: int, as_8_bit: bool = False) -> Screening:
+    """Screen tiles of 128 px whose overview has pixels of `factor`."""
+    first, second = open_pair(reference, secondary)
+    side = 256 // factor
+    overview = GeoBox((side, side), first.geobox.affine @ first.geobox.affine.scale(factor), first.geobox.crs)
+    plane = read_plane(first, overview)
+    return screen_tiles(
+        list(tiles((side * factor, side * factor), size_px=128, stride_px=32)),
+        np.clip(plane / np.float32(0.35), 0, 1) if as_8_bit else plane,
+        read_plane(second, overview),
+        px_per_overview_px=factor,
+        reference_kind=first.kind,
+        secondary_kind=second.kind,
+        reference_white=1.0 if as_8_bit else first.white,
+    )
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("as_8_bit", [False, True])
+@pytest.mark.parametrize("factor", [1, 2, 3, 4, 8])
+def test_clear_snow_is_not_called_cloud_at_any_size_of_scene(real_data, factor, as_8_bit):
+    folder = real_data / "series" / "finland0060"
+    for month in (4, 5, 6):  # January to March, clear sky
+        for orbit in ("asc", "desc"):
+            found = screen_at(
+                folder / f"s2_{month:02d}.tif",
+                folder / f"s1_{orbit}_{month:02d}.tif",
+                factor=factor,
+                as_8_bit=as_8_bit,
+            )
+            assert Reason.CLOUDED not in found.counts, (month, orbit)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("factor", [1, 2, 3, 4, 8])
+def test_broken_cloud_is_seen_at_every_size_of_scene(real_data, factor):
+    chips = real_data / "chips" / "glfcr2"
+    name = "ROIs1970_fall_139_p839.tif"
+    found = screen_at(chips / "s2_cloudy" / name, chips / "s1" / name, factor=factor)
+    assert found.counts[Reason.CLOUDED] > found.keep.sum()
+
+
+def test_brightness_that_sar_has_as_well_is_no_cloud(land):
+    rng = np.random.default_rng(4)
+    bright = np.full((64, 64), 1.3, np.float32) + np.float32(0.01) * rng.normal(size=(64, 64)).astype("f4")
+    tile = [Tile(row=0, col=0, size_px=256)]
+    speckle = (20 + rng.normal(size=(64, 64))).astype(np.float32)
+    kinds = {"reference_kind": Kind.OPTICAL, "secondary_kind": Kind.SAR}
+    assert screen_tiles(tile, bright, speckle, px_per_overview_px=4, **kinds).reasons == (Reason.CLOUDED,)
+    snow = bright + np.float32(0.02) * (20 - speckle)  # what is bright to one eye is dark to the other
+    assert screen_tiles(tile, snow, speckle, px_per_overview_px=4, **kinds).reasons == (None,)
+
+
+@pytest.mark.parametrize("factor", [1, 4])
+def test_noise_and_haze_show_no_structure_and_land_does(factor):
+    rng = np.random.default_rng(5)
+    shape = (512 // factor, 512 // factor)
+    grid = list(tiles((512, 512), size_px=128, stride_px=64))
+    steps = np.kron(rng.normal(size=(32, 32)), np.ones((16 // factor, 16 // factor))).astype(np.float32)
+    noise = rng.normal(size=shape).astype(np.float32)
+    haze = np.linspace(0.3, 0.5, shape[1], dtype=np.float32) * np.ones(shape, np.float32)
+    kinds = {"reference_kind": Kind.OPTICAL, "secondary_kind": Kind.SAR}
+
+    def featured(optical, sar):
+        return screen_tiles(grid, optical, sar, px_per_overview_px=factor, **kinds).featured
+
+    land, echoes = 0.4 + 0.05 * steps, 20 + 2 * steps + 0.5 * noise
+    assert featured(land + 0.01 * noise, echoes)
+    assert not featured(0.4 + 0.05 * noise, echoes)
+    assert not featured(haze + 0.0002 * noise, echoes)
+    assert not featured(land, 20 + 2 * noise)

@@ -286,6 +286,15 @@ def test_refusals_say_why_correct_nothing_and_are_written(
     assert len(list((tmp_path / "out").rglob("report.html"))) == 1
 
 
+def test_images_without_features_are_not_said_to_lie_beyond_the_search(
+    reference: Path, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(3).normal(0.5, 0.1, (SIZE, SIZE)).astype(np.float32)
+    result = run(reference, write(tmp_path / "b.tif", noise))
+    assert result.verdict.reasons[0] is Reason.NO_TEXTURE
+    assert Reason.OFFSET_BEYOND_SEARCH not in result.verdict.reasons
+
+
 def test_a_window_holds_its_tiles_the_search_and_the_halo(reference: Path) -> None:
     """Every tile of a chunk is found in the window where the matcher is told that it is."""
     sources = open_pair(reference, reference, reference_kind=Kind.OPTICAL, secondary_kind=Kind.OPTICAL)
