@@ -17,7 +17,7 @@ from crosstie.matcher.calibration import Calibration
 from crosstie.matcher.correlate import correlate
 from crosstie.matcher.lattice import CELL_PX, correlate_tiles, shares_cells
 from crosstie.matcher.network import COARSEST_STRIDE_PX, DEEP_STRIDE_PX, HALO_PX, MatchingNetwork, fuse
-from crosstie.matcher.normalise import WINDOW_PX, normalise
+from crosstie.matcher.normalise import WINDOW_PX, fill_holes, normalise
 from crosstie.matcher.peak import Peaks, find_peaks
 from crosstie.matcher.similarity import Similarity, deep_reach, logits
 from crosstie.matcher.weights import load as load_weights
@@ -117,6 +117,7 @@ class Matcher:
             normalisation.
         """
         normalised, valid = normalise(plane)
+        normalised = fill_holes(normalised, valid)
         if within is not None:
             normalised, valid = np.ascontiguousarray(normalised[within]), np.ascontiguousarray(valid[within])
         rows, cols = valid.shape

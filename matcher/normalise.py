@@ -21,6 +21,12 @@ is fixed; taken from the array, it would make a feature depend on where the arra
 BEYOND = 1e6
 """No reflectance and no dB. Sums run along rows and columns: after a value of 1e20 they hold nothing else."""
 
+AROUND_PX = (3, 5, 9, 17)
+"""Neighbourhoods that a hole is filled from, the smallest first."""
+
+LEAST_AROUND = 0.05
+"""Of a neighbourhood that must be valid to be filled from."""
+
 CLIP = 4.0
 """Standard deviations kept: a single corner reflector must not outweigh a landscape."""
 
@@ -49,6 +55,24 @@ def normalise(plane: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDArray
     deviation = np.sqrt(np.maximum(square - mean * mean, 0))
     normalised = np.clip((x - mean) / (deviation + FLOOR), -CLIP, CLIP)
     return np.where(valid, normalised, 0).astype(np.float32), valid
+
+
+def fill_holes(normalised: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Fill fine holes with the mean of the valid pixels around them, the nearest that are enough.
+
+    A hole of zeros has an edge, and features follow edges: under fine cloud holes they would follow the mask.
+    What is filled stays invalid, and takes no part in a correlation. Larger holes stay 0 in their middle.
+    """
+    if valid.all():
+        return normalised
+    known = valid.astype(np.float32)
+    filled, open_ = normalised.copy(), ~valid
+    for side in AROUND_PX:
+        share = uniform_filter(known, side)
+        near = open_ & (share > LEAST_AROUND)
+        filled[near] = uniform_filter(normalised, side)[near] / share[near]
+        open_ &= ~near
+    return filled
 
 
 def _box(x: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,8 +2,8 @@
 
 Conservative: a tile is dropped only where it surely holds nothing; for the others the confidence decides.
 The limits come from 1,168 tiles of 256 px in Texas and Los Angeles (8-bit true colour, uint8 SAR), 144 arid
-coastal pairs, and chips of forest, snow, coast, farmland and cloud, each at overviews of 4, 8 and 16 px. Twelve
-months of boreal fields and forest, at 4 and 8 px, taught to tell snow from cloud.
+coastal pairs, and chips of forest, snow, coast, farmland and cloud, each at overviews of 4, 8 and 16 px.
+Twelve months of boreal fields and forest, at 4 and 8 px, taught to tell snow from cloud.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation, binary_erosion, uniform_filter
 
 from crosstie.types import Kind, Reason, Tile
 
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 MIN_VALID_REFERENCE = 0.7
 MIN_VALID_SECONDARY = 0.5
 """The secondary may miss more: its exact position is not known yet."""
+
+HOLE_PX = 17
+"""Narrower holes count as valid: the matcher sees past them, and its confidence says how well."""
+
+HOLE_VALID = 0.4
+"""Share of valid pixels that must be left around such a hole."""
 
 DARK_WHITE = 0.34
 """Optical, of white. Sea lies at 0.25 to 0.33 (haze included), nine in ten land tiles above 0.4."""
@@ -163,7 +170,9 @@ def screen_tiles(
     windows = _Windows.of(tiles, reference_overview.shape, px_per_overview_px)
     reference = _measure(reference_overview, windows, reference_kind, reference_white)
     secondary = _measure(secondary_overview, windows, secondary_kind, secondary_white)
-    overlap = (reference.valid >= MIN_VALID_REFERENCE) & (secondary.valid >= MIN_VALID_SECONDARY)
+    overlap = (
+        _usable(reference.valid, reference_overview, windows, px_per_overview_px) >= MIN_VALID_REFERENCE
+    ) & (_usable(secondary.valid, secondary_overview, windows, px_per_overview_px) >= MIN_VALID_SECONDARY)
     water, flat = overlap.copy(), np.zeros_like(overlap)
     for stats, kind in ((reference, reference_kind), (secondary, secondary_kind)):
         if kind is Kind.OPTICAL:
@@ -363,8 +372,29 @@ def _has_structure(tiles: Sequence[Tile], seen: _Seen, factor: float) -> BoolArr
     )
 
 
+def _usable(
+    valid: FloatArray, plane: NDArray[np.float32], windows: _Windows, factor: float
+) -> NDArray[np.float64]:
+    """Share of each tile, (N,), that can be matched: valid pixels, and fine holes between them."""
+    side = round(HOLE_PX / factor) // 2 * 2 + 1
+    good = np.isfinite(plane)
+    if side == 1 or good.all():
+        return valid
+    # Closing fills what is narrow and has valid pixels on both sides; a straight edge stays where it is.
+    square = np.ones((side, side), np.bool_)
+    closed = binary_erosion(binary_dilation(good, square), square, border_value=1)
+    dense = uniform_filter(good.astype(np.float32), 2 * side + 1) >= HOLE_VALID
+    usable = (good | (closed & dense)).astype(np.float32)
+    step = max(1, BATCH_PX // (windows.size[0] * windows.size[1]))
+    parts = [
+        windows.cut(usable, slice(begin, begin + step)).mean(axis=1)
+        for begin in range(0, len(windows.row), step)
+    ]
+    return np.concatenate(parts).astype(np.float64)
+
+
 def _averaged(plane: NDArray[np.float32], by: int) -> NDArray[np.float32]:
-    """Average squares of `by` x `by` valid pixels; NaN where fewer than half of them are valid."""
+    """Average squares of `by` x `by` pixels; NaN where fewer than `HOLE_VALID` of them are valid."""
     if by == 1:
         return plane
     rows, cols = plane.shape
@@ -372,7 +402,7 @@ def _averaged(plane: NDArray[np.float32], by: int) -> NDArray[np.float32]:
     square = padded.reshape(padded.shape[0] // by, by, padded.shape[1] // by, by)
     count = np.isfinite(square).sum(axis=(1, 3))
     mean = np.nansum(square, axis=(1, 3)) / np.maximum(count, 1)
-    averaged: NDArray[np.float32] = np.where(2 * count >= by**2, mean, np.nan).astype(np.float32)
+    averaged: NDArray[np.float32] = np.where(count >= HOLE_VALID * by**2, mean, np.nan).astype(np.float32)
     return averaged
 
 

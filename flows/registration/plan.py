@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from odc.geo.geobox import GeoBox
 from crosstie.grid import common_grid, tiles
 from crosstie.io.raster import read_plane
 from crosstie.io.raster.longitude import near
+from crosstie.io.storage.href import public_href
 from crosstie.matcher.screening import Screening, dominant_reason, screen_tiles
+from crosstie.settings.groups import SMALL_TILE_PX
 from crosstie.types import Reason, Tile
 
 if TYPE_CHECKING:
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from crosstie.flows.registration.measure import ReadPlane
     from crosstie.io.raster import RasterSource
     from crosstie.types import Plane
+
+LOG = logging.getLogger(__name__)
 
 OVERVIEW_PX = 1024
 """Longer side of the overviews on which tiles are screened. On the largest Sentinel-2 scene a tile of 192 px
@@ -69,6 +74,9 @@ class TilePlan:
 WIDEST_DEG = 120.0
 """Of longitude: a raster in degrees that is wider has no plane of its own."""
 
+MASKED_SHARE = 0.05
+"""Of the common grid that is valid in both images, from which they overlap, though in no whole tile."""
+
 COARSE_MARGIN_PX = 12
 """Margin beyond the largest coarse offset, so that a peak at the end of the range still has flanks."""
 
@@ -108,6 +116,7 @@ def plan_pair(
         )
     shape = (grid.shape[0], grid.shape[1])
     size_px, stride_px = settings.tiles.resolved(shape)
+    _say_small_tiles(reference, shape, size_px, settings)
     overviews = read_overviews(reference, secondary, grid, read=read)
     candidates = list(tiles(shape, size_px=size_px, stride_px=stride_px))
     kept, reason, featured = _screened(candidates, overviews, reference, secondary)
@@ -125,6 +134,19 @@ def plan_pair(
         overviews=overviews,
         featured=featured,
     )
+
+
+def _say_small_tiles(
+    reference: RasterSource, shape: tuple[int, int], size_px: int, settings: Settings
+) -> None:
+    if settings.tiles.size_px == "auto" and size_px == SMALL_TILE_PX and min(shape) >= size_px:
+        LOG.warning(
+            "%s: the common ground has %d x %d px, so tiles have %d px: fewer and less sure than larger ones",
+            public_href(reference.hrefs[0]),
+            shape[1],
+            shape[0],
+            size_px,
+        )
 
 
 def read_overviews(
@@ -181,7 +203,10 @@ def _screened(
         secondary_white=secondary.white,
     )
     kept = tuple(tile for tile, keep in zip(candidates, screening.keep, strict=True) if keep)
-    return kept, _main_reason(screening), screening.featured
+    reason = _main_reason(screening)
+    if reason is Reason.NO_OVERLAP and both_valid.mean() >= MASKED_SHARE:
+        reason = Reason.MASKED
+    return kept, reason, screening.featured
 
 
 def _main_reason(screening: Screening) -> Reason | None:

@@ -74,6 +74,7 @@ class Reason(StrEnum):
     """Why a pair is unreliable; `sentence` says it in words."""
 
     NO_OVERLAP = "no_overlap"
+    MASKED = "masked"
     TOO_FEW_TIE_POINTS = "too_few_tie_points"
     CLOUDED = "clouded"
     WATER = "water"
@@ -93,6 +94,7 @@ class Reason(StrEnum):
 
 _REASON_SENTENCES = {
     Reason.NO_OVERLAP: "The two images share no valid pixels on the ground.",
+    Reason.MASKED: "Holes (nodata, masks) leave no tile with enough pixels that are valid in both images.",
     Reason.TOO_FEW_TIE_POINTS: "Too few tiles gave an offset that can be trusted.",
     Reason.CLOUDED: "Most of the optical image is bright and blurred, as clouds are.",
     Reason.WATER: "Most of the overlap is open water, where nothing can be matched.",

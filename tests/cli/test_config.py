@@ -122,6 +122,9 @@ def test_the_hash_knows_what_changes_results() -> None:
         ((1024, 4097), (192, 128)),
         ((1023, 5000), (128, 32)),
         ((256, 256), (128, 32)),
+        ((192, 500), (128, 32)),
+        ((191, 500), (64, 16)),
+        ((100, 100), (64, 12)),
     ],
 )
 def test_automatic_tiles_follow_the_grid(shape: tuple[int, int], tiling: tuple[int, int]) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from crosstie.matcher.normalise import CLIP, WINDOW_PX, normalise
+from crosstie.matcher.normalise import CLIP, AROUND_PX, WINDOW_PX, fill_holes, normalise
 
 
 @pytest.fixture
@@ -57,3 +57,21 @@ def test_a_value_beyond_any_unit_takes_nothing_from_the_rest(land: np.ndarray, w
         out, valid = normalise(land)
     assert np.count_nonzero(~valid) == 1
     np.testing.assert_allclose(out[valid], plain[valid], rtol=0, atol=0.02)
+
+
+def test_fine_holes_are_filled_from_around_and_nothing_valid_changes(land: np.ndarray) -> None:
+    rng = np.random.default_rng(6)
+    smooth = np.add.outer(np.linspace(0, 1, 200), np.linspace(0, 2, 220)).astype(np.float32)
+    valid = rng.random(smooth.shape) > 0.5
+    filled = fill_holes(np.where(valid, smooth, 0).astype(np.float32), valid)
+    np.testing.assert_array_equal(filled[valid], smooth[valid])
+    assert np.abs(filled - smooth)[~valid].mean() < 0.01
+    assert fill_holes(land, np.ones(land.shape, bool)) is land
+
+
+def test_a_large_hole_stays_empty_in_its_middle(land: np.ndarray) -> None:
+    valid = np.ones(land.shape, bool)
+    valid[50:150, 50:150] = False
+    filled = fill_holes(np.where(valid, land, 0).astype(np.float32), valid)
+    reach = max(AROUND_PX) // 2
+    assert (filled[50 + reach : 150 - reach, 50 + reach : 150 - reach] == 0).all()

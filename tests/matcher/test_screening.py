@@ -239,3 +239,17 @@ def test_noise_and_haze_show_no_structure_and_land_does(factor):
     assert not featured(0.4 + 0.05 * noise, echoes)
     assert not featured(haze + 0.0002 * noise, echoes)
     assert not featured(land, 20 + 2 * noise)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_fine_holes_in_half_of_the_pixels_are_no_lack_of_overlap(factor):
+    rng = np.random.default_rng(8)
+    side = 512 // factor
+    land = 0.5 + 0.08 * np.kron(rng.normal(size=(32, 32)), np.ones((side // 32, side // 32)))
+    holed = np.where(rng.random((side, side)) < 0.5, np.nan, land).astype(np.float32)
+    sar = (20 + 10 * land + rng.normal(size=land.shape)).astype(np.float32)
+    found = screen_tiles(
+        list(tiles((512, 512), size_px=128, stride_px=64)), holed, sar, px_per_overview_px=factor,
+        reference_kind=Kind.OPTICAL, secondary_kind=Kind.SAR,
+    )  # fmt: skip
+    assert found.keep.all(), found.counts

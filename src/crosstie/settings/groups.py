@@ -23,6 +23,9 @@ FOLLOWERS = {"estimation.search_radius_px": "tiles.search_px", "learner.search_p
 LARGE_GRID_PX = 1024
 """A grid of this side or more has room for large tiles, which match more reliably than small ones."""
 
+SMALL_GRID_PX, SMALL_TILE_PX = 192, 64
+"""Side below which a grid has too few tiles of 128 px to agree, and the tiles that it gets."""
+
 HUGE_GRID_PX = 4096
 """A larger grid has enough tie points at twice the stride, which takes a quarter of the time."""
 
@@ -58,12 +61,12 @@ class TileSettings(Group):
     size_px: Literal["auto"] | Annotated[int, Field(ge=32, le=1024)] = Field(
         default="auto",
         description="Side of a tile, px (32..1024). auto: 192 where both sides of the grid have 1024 px or "
-        "more, else 128.",
+        "more, 64 where one has less than 192 px, else 128.",
     )
     stride_px: Literal["auto"] | Annotated[int, Field(ge=4, le=4096)] = Field(
         default="auto",
         description="Step from tile to tile, px (4..4096). auto: 64; 128 where the grid has a side of more "
-        "than 4096 px, 32 where it has one of less than 1024 px.",
+        "than 4096 px, 32 where it has one of less than 1024 px, 16 or less where of less than 192 px.",
     )
     search_px: int = Field(
         default=32,
@@ -87,10 +90,13 @@ class TileSettings(Group):
 
     def resolved(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Size and stride (px) of the tiles of a grid of `shape` (rows, cols), px."""
-        large = min(shape) >= LARGE_GRID_PX
-        size = (192 if large else 128) if self.size_px == "auto" else self.size_px
+        large, small = min(shape) >= LARGE_GRID_PX, min(shape) < SMALL_GRID_PX
+        by_grid = 192 if large else SMALL_TILE_PX if small else 128
+        size = by_grid if self.size_px == "auto" else self.size_px
         if self.stride_px != "auto":
             return size, self.stride_px
+        if small:
+            return size, min(max((min(shape) - size) // 3, 4), 16)  # four a side
         if not large:
             return size, 32
         return size, 128 if max(shape) > HUGE_GRID_PX else 64

@@ -295,6 +295,28 @@ def test_images_without_features_are_not_said_to_lie_beyond_the_search(
     assert Reason.OFFSET_BEYOND_SEARCH not in result.verdict.reasons
 
 
+def test_holes_that_leave_no_tile_are_not_called_a_lack_of_overlap(reference: Path, tmp_path: Path) -> None:
+    plane = texture(SIZE)
+    row, col = np.indices(plane.shape) // 40
+    plane[(row % 2 == 1) | (col % 3 == 2)] = np.nan  # a third is left
+    result = run(reference, write(tmp_path / "b.tif", plane))
+    assert result.verdict.reasons == (Reason.MASKED,)
+
+
+def test_a_small_chip_gets_smaller_tiles_and_says_so(
+    reference: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    chip = write(tmp_path / "b.tif", texture(SIZE)[:100, :100].copy())
+    sources = open_pair(reference, chip, reference_kind=Kind.OPTICAL, secondary_kind=Kind.OPTICAL)
+    plan = plan_pair(*sources, Settings())
+    assert (plan.tile_px, len(plan.tiles)) == (64, 16)
+    assert [record.message for record in caplog.records if "64 px" in record.message] == [
+        f"{reference}: the common ground has 100 x 100 px, so tiles have 64 px:"
+        " fewer and less sure than larger ones"
+    ]
+    assert plan_pair(*sources, COARSE).tiles == ()  # a size that is set is kept
+
+
 def test_a_window_holds_its_tiles_the_search_and_the_halo(reference: Path) -> None:
     """Every tile of a chunk is found in the window where the matcher is told that it is."""
     sources = open_pair(reference, reference, reference_kind=Kind.OPTICAL, secondary_kind=Kind.OPTICAL)
