@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from crosstie.matcher.normalise import CLIP, AROUND_PX, WINDOW_PX, fill_holes, normalise
+from crosstie.matcher.normalise import AROUND_PX, CLIP, WINDOW_PX, fill_holes, normalise
 
 
 @pytest.fixture
