@@ -9,7 +9,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,9 +17,9 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import Field
 
 from crosstie.codes import Order
-from crosstie.errors import SettingsError
 from crosstie.flows.archive.stage import after_run
-from crosstie.flows.discovery.periods import Period, now_utc, pairs_of_period, parted
+from crosstie.flows.discovery.backfill import Backfill, periods_of
+from crosstie.flows.discovery.periods import Period, now_utc, pairs_of_period
 from crosstie.flows.registration.load_matcher import weights_sha256
 from crosstie.flows.runs.done import done_outcomes, failed_before
 from crosstie.flows.runs.parameters import as_parameter, private, settings_of, shown
@@ -33,25 +32,6 @@ if TYPE_CHECKING:
     from crosstie.config import Settings
     from crosstie.io.storage.store import Store
     from crosstie.types import ScenePair
-
-
-@dataclass(frozen=True, slots=True)
-class Backfill:
-    """Parameters of a backfill besides the settings."""
-
-    order: Order = "newest"
-    """Which references go first."""
-    priority: int = 0
-    """Priority on a Dask scheduler that several runs share; tiles of a higher one go first. (A nightly run
-    has 5, a new scene 10.)"""
-    only_failed: bool = False
-    """Whether to try only the pairs that an earlier run has given up."""
-    code: str | None = None
-    """With `only_failed`: try only pairs with this failure code."""
-
-    def __post_init__(self) -> None:
-        if self.code is not None and not self.only_failed:
-            raise SettingsError(f"a code ({self.code}) selects among failed pairs; set only_failed, too")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,26 +48,6 @@ class PeriodPlan:
     """Wall time, estimated from earlier pairs, seconds; None where there were none."""
 
 
-def periods_of(settings: Settings, order: Order) -> list[Period]:
-    """Periods of the span that the settings ask for, in the order of the work.
-
-    Raises
-    ------
-    SettingsError
-        The span has no beginning.
-    """
-    start, end = settings.catalog.interval_utc
-    if start is None:
-        raise SettingsError(
-            "a backfill needs to know from when on: give --start, or set catalog.start_utc (where the end "
-            "is left open it is today)"
-        )
-    days = settings.backfill.partition_days
-    if settings.pairing.best_n_per_tile is not None:  # the best pairs are known only once all are
-        days = 1 + ((end or now_utc()) - start) / timedelta(days=1)
-    return parted(start, end or now_utc(), days=days, newest_first=order == "newest")
-
-
 def planned(catalog: str, out: str, settings: Settings, asked: Backfill) -> Iterator[PeriodPlan]:
     """Dry run: say for each period what would be done and how long it would take. Reads metadata only.
 
@@ -99,8 +59,12 @@ def planned(catalog: str, out: str, settings: Settings, asked: Backfill) -> Iter
     store, digest = open_store(out, settings.storage), weights_sha256(settings)
     seconds = _seconds_per_pair(store)
     took: list[float] = []
+    left = asked.limit
     for period in periods_of(settings, asked.order):
-        pairs = pairs_of_period(catalog, settings, period)
+        if left == 0:
+            return
+        pairs = pairs_of_period(catalog, settings, period)[:left]
+        left = None if left is None else left - len(pairs)
         done = done_outcomes(store, pairs, settings, weights_sha256=digest)
         failed = failed_before(store, pairs, settings, weights_sha256=digest)
         failed = {key: failure for key, failure in failed.items() if key not in done}
@@ -128,6 +92,7 @@ def backfill(
     priority: Annotated[int, Field(ge=-100, le=100)] = 0,
     only_failed: bool = False,
     code: str | None = None,
+    limit: Annotated[int | None, Field(ge=1)] = None,
 ) -> Tally:
     """Register all pairs of an area and a time that are not registered yet; return counts and first outcomes.
 
@@ -146,9 +111,10 @@ def backfill(
         only_failed: Retry only the pairs that failed in an earlier run.
         code: With only_failed, retry only pairs with this failure code, such as time_limit; `crosstie status`
             lists the codes.
+        limit: Maximum number of pairs, for a trial, done ones included; leave it empty for all.
     """
     known = settings_of(settings)
-    ask = Backfill(order=order, priority=priority, only_failed=only_failed, code=code)
+    ask = Backfill(order=order, priority=priority, only_failed=only_failed, code=code, limit=limit)
     started = now_utc()
     periods = periods_of(known, ask.order)
     plan = partial(plan_period_task, private(catalog), known, newest_first=order == "newest")
@@ -165,9 +131,14 @@ def backfill(
         periods=len(periods),
         priority=priority,
     ) as run:
+        left = limit
         for n, period in enumerate(periods):
+            if left == 0:
+                break
             if n > 0:
                 pairs = plan(period)
+            pairs = pairs[:left]
+            left = None if left is None else left - len(pairs)
             wanted = _failed_only(pairs, out, known, ask) if only_failed else None
             for _ in run.take(pairs, only=wanted):
                 pass
@@ -187,6 +158,7 @@ def run_backfill(catalog: str, out: str, settings: Settings, asked: Backfill) ->
             priority=asked.priority,
             only_failed=asked.only_failed,
             code=asked.code,
+            limit=asked.limit,
         )
     return tally
 
@@ -202,6 +174,7 @@ def _shown_parameters(
         "acquired until": settings.catalog.end_utc and str(settings.catalog.end_utc),
         "periods": f"{len(periods)} of {settings.backfill.partition_days:g} days, {asked.order} first",
         "only failed": (asked.code or "all") if asked.only_failed else None,
+        "limit": asked.limit,
     }
 
 

@@ -16,6 +16,7 @@ from packaging.version import Version
 
 from crosstie.errors import CrosstieError, WeightsError
 from crosstie.flows.registration.load_matcher import available_cores, weights_sha256
+from crosstie.flows.runs.in_words import counted
 
 if TYPE_CHECKING:
     from crosstie.config import Settings
@@ -146,7 +147,7 @@ def _catalog(catalog: str, settings: Settings) -> Finding:
             "catalog", redacted(str(problem)), "check the path or the URL, and that it can be reached"
         )
     plan = pair_scenes(scenes, settings.pairing)
-    state = f"{shown}: {len(scenes)} scenes, {len(plan.pairs)} pairs"
+    state = f"{shown}: {counted(len(scenes), 'scene')}, {counted(len(plan.pairs), 'pair')}"
     if plan.pairs:
         return Finding("catalog", state)
     return Finding("catalog", state, f"`crosstie pairs --catalog {shown}` says why scenes are left out")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import shapely
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from pydantic import Field
 
 from crosstie.errors import CrosstieError, SceneMissingError
 from crosstie.flows.discovery.pairs import scene_by_id, wanted_scenes
@@ -119,7 +120,13 @@ def _patient(wait_s: float) -> Any:
 
 
 @flow(name="crosstie-new-scene", flow_run_name="{scene_id}", persist_result=False)
-def new_scene(scene_id: str, catalog: str, out: str, settings: dict[str, Any] | None = None) -> list[Outcome]:
+def new_scene(
+    scene_id: str,
+    catalog: str,
+    out: str,
+    settings: dict[str, Any] | None = None,
+    limit: Annotated[int | None, Field(ge=1)] = None,
+) -> list[Outcome]:
     """Register one scene with its partners; return one outcome per pair, sorted by key.
 
     Args:
@@ -129,20 +136,29 @@ def new_scene(scene_id: str, catalog: str, out: str, settings: dict[str, Any] | 
         out: Folder or URL of the products, such as s3://products. It must not contain a secret.
         settings: Settings, as in a settings file: {"catalog": {"start_utc": "2024-01-01"}}. `crosstie config`
             prints all. Settings that are left out come from the worker's CROSSTIE_… variables.
+        limit: Maximum number of pairs, done ones included; leave it empty for all.
     """
     known = settings_of(settings)
     started = now_utc()
     partners = _patient(known.runs.scene_wait_s)(private(catalog), scene_id, known)
-    asked = {"scene": scene_id, "catalog": catalog, "out": out, "in no pair, for": partners.why_none}
+    asked = {
+        "scene": scene_id,
+        "catalog": catalog,
+        "out": out,
+        "in no pair, for": partners.why_none,
+        "limit": limit,
+    }
     if partners.why_none is not None:
         run_listener().finished(scene_id, f"in no pair: {partners.why_none}")
     with Run(NEW_SCENE, out, known, asked=asked, started=started, whole=False) as run:
-        outcomes = list(run.take(partners.pairs))
+        outcomes = list(run.take(partners.pairs[:limit]))
     return sorted(outcomes, key=lambda outcome: outcome.pair_key)
 
 
-def run_new_scene(scene_id: str, catalog: str, out: str, settings: Settings) -> list[Outcome]:
+def run_new_scene(
+    scene_id: str, catalog: str, out: str, settings: Settings, *, limit: int | None = None
+) -> list[Outcome]:
     """Run the flow in this process. Here addresses may carry secrets; Prefect does not see them."""
     with shown(catalog) as public, shown(out) as products:
-        outcomes: list[Outcome] = new_scene(scene_id, public, products, as_parameter(settings))
+        outcomes: list[Outcome] = new_scene(scene_id, public, products, as_parameter(settings), limit)
     return outcomes

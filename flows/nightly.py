@@ -64,7 +64,7 @@ def nightly(
         out: Folder or URL of the products, such as s3://products. It must not contain a secret.
         settings: Settings, as in a settings file: {"catalog": {"start_utc": "2024-01-01"}}. `crosstie config`
             prints all. Settings that are left out come from the worker's CROSSTIE_… variables.
-        limit: Maximum number of pairs, for a trial; leave it empty for all.
+        limit: Maximum number of pairs, for a trial, done ones included; leave it empty for all.
     """
     known = settings_of(settings)
     started = now_utc()

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, TypeAlias
 from crosstie.codes import Kernel, ModelChoice
 from crosstie.config import Settings
 from crosstie.errors import BadInputError
-from crosstie.flows.registration.load_matcher import load_matcher
-from crosstie.flows.registration.pipeline import InProcess, Progress, register_plan
+from crosstie.flows.registration.committed import open_committed, withdraw
+from crosstie.flows.registration.load_matcher import load_matcher, weights_sha256
+from crosstie.flows.registration.phases import Phase
+from crosstie.flows.registration.pipeline import InProcess, Progress, TellPhase, register_plan
 from crosstie.flows.registration.plan import plan_pair
-from crosstie.flows.registration.publish import PairNames, assemble, publish, thumbnails_of
+from crosstie.flows.registration.publish import PairNames, assemble, publish, run_key_of, thumbnails_of
+from crosstie.io.archive.index import index_committed
 from crosstie.io.products.aligned import BLOCK_PX
 from crosstie.io.products.alignment import Alignment, NamedRaster
 from crosstie.io.products.correction import correction_dict, crs_of
@@ -27,7 +30,9 @@ from crosstie.io.products.tie_points import to_geodataframe
 from crosstie.io.raster import open_pair
 from crosstie.io.raster.in_memory import named_files
 from crosstie.io.storage.href import local_path, public_href
+from crosstie.io.storage.root_layout import INDEX, ProductKey
 from crosstie.io.storage.store import open_store
+from crosstie.types import pair_key
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
 
     from crosstie.flows.registration.measure import TileMatcher
     from crosstie.io.products.overview import Thumbnails
+    from crosstie.io.products.product import Product
     from crosstie.io.storage.s3 import S3Options
     from crosstie.types import AffineCorrection, Kind, Registration, Verdict
 
@@ -117,12 +123,14 @@ def register(
     secondary: Raster,
     *,
     out: str | Path | None = None,
+    force: bool = False,
     acquired: datetime | None = None,
     settings: Settings | None = None,
     reference_kind: Kind | None = None,
     secondary_kind: Kind | None = None,
     matcher: TileMatcher | None = None,
     progress: Progress | None = None,
+    tell_phase: TellPhase | None = None,
 ) -> RegisterResult:
     """Measure the offset between two rasters, and fit the affine that corrects it.
 
@@ -137,6 +145,9 @@ def register(
     out : str or Path, optional
         Folder or URL (`file://`, `s3://`) of the product root; None writes nothing. Products name the files
         that they are of, so rasters that lie in memory must be saved first.
+    force : bool, optional
+        Replace the products where this pair is committed already for these settings and weights. Without it
+        they stay as they are; the result is then that of the new measurement.
     acquired : datetime, optional
         When the secondary was acquired, for the STAC item; without a zone it is UTC.
     settings : Settings, optional
@@ -147,6 +158,8 @@ def register(
         A loaded matcher, to register many pairs with; None loads the one that the settings name.
     progress : callable, optional
         Called with (tiles done, tiles planned).
+    tell_phase : callable, optional
+        Called with the name of each phase as it begins: plan, search, tiles, fit, write.
 
     Returns
     -------
@@ -160,6 +173,7 @@ def register(
         has been written.
     """
     settings = settings or Settings()
+    tell_phase = tell_phase or (lambda _phase: None)
     begin = time.monotonic()
     files = [
         named_files(raster, name) for raster, name in ((reference, "reference"), (secondary, "secondary"))
@@ -178,8 +192,9 @@ def register(
     )
     store = None if out is None else open_store(str(out), settings.storage)
     matcher = matcher or load_matcher(settings)
+    tell_phase(Phase.PLAN)
     plan = plan_pair(*sources, settings)
-    measured = register_plan(plan, InProcess(matcher), settings, progress=progress)
+    measured = register_plan(plan, InProcess(matcher), settings, progress=progress, tell_phase=tell_phase)
     names = PairNames(
         reference_id=file_id(sources[0].hrefs),
         secondary_id=file_id(sources[1].hrefs),
@@ -195,8 +210,43 @@ def register(
         weights_sha256=matcher.weights_sha256,
         seconds=time.monotonic() - begin,
     )
-    products = None if store is None else publish(store, registration, plan, names, settings)
+    products = None
+    if store is not None:
+        tell_phase(Phase.WRITE)
+        key = ProductKey(registration.pair_key, registration.run_key)
+        was_committed = force and withdraw(store, key)
+        products = publish(store, registration, plan, names, settings)
+        if was_committed and store.exists(INDEX):
+            index_committed(store, [key])  # the row of the earlier products is replaced
     return RegisterResult(registration, products, settings.storage, thumbnails_of(plan))
+
+
+def committed(
+    reference: str | Path,
+    secondary: str | Path,
+    *,
+    out: str | Path,
+    settings: Settings,
+    reference_kind: Kind | None = None,
+    secondary_kind: Kind | None = None,
+) -> Product | None:
+    """Open what `register` has committed for two files with these settings; None where it has not.
+
+    Raises
+    ------
+    BadInputError
+        A raster, the weights or the product root is wrong, or what was committed is damaged.
+    """
+    sources = open_pair(
+        reference,
+        secondary,
+        reference_kind=reference_kind,
+        secondary_kind=secondary_kind,
+        storage=settings.storage,
+    )
+    key = pair_key(file_id(sources[0].hrefs), file_id(sources[1].hrefs))
+    run_key = run_key_of(key, settings, weights_sha256=weights_sha256(settings))
+    return open_committed(open_store(str(out), settings.storage), ProductKey(key, run_key), settings)
 
 
 def _utc(moment: datetime | None) -> datetime | None:

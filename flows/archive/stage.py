@@ -15,6 +15,7 @@ from crosstie.flows.archive.adjusting import adjust_archive
 from crosstie.flows.archive.monitoring import MonitorReport, monitor_positions
 from crosstie.flows.archive.solving import AdjustOptions
 from crosstie.flows.observe.run_metrics import FINDINGS, PLACES
+from crosstie.flows.runs.in_words import counted
 from crosstie.io.adjusted.moved import known_moves, write_moves
 from crosstie.io.adjusted.publish import adjusted_places, read_adjusted
 from crosstie.io.storage.redaction import redacted
@@ -105,7 +106,8 @@ def adjust_and_monitor(out: str, settings: Settings) -> dict[str, Any]:
     create_table_artifact(
         [_artifact_row(one) for one in order[:MOST_ARTIFACT_ROWS]],
         key="crosstie-adjust",
-        description=f"{sum(one.action == 'solved' for one in places)} of {len(places)} places solved anew",
+        description=f"{sum(one.action == 'solved' for one in places)} of {counted(len(places), 'place')}"
+        " solved anew",
     )
     said: dict[str, Any] = {
         "places": {action: sum(one.action == action for one in places) for action in ACTIONS},

@@ -77,8 +77,8 @@ def kubernetes_cluster(compute: ComputeSettings) -> Iterator[Any]:
         from dask_kubernetes.operator import KubeCluster
     except ImportError as problem:
         raise SettingsError(
-            "setting compute.cluster = 'kubernetes' needs an extra that is not installed "
-            f"({problem}); pip install 'crosstie[kubernetes]'"
+            "setting compute.cluster = 'kubernetes' needs a package that is not installed "
+            f"({problem}); pip install dask-kubernetes"
         ) from None
     try:
         cluster = KubeCluster(custom_cluster_spec=spec, quiet=True, shutdown_on_close=True)

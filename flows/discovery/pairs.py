@@ -40,18 +40,23 @@ def wanted_scenes(catalog: str, settings: Settings, *, explain: bool = True) -> 
 
 
 def check_places(catalog: str, out: str, settings: Settings) -> None:
-    """Check the addresses of a run before anything is started for it: of the catalog the first file.
+    """Check what a run is given before anything is started for it: of the catalog the first file.
 
     Raises
     ------
+    WeightsError
+        The weights are missing, or have another sha256.
     StoreError
         The root is no address of one.
     CatalogError
         The catalog is not there, or is none.
     """
-    from crosstie.io.storage.store import open_store  # slow to import
+    from crosstie.flows.registration.load_matcher import weights_sha256  # both are slow to import
+    from crosstie.io.storage.store import open_store
 
     open_store(out, settings.storage)
+    if settings.weights is not None:
+        weights_sha256(settings)
     check_catalog(catalog, settings.catalog, storage=settings.storage)
 
 

@@ -22,6 +22,7 @@ from crosstie.flows.registration.measure import (
     room_for_templates,
     spread_out,
 )
+from crosstie.flows.registration.phases import Phase
 from crosstie.flows.registration.plan import TilePlan
 from crosstie.grid import Chunk, chunks
 from crosstie.matcher.coarse import ENOUGH_VOTES, CoarseOffset, vote_on_offset
@@ -36,6 +37,9 @@ Work = TypeVar("Work")
 
 Progress = Callable[[int, int], None]
 """Called with (tiles done, tiles planned)."""
+
+TellPhase = Callable[[Phase], None]
+"""Called with each phase as it begins."""
 
 
 class Engine(Protocol):
@@ -78,7 +82,12 @@ class PairMeasurement:
 
 
 def register_plan(
-    plan: TilePlan, engine: Engine, settings: Settings, *, progress: Progress | None = None
+    plan: TilePlan,
+    engine: Engine,
+    settings: Settings,
+    *,
+    progress: Progress | None = None,
+    tell_phase: TellPhase | None = None,
 ) -> PairMeasurement:
     """Measure the coarse offset and the tie points of a planned pair, and estimate its correction.
 
@@ -99,7 +108,9 @@ def register_plan(
         search_px=plan.search_px,
         coarse_search_px=plan.coarse_search_px,
     )
-    points, coarse = _measure_tie_points(job, plan.tiles, engine, settings, progress or _silent)
+    tell_phase = tell_phase or _untold
+    points, coarse = _measure_tie_points(job, plan.tiles, engine, settings, progress or _silent, tell_phase)
+    tell_phase(Phase.FIT)
     found = estimate(
         points,
         planned=len(plan.tiles),
@@ -114,15 +125,22 @@ def register_plan(
 
 
 def _measure_tie_points(
-    job: MatchJob, tiles: tuple[Tile, ...], engine: Engine, settings: Settings, progress: Progress
+    job: MatchJob,
+    tiles: tuple[Tile, ...],
+    engine: Engine,
+    settings: Settings,
+    progress: Progress,
+    tell_phase: TellPhase,
 ) -> tuple[TiePoints, CoarseOffset | None]:
     """Measure the coarse offset where it is asked for, then match all tiles around it."""
     progress(0, len(tiles))
     coarse = None
     if job.coarse_search_px:
+        tell_phase(Phase.SEARCH)
         coarse = find_coarse_offset(job, tiles, engine, most_spots=settings.tiles.coarse_spots)
         if coarse.reliable:
             job = replace(job, coarse_offset_px=(coarse.dx_px, coarse.dy_px))
+    tell_phase(Phase.TILES)
     parts, done = [], 0
     for chunk, part in engine.match(job, chunks(list(tiles), span_px=settings.compute.chunk_px)):
         parts.append(part)
@@ -202,3 +220,7 @@ def _ahead(read: Callable[[Work], Planes], work: Sequence[Work]) -> Iterator[tup
 
 def _silent(done: int, planned: int) -> None:
     del done, planned
+
+
+def _untold(phase: Phase) -> None:
+    del phase

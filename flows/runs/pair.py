@@ -22,6 +22,7 @@ from crosstie.flows.observe.run_metrics import RUN_TILES
 from crosstie.flows.observe.tracing import step
 from crosstie.flows.registration import deadline
 from crosstie.flows.registration.deadline import Deadline, stopped_by
+from crosstie.flows.registration.phases import Phase
 from crosstie.flows.registration.pipeline import Progress, register_plan
 from crosstie.flows.registration.plan import plan_pair
 from crosstie.flows.registration.publish import PairNames, assemble, publish, run_key_of
@@ -126,6 +127,8 @@ def _registered(pair: ScenePair, batch: PairBatch, store: Store) -> Outcome:
     """Plan, measure, render and commit; checks between the steps whether to go on."""
     begin = time.monotonic()
     settings = batch.settings
+    tell_phase, progress = functools.partial(run_listener().phase, pair.key), _progress_of(pair.key)
+    tell_phase(Phase.PLAN)
     names = PairNames(
         reference_id=pair.reference.id,
         secondary_id=pair.secondary.id,
@@ -147,7 +150,7 @@ def _registered(pair: ScenePair, batch: PairBatch, store: Store) -> Outcome:
         plan = plan_pair(*sources, settings, read=engine.read)
     deadline.check()
     with step("measure"):
-        measured = register_plan(plan, engine, settings, progress=_progress_of(pair.key))
+        measured = register_plan(plan, engine, settings, progress=progress, tell_phase=tell_phase)
     registration = assemble(
         names,
         plan,
@@ -157,6 +160,7 @@ def _registered(pair: ScenePair, batch: PairBatch, store: Store) -> Outcome:
         seconds=time.monotonic() - begin,
     )
     deadline.check()
+    tell_phase(Phase.WRITE)
     with step("publish"):
         url = publish(store, registration, plan, names, settings, read=engine.read)
     forget_failure(store, pair.key, registration.run_key)

@@ -25,6 +25,7 @@ from crosstie.flows.observe.context import bind_context
 from crosstie.flows.observe.json_lines import write_log_as
 from crosstie.flows.observe.run_server import serve_run
 from crosstie.flows.runs.done import done_outcomes
+from crosstie.flows.runs.in_words import counted
 from crosstie.flows.runs.pairs import Registrar
 from crosstie.flows.runs.progress import run_listener
 from crosstie.flows.runs.record import note
@@ -191,7 +192,7 @@ class Run:
         create_table_artifact(
             [outcome.row() for outcome in sorted(rows, key=lambda outcome: outcome.pair_key)],
             key=key,
-            description=f"{len(rows)} of {tally.over} pairs"
+            description=f"{len(rows)} of {counted(tally.over, 'pair')}"
             + ("" if len(rows) == tally.over else "; failed and unreliable pairs go first"),
         )
         took = timedelta(seconds=time.monotonic() - tally.begun_s)

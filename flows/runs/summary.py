@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 
+from crosstie.flows.runs.in_words import counted
 from crosstie.flows.runs.outcome import FAILED, IN_PROGRESS, Outcome
 from crosstie.flows.runs.tally import Tally
 from crosstie.io.storage.redaction import redacted
@@ -58,7 +59,7 @@ def markdown(
 def _headline(tally: Tally, took: timedelta) -> str:
     registered = tally.tried - tally.verdicts[FAILED] - tally.verdicts[IN_PROGRESS]
     clock = timedelta(seconds=round(took.total_seconds()))
-    text = f"**{tally.over} pairs**, {registered} of them registered in {clock}"
+    text = f"**{counted(tally.over, 'pair')}**, {registered} of them registered in {clock}"
     if tally.already_done:
         text += f", {tally.already_done} registered earlier"
     if registered and tally.work_s:

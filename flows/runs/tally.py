@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from crosstie.flows.runs.failure_codes import PASSING
+from crosstie.flows.runs.in_words import counted
 from crosstie.flows.runs.outcome import FAILED, IN_PROGRESS, Outcome
 from crosstie.types import VerdictCode
 
@@ -108,7 +109,7 @@ class Tally:
     def line(self) -> str:
         """`12 of 40 pairs, 2 failed, 0:05:10 left`."""
         about = "about " if self._periods_to_come else ""
-        parts = [f"{self.over} of {about}{round(self.expected)} pairs"]
+        parts = [f"{self.over} of {about}{counted(round(self.expected), 'pair')}"]
         if self.verdicts[FAILED]:
             parts.append(f"{self.verdicts[FAILED]} failed")
         if self.left is not None:

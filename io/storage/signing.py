@@ -31,7 +31,7 @@ def _planetary_computer(href: str) -> str:
     except ImportError:
         raise UnreadableRasterError(
             f"{public_href(href)}: files of the Planetary Computer need a signature;"
-            " pip install 'crosstie[planetary]'"
+            " pip install planetary-computer"
         ) from None
     from requests import RequestException  # comes with the package
 

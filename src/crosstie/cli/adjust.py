@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from crosstie.cli.app import EXIT_UNRELIABLE, app, exit_codes
-from crosstie.cli.options import ConfigOption, OutOption
-from crosstie.cli.printing import print_table, show_progress
+from crosstie.cli.options import ConfigOption, DryRunOption, JsonOption, OutOption
+from crosstie.cli.printing import print_table, say_json, show_progress
 
 if TYPE_CHECKING:
     from crosstie.flows.archive.adjusting import PlaceOutcome
@@ -34,10 +33,8 @@ def adjust_command(
         list[str] | None,
         typer.Option(help="Only this place; may be given again.", show_default=False),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say which places would be solved; write nothing.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Adjust an archive as one network: one position for each scene, from all its pairs together.
@@ -63,7 +60,7 @@ def adjust_command(
         places = list(adjust_archive(store, options, only=place or (), dry_run=dry_run, progress=progress))
     if as_json:
         said = {"root": store.url, "datum": options.datum, "places": [one.as_dict() for one in places]}
-        typer.echo(json.dumps(said, indent=1, ensure_ascii=False))
+        say_json(said)
     else:
         _print_places(places, store.url)
     if any(one.action == "failed" or one.problems for one in places):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import signal
 import threading
 from collections.abc import Callable
@@ -86,4 +87,11 @@ def exit_codes(command: Callable[P, R]) -> Callable[P, R]:
             number = _ENDED_BY[-1] if _ENDED_BY else signal.SIGINT
             raise typer.Exit(EXIT_SIGNAL + number) from None
 
+    run.__doc__ = _paragraphs(command.__doc__ or "")
     return run
+
+
+def _paragraphs(docstring: str) -> str:
+    """Join the lines of each paragraph: a terminal breaks them where it is wide, the source where it is."""
+    paragraphs = inspect.cleandoc(docstring).split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)

@@ -49,7 +49,10 @@ def apply_command(
         str | None,
         typer.Option(help="Raster whose grid to use, instead of the reference's.", show_default=False),
     ] = None,
-    resampling: Annotated[Kernel, typer.Option(help="Kernel; nearest for masks and classes.")] = Kernel.CUBIC,
+    resampling: Annotated[
+        Kernel,
+        typer.Option(metavar="KERNEL", help="cubic, lanczos, bilinear; nearest for masks and classes."),
+    ] = Kernel.CUBIC,
     source_item: Annotated[
         str | None,
         typer.Option(
@@ -63,7 +66,9 @@ def apply_command(
     verdict: Annotated[
         list[VerdictCode] | None,
         typer.Option(
-            help="With --all: only pairs of this verdict; may be given again. Without: all but unreliable.",
+            help="With --all: only pairs of this verdict (corrected, already_aligned, unreliable); may be "
+            "given again. Without: all but unreliable.",
+            metavar="VERDICT",
             show_default=False,
         ),
     ] = None,

@@ -35,7 +35,12 @@ MOST_PLACES = 20
 def evaluate_command(
     dataset: Annotated[
         Dataset | None,
-        typer.Option(help="Data set in its published layout; needs --data.", show_default=False),
+        typer.Option(
+            help="Data set in its published layout: sen12, qxs, scenes, ombria, sebast144 or sih1733; needs "
+            "--data.",
+            metavar="NAME",
+            show_default=False,
+        ),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the data set.", show_default=False)] = None,
     pairs: Annotated[
@@ -68,11 +73,12 @@ def evaluate_command(
     search_px: Annotated[int, typer.Option(min=4, max=128, help="Search radius per axis, px.")] = 32,
     seed: Annotated[int, typer.Option(min=0, help="Seed of parts, cuts, known shifts and of --limit.")] = 0,
     limit: LimitOption = None,
-    json_path: Annotated[
-        Path | None, typer.Option("--json", help="Write all figures to this file.", show_default=False)
+    figures_path: Annotated[
+        Path | None,
+        typer.Option("--figures", help="Write all figures to this file.", show_default=False),
     ] = None,
     per_pair: Annotated[
-        bool, typer.Option("--per-pair", help="With --json: list every pair as well.")
+        bool, typer.Option("--per-pair", help="With --figures: list every pair as well.")
     ] = False,
     csv_path: Annotated[
         Path | None,
@@ -122,7 +128,7 @@ def evaluate_command(
     from crosstie.flows.evaluation.placement import Protocol, place_templates
     from crosstie.flows.evaluation.promote import compare_and_promote, refuse_target
 
-    outputs = [path for path in (json_path, csv_path, picture_path) if path is not None]
+    outputs = [path for path in (figures_path, csv_path, picture_path) if path is not None]
     for path in outputs:
         _refuse_unwritable(path)
     settings = load_settings(config, options={"weights": weights})
@@ -144,7 +150,7 @@ def evaluate_command(
     }
     _print_evaluation(new.evaluation, facts)
     title = f"{dataset or pairs}, weights {new.sha256[:12]}"
-    _write_outputs(new.evaluation, facts, title, json_path, csv_path, picture_path, per_pair=per_pair)
+    _write_outputs(new.evaluation, facts, title, figures_path, csv_path, picture_path, per_pair=per_pair)
     for path in outputs:
         say(f"written: {path}")
     if against is not None or promote_to is not None:
@@ -218,7 +224,7 @@ def _write_outputs(
     evaluation: Evaluation,
     facts: dict[str, object],
     title: str,
-    json_path: Path | None,
+    figures_path: Path | None,
     csv_path: Path | None,
     picture_path: Path | None,
     *,
@@ -227,9 +233,9 @@ def _write_outputs(
     """Write the files that were asked for."""
     from crosstie.flows.evaluation.report import csv_text, evaluation_report, picture
 
-    if json_path is not None:
+    if figures_path is not None:
         tree = facts | evaluation_report(evaluation, per_pair=per_pair)
-        _write_out(json_path, json.dumps(tree, indent=1, ensure_ascii=False) + "\n")
+        _write_out(figures_path, json.dumps(tree, indent=1, ensure_ascii=False) + "\n")
     if csv_path is not None:
         _write_out(csv_path, csv_text(evaluation))
     if picture_path is not None:
@@ -259,7 +265,7 @@ def _print_evaluation(evaluation: Evaluation, facts: dict[str, object]) -> None:
         hardest = sorted(places, key=lambda name: (places[name]["cmr_1"], name))[:MOST_PLACES]
         print_table([_figures_row("place", name, places[name]) for name in sorted(hardest)])
         if len(places) > len(hardest):
-            say(f"(the {len(hardest)} hardest of {len(places)} places; all are in --json)")
+            say(f"(the {len(hardest)} hardest of {len(places)} places; all are in --figures)")
     say()
     say(
         f"{whole['n']:.0f} measured: {whole['cmr_1']:.1%} within 1 px, {whole['cmr_2']:.1%} within 2 px, "

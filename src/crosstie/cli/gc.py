@@ -10,6 +10,7 @@ import typer
 from crosstie.cli.app import app, exit_codes
 from crosstie.cli.options import ConfigOption, OutOption
 from crosstie.cli.printing import say
+from crosstie.flows.runs.in_words import counted
 
 
 @app.command("gc")
@@ -41,4 +42,4 @@ def gc_command(
         count, size_bytes = count + 1, size_bytes + left.size_bytes
         say(left.key)
     would = "would be removed" if dry_run else "removed"
-    say(f"{count} files, {size_bytes / 1e6:.1f} MB {would}", err=True)
+    say(f"{counted(count, 'file')}, {size_bytes / 1e6:.1f} MB {would}", err=True)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crosstie.cli.app import EXIT_UNRELIABLE, app, exit_codes
-from crosstie.cli.options import ConfigOption, OutOption, Search, search_options
+from crosstie.cli.options import ConfigOption, JsonOption, OutOption, Search, search_options
 from crosstie.cli.printing import print_table, say, say_json
+from crosstie.flows.runs.in_words import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from crosstie.io.archive.run_log import RunLog
 
 MOST_LINES = 20
-"""Number of failures and of claims that are printed; `--format json` has all of them."""
+"""Number of failures and of claims that are printed; `--json` has all of them."""
 
 
 class ReportFormat(StrEnum):
@@ -31,7 +32,9 @@ class ReportFormat(StrEnum):
     JSON = "json"
 
 
-FormatOption = Annotated[ReportFormat, typer.Option("--format", help="Form of what is printed.")]
+FormatOption = Annotated[
+    ReportFormat, typer.Option("--format", hidden=True, help="json does what --json does.")
+]
 
 
 @app.command("index")
@@ -49,6 +52,7 @@ def index_command(
             help="Print the corrections of this scene from the index; update nothing.", show_default=False
         ),
     ] = None,
+    as_json: JsonOption = False,
     form: FormatOption = ReportFormat.TABLE,
 ) -> None:
     """Update the table of all committed corrections: OUT/_index/corrections.parquet, a stac-geoparquet file.
@@ -59,20 +63,21 @@ def index_command(
 
     [bold]Example:[/bold] crosstie index --out products
 
-    [bold]Example:[/bold] crosstie index --out products --scene S1A_IW_GRDH_… --format json
+    [bold]Example:[/bold] crosstie index --out products --scene S1A_IW_GRDH_… --json
     """
     from crosstie.config import load_settings
     from crosstie.io.archive.index import read_index, update_index
     from crosstie.io.archive.index_table import of_scene
     from crosstie.io.storage.store import open_store
 
+    as_json = as_json or form is ReportFormat.JSON
     store = open_store(out, load_settings(config).storage)
     store.must_be_there()
     if scene is not None:
-        _print_scene(scene, of_scene(read_index(store), scene), form)
+        _print_scene(scene, of_scene(read_index(store), scene), as_json=as_json)
         return
     update = update_index(store, rebuild=rebuild)
-    _print_update(update, form)
+    _print_update(update, as_json=as_json)
     if update.unreadable:
         raise typer.Exit(EXIT_UNRELIABLE)
 
@@ -89,6 +94,7 @@ def status_command(
             "--catalog", help="STAC catalog: also count its pairs that are pending.", show_default=False
         ),
     ] = None,
+    as_json: JsonOption = False,
     form: FormatOption = ReportFormat.TABLE,
 ) -> None:
     """Count the pairs of an archive: done by verdict, failed by code, in progress, pending. Changes nothing.
@@ -99,7 +105,7 @@ def status_command(
 
     [bold]Example:[/bold] crosstie status --out products --catalog catalog.json
 
-    [bold]Example:[/bold] crosstie status --out products --format json | jq .failed
+    [bold]Example:[/bold] crosstie status --out products --json | jq .failed
     """
     from crosstie.flows.status import take_status
     from crosstie.io.storage.store import open_store
@@ -108,7 +114,7 @@ def status_command(
     store = open_store(out, settings.storage)
     store.must_be_there()
     status = take_status(store, settings, catalog=catalog)
-    if form is ReportFormat.JSON:
+    if as_json or form is ReportFormat.JSON:
         say_json(status.as_dict())
     else:
         _print_status(status)
@@ -116,14 +122,14 @@ def status_command(
         raise typer.Exit(EXIT_UNRELIABLE)
 
 
-def _print_update(update: IndexUpdate, form: ReportFormat) -> None:
-    if form is ReportFormat.JSON:
+def _print_update(update: IndexUpdate, *, as_json: bool) -> None:
+    if as_json:
         said = {name: getattr(update, name) for name in ("url", "rows", "added", "dropped", "unreadable")}
         say_json(said)
         return
     if update.rows or update.dropped:
         dropped = f", {update.dropped} dropped because they are no longer committed" if update.dropped else ""
-        say(f"{update.rows} corrections, {update.added} of them new{dropped}")
+        say(f"{counted(update.rows, 'correction')}, {update.added} of them new{dropped}")
         say(update.url)
     else:
         say("nothing is committed here yet, so there is no index")
@@ -131,11 +137,11 @@ def _print_update(update: IndexUpdate, form: ReportFormat) -> None:
         say(f"left out: {problem}", err=True)
 
 
-def _print_scene(scene: str, table: pa.Table, form: ReportFormat) -> None:
+def _print_scene(scene: str, table: pa.Table, *, as_json: bool) -> None:
     from crosstie.io.archive.index_rows import CORRECTION
 
     rows = table.select(["id", "datetime", "created", *CORRECTION.names]).to_pylist()
-    if form is ReportFormat.JSON:
+    if as_json:
         say_json(rows, default=datetime.isoformat)
         return
     if not rows:
@@ -183,8 +189,8 @@ def _print_plan(status: Status) -> None:
         f" ({plan.done_otherwise} corrected with other settings or weights)" if plan.done_otherwise else ""
     )
     say(
-        f"catalog: {plan.pairs} pairs, {plan.done} done, {plan.failed} failed, {plan.in_progress} in "
-        f"progress, {plan.abandoned} abandoned, {len(plan.pending)} pending{otherwise}"
+        f"catalog: {counted(plan.pairs, 'pair')}, {plan.done} done, {plan.failed} failed, "
+        f"{plan.in_progress} in progress, {plan.abandoned} abandoned, {len(plan.pending)} pending{otherwise}"
     )
 
 
@@ -196,7 +202,7 @@ def _print_lines(title: str, lines: list[str]) -> None:
     for line in lines[:MOST_LINES]:
         say(f"  {line}")
     if len(lines) > MOST_LINES:
-        say(f"  … and {len(lines) - MOST_LINES} more; --format json lists all")
+        say(f"  … and {len(lines) - MOST_LINES} more; --json lists all")
 
 
 def _failure_line(failure: Failure) -> str:
@@ -226,5 +232,9 @@ def _log_line(log: RunLog) -> str:
     became = {**log.verdicts, **log.failures}
     became.pop("failed", None)  # counted again by code
     counts = [f"{count} {name}" for name, count in sorted(became.items())]
-    pairs = f", {log.pairs} pairs ({', '.join(counts)}; {log.already_done} already done)" if log.pairs else ""
+    pairs = (
+        f", {counted(log.pairs, 'pair')} ({', '.join(counts)}; {log.already_done} already done)"
+        if log.pairs
+        else ""
+    )
     return f"{log.flow}: began {log.started_utc}, {ended}{pairs}"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crosstie.cli.app import EXIT_UNRELIABLE, app, exit_codes
-from crosstie.cli.options import ConfigOption, OutOption, read_time
-from crosstie.cli.printing import print_table
+from crosstie.cli.options import ConfigOption, JsonOption, OutOption, read_time
+from crosstie.cli.printing import print_table, say_json
 
 if TYPE_CHECKING:
     from crosstie.flows.archive.monitoring import MonitorReport, MovedFinding
@@ -36,7 +35,7 @@ def monitor_command(
     place: Annotated[
         str | None, typer.Option(help="Only this place; it hides what all places share.", show_default=False)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Find jumps, drifts and outliers in the adjusted positions of an archive (`crosstie adjust`).
@@ -68,7 +67,7 @@ def monitor_command(
             "false_alarms_per_scene": settings.monitor.false_alarms_per_scene,
             "findings": [finding.as_dict() for finding in report.findings],
         }
-        typer.echo(json.dumps(said, indent=1, ensure_ascii=False))
+        say_json(said)
     else:
         _print_report(report)
     if report.findings:

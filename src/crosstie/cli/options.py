@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, get_type_hints
 import typer
 
 from crosstie.cli.app import P, R
+from crosstie.codes import Orbit, Slices
 from crosstie.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -40,7 +41,14 @@ OutOption = Annotated[
     str, typer.Option("--out", "-o", help="Product root: a folder, file://… or s3://bucket/prefix.")
 ]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show the messages of Prefect as well.")]
-LimitOption = Annotated[int | None, typer.Option(min=1, help="Maximum number of pairs.", show_default=False)]
+LimitOption = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Maximum number of pairs, done ones included.", show_default=False),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done; start no server and write nothing.")
+]
 WeightsOption = Annotated[
     Path | None,
     typer.Option(help="Weights of the matcher, instead of those that come with it.", show_default=False),
@@ -49,35 +57,62 @@ HostOption = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for
 PortOption = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")]
 
 
+CHOICE_PANEL = "Scenes and pairs"
+"""Title of the options that choose what is done, in the help."""
+
+
+def _chooses(*names: str, **how: Any) -> Any:
+    """Declare an option that chooses scenes or pairs; its default is in the settings."""
+    return typer.Option(*names, rich_help_panel=CHOICE_PANEL, show_default=False, **how)
+
+
 @dataclass(frozen=True, slots=True)
 class Search:
     """Options of every command that searches a catalog."""
 
     config: ConfigOption = None
+    weights: WeightsOption = None
     start: Annotated[
-        str | None, typer.Option(help="Earliest acquisition: 2025-06-01, or with a time.", show_default=False)
+        str | None, _chooses(help="Earliest acquisition: 2025-06-01, or with a time.", metavar="TIME")
     ] = None
     end: Annotated[
-        str | None,
-        typer.Option(help="Latest acquisition; a date includes the whole day.", show_default=False),
+        str | None, _chooses(help="Latest acquisition; a date includes the whole day.", metavar="TIME")
     ] = None
     bbox: Annotated[
-        str | None,
-        typer.Option(help="Area: WEST,SOUTH,EAST,NORTH in degrees.", metavar="W,S,E,N", show_default=False),
+        str | None, _chooses(help="Area: WEST,SOUTH,EAST,NORTH in degrees.", metavar="W,S,E,N")
     ] = None
-    area: Annotated[
-        Path | None,
-        typer.Option("--area", help="Area: GeoJSON file, instead of --bbox.", show_default=False),
+    area: Annotated[Path | None, _chooses("--area", help="Area: GeoJSON file, instead of --bbox.")] = None
+    orbit: Annotated[
+        Orbit | None,
+        _chooses(help="Orbit direction of the SAR scenes: any, ascending or descending.", metavar="ORBIT"),
+    ] = None
+    track: Annotated[
+        list[int] | None,
+        _chooses(help="Relative orbit of the SAR scenes; repeat for several.", metavar="NUMBER"),
+    ] = None
+    platform: Annotated[
+        list[str] | None, _chooses(help="S1A, S1C, S2B, ...; repeat for several.", metavar="NAME")
+    ] = None
+    product: Annotated[
+        list[str] | None, _chooses(help="GRD, RTC, L1C, L2A; repeat for several.", metavar="NAME")
     ] = None
     max_days: Annotated[
-        float | None,
-        typer.Option(help="Longest time between the two acquisitions, days.", show_default=False),
+        float | None, _chooses(help="Longest time between the two acquisitions, days.", metavar="DAYS")
     ] = None
     max_cloud: Annotated[
         float | None,
-        typer.Option(
-            help="Leave out optical scenes with more cloud than this, per cent.", show_default=False
-        ),
+        _chooses(help="Leave out optical scenes with more cloud than this, per cent.", metavar="PCT"),
+    ] = None
+    best: Annotated[
+        int | None,
+        _chooses(min=1, help="Maximum number of secondaries for one reference.", metavar="N"),
+    ] = None
+    best_per_tile: Annotated[
+        int | None, _chooses(min=1, help="Maximum number of pairs for one Sentinel-2 tile.", metavar="N")
+    ] = None
+    slices: Annotated[
+        Slices | None,
+        _chooses(help="Slices of one SAR pass: pair the largest only, or each.", metavar="largest|each"),
     ] = None
 
     def settings(self, more: Mapping[str, object] | None = None) -> Settings:
@@ -97,13 +132,23 @@ class Search:
             "catalog.bbox": _read_bbox(self.bbox),
             "catalog.intersects": None if self.area is None else read_area(self.area),
             "catalog.max_cloud_pct": self.max_cloud,
+            "catalog.orbit": self.orbit,
+            "catalog.tracks": tuple(self.track or ()) or None,
+            "catalog.platforms": tuple(self.platform or ()) or None,
+            "catalog.product_types": tuple(self.product or ()) or None,
             "pairing.max_days": self.max_days,
+            "pairing.best_n": self.best,
+            "pairing.best_n_per_tile": self.best_per_tile,
+            "pairing.slices": self.slices,
+            "weights": self.weights,
         }
         return load_settings(self.config, options=own | dict(more or {}))
 
 
-def search_options(*names: str) -> Callable[[Callable[Concatenate[Search, P], R]], Callable[..., R]]:
-    """Give a command the options of `Search`, all or those named, for its first parameter.
+def search_options(
+    *, but: Collection[str] = ()
+) -> Callable[[Callable[Concatenate[Search, P], R]], Callable[..., R]]:
+    """Give a command the options of `Search`, except those of some names, for its first parameter.
 
     Typer reads options off a signature, so the options are written into it.
     """
@@ -111,7 +156,7 @@ def search_options(*names: str) -> Callable[[Callable[Concatenate[Search, P], R]
     shared = [
         inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
         for f in fields(Search)
-        if not names or f.name in names
+        if f.name not in but
     ]
 
     def with_search_options(command: Callable[Concatenate[Search, P], R]) -> Callable[..., R]:

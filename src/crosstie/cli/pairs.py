@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import sys
 import time
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crosstie.cli.app import app, exit_codes
-from crosstie.cli.options import CatalogOption, LimitOption, Search, search_options
-from crosstie.codes import Orbit, Slices
+from crosstie.cli.options import CatalogOption, JsonOption, LimitOption, Search, search_options
+from crosstie.cli.plan import (
+    PairsFormat,
+    geojson,
+    nothing_there,
+    plan_json,
+    prepare_file,
+    text_table,
+    write_parquet,
+)
+from crosstie.cli.printing import say_json
 from crosstie.errors import SettingsError
+from crosstie.flows.runs.in_words import counted
+from crosstie.io.storage.href import public_href
 from crosstie.io.storage.redaction import printable
 
 if TYPE_CHECKING:
@@ -22,14 +32,6 @@ if TYPE_CHECKING:
 
 MOST_NAMED = 20
 """Up to this number, the scenes left out are named without --left-out."""
-
-
-class PairsFormat(StrEnum):
-    """Form of the plan."""
-
-    TABLE = "table"
-    GEOJSON = "geojson"
-    GEOPARQUET = "geoparquet"
 
 
 @app.command("pairs")
@@ -42,36 +44,11 @@ def pairs_command(
         str | None,
         typer.Option("--out", "-o", help="Product root: also show which pairs are done.", show_default=False),
     ] = None,
-    orbit: Annotated[
-        Orbit | None, typer.Option(help="Orbit direction of the SAR scenes.", show_default=False)
-    ] = None,
-    track: Annotated[
-        list[int] | None,
-        typer.Option(help="Relative orbit of the SAR scenes; repeat for several.", show_default=False),
-    ] = None,
-    platform: Annotated[
-        list[str] | None, typer.Option(help="S1A, S1C, S2B, ...; repeat for several.", show_default=False)
-    ] = None,
-    product: Annotated[
-        list[str] | None, typer.Option(help="GRD, RTC, L1C, L2A; repeat for several.", show_default=False)
-    ] = None,
-    best: Annotated[
-        int | None,
-        typer.Option(min=1, help="Maximum number of secondaries for one reference.", show_default=False),
-    ] = None,
-    best_per_tile: Annotated[
-        int | None,
-        typer.Option(min=1, help="Maximum number of pairs for one Sentinel-2 tile.", show_default=False),
-    ] = None,
-    slices: Annotated[
-        Slices | None,
-        typer.Option(
-            help="Slices of one SAR pass: pair the largest only, or each.",
-            show_default=False,
-        ),
-    ] = None,
     limit: LimitOption = None,
-    form: Annotated[PairsFormat, typer.Option("--format", help="Form of the plan.")] = PairsFormat.TABLE,
+    form: Annotated[
+        PairsFormat,
+        typer.Option("--format", metavar="FORM", help="table, geojson or geoparquet."),
+    ] = PairsFormat.TABLE,
     to: Annotated[
         Path | None,
         typer.Option(
@@ -81,6 +58,7 @@ def pairs_command(
         ),
     ] = None,
     left_out: Annotated[bool, typer.Option("--left-out", help="Name all scenes left out.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show the pairs that a run would register, and why other scenes are left out. Computes nothing.
 
@@ -96,19 +74,14 @@ def pairs_command(
     begin = time.monotonic()
     if form is PairsFormat.GEOPARQUET and to is None:
         raise SettingsError("--format geoparquet: needs a file, --to plan.parquet")
-    settings = search.settings(
-        {
-            "catalog.orbit": orbit,
-            "catalog.tracks": tuple(track or ()) or None,
-            "catalog.platforms": tuple(platform or ()) or None,
-            "catalog.product_types": tuple(product or ()) or None,
-            "pairing.best_n": best,
-            "pairing.best_n_per_tile": best_per_tile,
-            "pairing.slices": slices,
-        }
-    )
+    if as_json and (form is not PairsFormat.TABLE or to is not None):
+        raise SettingsError("--json prints a plan of its own; leave --format and --to out")
+    settings = search.settings()
     plan = find_plan(catalog, settings).first(limit)
     done = done_keys(plan.pairs, out, settings) if out is not None else None
+    if as_json:
+        say_json(plan_json(plan, done, catalog=public_href(catalog)))
+        return
     written = _output(plan, done, form, to)
     summary = sys.stderr if form is not PairsFormat.TABLE and to is None else sys.stdout
     named = left_out or len(plan.left_out) <= MOST_NAMED
@@ -116,8 +89,10 @@ def pairs_command(
     lines += [f"{count:>7} left out: {rule}" for rule, count in plan.by_rule()]
     to_do = len(plan.pairs) - (len(done) if done else 0)
     seconds = time.monotonic() - begin
+    if not (plan.pairs or plan.left_out):
+        lines.append(nothing_there(settings))
     lines.append(
-        f"{len(plan.pairs)} pairs, {to_do} to do; {len(plan.left_out)} scenes left out"
+        f"{counted(len(plan.pairs), 'pair')}, {to_do} to do; {counted(len(plan.left_out), 'scene')} left out"
         f"{'' if named else ' (--left-out names them)'}; planned in {seconds:.1f} s"
     )
     lines += [f"written: {path}" for path in written]
@@ -127,60 +102,11 @@ def pairs_command(
 def _output(plan: PairPlan, done: set[str] | None, form: PairsFormat, to: Path | None) -> list[Path]:
     """Print the plan, or write it to files and return their paths."""
     if form is PairsFormat.GEOPARQUET and to is not None:
-        from crosstie.io.pairing.pair_scenes import left_out_frame
-
-        beside = to.with_suffix(".left_out.parquet")
-        _prepare_file(to)
-        _frame(plan, done).to_parquet(to)
-        left_out_frame(plan).to_parquet(beside)
-        return [to, beside]
-    text = _geojson(plan, done) if form is PairsFormat.GEOJSON else _text_table(plan, done)
+        return write_parquet(plan, done, to)
+    text = geojson(plan, done) if form is PairsFormat.GEOJSON else text_table(plan.pairs, plan.overlap, done)
     if to is None:
         sys.stdout.write(text)
         return []
-    _prepare_file(to)
+    prepare_file(to)
     to.write_text(text, encoding="utf-8")
     return [to]
-
-
-def _prepare_file(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    except OSError as problem:
-        raise SettingsError(
-            f"--to {path}: cannot be written ({problem.strerror}); give another path"
-        ) from None
-
-
-def _frame(plan: PairPlan, done: set[str] | None):  # type: ignore[no-untyped-def]
-    from crosstie.io.pairing.pair_scenes import plan_frame
-
-    frame = plan_frame(plan)
-    if done is not None:
-        frame["done"] = frame["pair_key"].isin(done)
-    return frame
-
-
-def _geojson(plan: PairPlan, done: set[str] | None) -> str:
-    """Pairs as features; the scenes left out are a foreign member, which GeoJSON allows."""
-    import json
-
-    left_out = [{"scene": o.scene, "rule": o.rule, "why": o.why} for o in plan.left_out]
-    return json.dumps(json.loads(_frame(plan, done).to_json()) | {"left_out": left_out}) + "\n"
-
-
-def _text_table(plan: PairPlan, done: set[str] | None) -> str:
-    """Plain text, because rich is slow: a plan may have a hundred thousand rows."""
-    from crosstie.io.pairing.pair_scenes import gap_days
-
-    if not plan.pairs:
-        return ""
-    keys = [pair.key for pair in plan.pairs]
-    width = max(map(len, keys))
-    head = f"{'pair':<{width}}  days apart  overlap" + ("" if done is None else "  state")
-    lines = [head.rstrip()]
-    for key, pair, share in zip(keys, plan.pairs, plan.overlap, strict=True):
-        state = "" if done is None else "  already done" if key in done else "  to do"
-        lines.append(f"{key:<{width}}  {gap_days(pair):>+10.1f}  {share:>5.0%}{state}".replace("%", " %"))
-    return "\n".join(lines) + "\n"

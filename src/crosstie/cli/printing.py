@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -14,10 +15,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from crosstie.flows.runs.in_words import counted
+from crosstie.io.storage.href import public_href
 from crosstie.io.storage.redaction import printable
 
 if TYPE_CHECKING:
     from crosstie.flows.runs.outcome import Outcome
+    from crosstie.flows.runs.tally import Tally
+
+OUTCOMES_SCHEMA = "crosstie/outcomes/1"
 
 WIDE = 400
 """Width of a table in a pipe or a file, columns: wide enough that nothing is folded."""
@@ -86,6 +92,39 @@ def show_progress(console: Console, unit: str) -> Iterator[Callable[[str, int, i
         yield draw
 
 
+@contextmanager
+def show_waiting(what: str) -> Iterator[None]:
+    """Turn a spinner on a terminal while something is waited for."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(what):
+        yield
+
+
+def outcomes_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Values fit for JSON, schema `crosstie/outcomes/1`: the result of every pair of a run."""
+    return {
+        "schema": OUTCOMES_SCHEMA,
+        "pairs": len(outcomes),
+        "already_done": sum(outcome.already_done for outcome in outcomes),
+        "verdicts": dict(Counter(outcome.verdict for outcome in outcomes)),
+        "outcomes": [asdict(outcome) for outcome in outcomes],
+    }
+
+
+def tally_json(tally: Tally) -> dict[str, Any]:
+    """As `outcomes_json`, where only the first outcomes of many are known: the counts are of all."""
+    return {
+        "schema": OUTCOMES_SCHEMA,
+        "pairs": tally.over,
+        "already_done": tally.already_done,
+        "verdicts": dict(tally.verdicts),
+        "outcomes": [asdict(outcome) for outcome in (*tally.unwell, *tally.well)],
+    }
+
+
 def print_outcomes(outcomes: Sequence[Outcome], catalog: str) -> None:
     """Print the result of every pair."""
     # Scene ids are long: first one line of figures a pair, then the id and the report of each number.
@@ -93,6 +132,7 @@ def print_outcomes(outcomes: Sequence[Outcome], catalog: str) -> None:
     short = [name for name in (rows[0] if rows else ()) if name not in {"pair", "products"}]
     print_table([{"#": str(n), **{name: row[name] for name in short}} for n, row in enumerate(rows, 1)])
     if not outcomes:
+        catalog = public_href(catalog)
         say(f"no pair in {catalog}; `crosstie pairs --catalog {catalog}` says which scenes are left out")
         return
     for n, outcome in enumerate(outcomes, 1):
@@ -105,7 +145,8 @@ def print_outcomes(outcomes: Sequence[Outcome], catalog: str) -> None:
     say()
     counts = Counter(outcome.verdict for outcome in outcomes)
     before = sum(outcome.already_done for outcome in outcomes)
-    say(f"{len(outcomes)} pairs: {', '.join(f'{n} {verdict}' for verdict, n in sorted(counts.items()))}")
+    became = ", ".join(f"{n} {verdict}" for verdict, n in sorted(counts.items()))
+    say(f"{counted(len(outcomes), 'pair')}: {became}")
     if before == len(outcomes):
         say("All of them were already done; nothing was computed.")
     elif before:

@@ -10,12 +10,13 @@ import typer
 from rich.console import Console
 
 from crosstie.cli.app import EXIT_UNRELIABLE, app, exit_codes
-from crosstie.cli.options import ConfigOption, OutOption, WeightsOption, read_time
+from crosstie.cli.options import ConfigOption, JsonOption, OutOption, WeightsOption, read_time
 from crosstie.cli.printing import say, say_json
 from crosstie.codes import Kind
 
 if TYPE_CHECKING:
     from crosstie.flows.register import RegisterResult
+    from crosstie.io.products.product import Product
 
 
 KindOption = Annotated[
@@ -41,40 +42,80 @@ def register_command(
             show_default=False,
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print correction.json instead of a summary.")
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Register a pair that is done already again, and replace its products."),
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Register two rasters, and write the correction, the tie points and a report.
 
     The rasters may differ in CRS, resolution and data type. S1 may be amplitude, power or dB, and may have
     ground control points only; S2 may be RGB or bands.
 
+    A pair that is committed already for the same files, settings and weights is told from its products, and
+    not computed again, unless --force is given. --json prints correction.json.
+
     [bold]Example:[/bold] crosstie register s2_tci.tif s1_vh.tif --out products
     """
     from crosstie.config import load_settings
-    from crosstie.flows.register import register
+    from crosstie.flows.register import committed, register
     from crosstie.flows.runs.progress import report_run_to, run_listener
     from crosstie.io.products.correction import correction_dict
 
     settings = load_settings(config, options={"weights": weights})
+    moment = read_time("--acquired", acquired)
+    done = None
+    if not force:
+        done = committed(
+            reference,
+            secondary,
+            out=out,
+            settings=settings,
+            reference_kind=reference_kind,
+            secondary_kind=secondary_kind,
+        )
+    if done is not None:
+        _tell_done(done, as_json=as_json)
+        return
     with report_run_to(Console(stderr=True)):
         name = Path(secondary).name
         result = register(
             reference,
             secondary,
             out=out,
-            acquired=read_time("--acquired", acquired),
+            force=force,
+            acquired=moment,
             settings=settings,
             reference_kind=reference_kind,
             secondary_kind=secondary_kind,
             progress=functools.partial(run_listener().tiles, name),
+            tell_phase=functools.partial(run_listener().phase, name),
         )
     if as_json:
         say_json(correction_dict(result.registration))
     else:
         _print_result(result)
     if result.verdict.reasons:
+        raise typer.Exit(EXIT_UNRELIABLE)
+
+
+def _tell_done(product: Product, *, as_json: bool) -> None:
+    """Say what was committed before; the exit code is that of its verdict."""
+    from crosstie.io.products.summary import rows
+
+    if as_json:
+        say_json(product.record)
+    else:
+        made = str(product.record["provenance"]["created_utc"])[:16].replace("T", " ")
+        say(f"Already done on {made} UTC, with these settings and weights; --force does it again")
+        for name, value in rows(product.record):
+            say(f"  {name + ':':<27}{value}")
+        for reason in product.verdict.reasons:
+            say(f"  {reason.sentence}")
+        say(f"  {'products:':<27}{product.url}")
+        say(f"  {'report:':<27}{product.report}")
+    if product.verdict.reasons:
         raise typer.Exit(EXIT_UNRELIABLE)
 
 

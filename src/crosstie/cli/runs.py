@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,8 @@ from rich.console import Console
 from crosstie.cli.app import EXIT_UNRELIABLE, app, end_on_signals, exit_codes
 from crosstie.cli.options import (
     CatalogOption,
+    DryRunOption,
+    JsonOption,
     LimitOption,
     OutOption,
     Search,
@@ -19,17 +22,38 @@ from crosstie.cli.options import (
     VerboseOption,
     search_options,
 )
-from crosstie.cli.printing import print_outcomes, print_table, say
+from crosstie.cli.plan import pairs_json, text_table
+from crosstie.cli.printing import (
+    outcomes_json,
+    print_outcomes,
+    print_table,
+    say,
+    say_json,
+    show_waiting,
+    tally_json,
+)
 from crosstie.codes import Order
+from crosstie.flows.runs.in_words import counted
 from crosstie.flows.runs.prefect_env import prepare as prepare_prefect
+from crosstie.io.storage.href import public_href
+from crosstie.io.storage.redaction import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from crosstie.config import Settings
-    from crosstie.flows.backfill import Backfill
+    from crosstie.flows.discovery.backfill import Backfill
+    from crosstie.flows.runs.outcome import Outcome
     from crosstie.flows.runs.tally import Tally
+    from crosstie.types import ScenePair
 
 MOST_LISTED = 20
 """Number of pairs that a backfill lists when it ends; `crosstie status` lists them all."""
+
+LOOKING = "finding pairs"
+"""What a terminal shows until the pairs are known."""
+
+BACKFILL_PLAN_SCHEMA = "crosstie/backfill-plan/1"
 
 
 def check_then_prepare(catalog: str, out: str, settings: Settings, *, verbose: bool) -> None:
@@ -40,7 +64,8 @@ def check_then_prepare(catalog: str, out: str, settings: Settings, *, verbose: b
     check_places(catalog, out, settings)
     from crosstie.flows.runs.own_server import make_ready
 
-    make_ready(verbose=verbose)
+    with show_waiting("starting Prefect"):
+        make_ready(verbose=verbose)
 
 
 @app.command("nightly")
@@ -55,12 +80,15 @@ def nightly_command(
         typer.Option(
             "--look-back",
             min=0,
+            metavar="DAYS",
             help="Only pairs with a scene acquired since the last successful run, or up to this many days "
             "before it.",
             show_default=False,
         ),
     ] = None,
     limit: LimitOption = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Register every pair of a catalog that is not done yet, as a Prefect flow on a Dask cluster.
@@ -76,17 +104,20 @@ def nightly_command(
     --look-back 5
     """
     prepare_prefect(verbose=verbose)  # Dask and Prefect read their variables when they are imported
-    more = {"nightly.look_back_days": look_back}
-    settings = search.settings(more)
+    settings = search.settings({"nightly.look_back_days": look_back})
+    if dry_run:
+        from crosstie.flows.nightly import new_pairs, scope_of, since
+
+        since_utc = since(out, settings, scope_of(catalog, settings))
+        _print_to_do(new_pairs(catalog, settings, since_utc)[:limit], catalog, out, settings, as_json=as_json)
+        return
     check_then_prepare(catalog, out, settings, verbose=verbose)
     from crosstie.flows.nightly import run_nightly
     from crosstie.flows.runs.progress import report_run_to
 
-    with report_run_to(Console(stderr=True)):
+    with report_run_to(Console(stderr=True), before=LOOKING):
         outcomes = run_nightly(catalog, out, settings, limit=limit)
-    print_outcomes(outcomes, catalog)
-    if any(outcome.bad for outcome in outcomes):
-        raise typer.Exit(EXIT_UNRELIABLE)
+    _end_with(outcomes, catalog, as_json=as_json)
 
 
 @app.command("backfill")
@@ -99,7 +130,10 @@ def backfill_command(
     partition_days: Annotated[
         float | None,
         typer.Option(
-            min=0.01, help="Length of the periods, days; they are done one by one.", show_default=False
+            min=0.01,
+            metavar="DAYS",
+            help="Length of the periods, which are done one by one.",
+            show_default=False,
         ),
     ] = None,
     order: Annotated[Order, typer.Option(help="Which scenes come first.")] = "newest",
@@ -108,6 +142,7 @@ def backfill_command(
         typer.Option(
             min=-100,
             max=100,
+            metavar="-100..100",
             help="Priority on a Dask scheduler that several runs share; higher goes first. A nightly run "
             "has 5, a new scene 10.",
         ),
@@ -115,9 +150,14 @@ def backfill_command(
     at_once: Annotated[
         int | None,
         typer.Option(
-            min=1, max=64, help="Number of pairs that are processed at the same time.", show_default=False
+            min=1,
+            max=64,
+            metavar="N",
+            help="Number of pairs in work at the same time.",
+            show_default=False,
         ),
     ] = None,
+    limit: LimitOption = None,
     only_failed: Annotated[
         bool, typer.Option("--only-failed", help="Only pairs that failed in an earlier run.")
     ] = False,
@@ -128,9 +168,8 @@ def backfill_command(
             show_default=False,
         ),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only count the pairs and estimate the time.")
-    ] = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Register the pairs of an archive period by period, as a Prefect flow on a Dask cluster.
@@ -146,32 +185,40 @@ def backfill_command(
     --only-failed --code time_limit
     """
     prepare_prefect(verbose=verbose)
+    from crosstie.flows.discovery.backfill import Backfill, periods_of
+
     more = {"backfill.partition_days": partition_days, "compute.pairs_at_once": at_once}
     settings = search.settings(more)
-    if not dry_run:
-        check_then_prepare(catalog, out, settings, verbose=verbose)
-    from crosstie.flows.backfill import Backfill, run_backfill
+    asked = Backfill(order=order, priority=priority, only_failed=only_failed, code=code, limit=limit)
+    periods_of(settings, order)  # refuses a span without a beginning
+    if dry_run:
+        _print_backfill_plan(catalog, out, settings, asked, as_json=as_json)
+        return
+    check_then_prepare(catalog, out, settings, verbose=verbose)
+    from crosstie.flows.backfill import run_backfill
     from crosstie.flows.runs.progress import report_run_to
 
-    asked = Backfill(order=order, priority=priority, only_failed=only_failed, code=code)
-    if dry_run:
-        _print_backfill_plan(catalog, out, settings, asked)
-        return
-    with report_run_to(Console(stderr=True)):
+    with report_run_to(Console(stderr=True), before=LOOKING):
         tally = run_backfill(catalog, out, settings, asked)
-    _print_tally(tally)
+    if as_json:
+        say_json(tally_json(tally))
+    else:
+        _print_tally(tally)
     if not tally.is_well:
         raise typer.Exit(EXIT_UNRELIABLE)
 
 
 @app.command("new-scene")
 @exit_codes
-@search_options("config", "max_days", "max_cloud")
+@search_options(but=("start", "end", "bbox", "area"))
 def new_scene_command(
     search: Search,
     scene: Annotated[str, typer.Argument(help="Id of a Sentinel-1 or Sentinel-2 scene of the catalog.")],
     catalog: CatalogOption,
     out: OutOption,
+    limit: LimitOption = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Register one scene with its partners, as a Prefect flow on a Dask cluster.
@@ -184,18 +231,24 @@ def new_scene_command(
     """
     prepare_prefect(verbose=verbose)
     settings = search.settings()
+    if dry_run:
+        from crosstie.flows.new_scene import partners_of
+
+        partners = partners_of(catalog, scene, settings)
+        if partners.why_none is not None and not as_json:
+            say(f"{scene}: in no pair: {partners.why_none}")
+        _print_to_do(partners.pairs[:limit], catalog, out, settings, as_json=as_json)
+        return
     check_then_prepare(catalog, out, settings, verbose=verbose)
     from crosstie.flows.new_scene import run_new_scene
     from crosstie.flows.runs.progress import report_run_to
 
-    with report_run_to(Console(stderr=True)):
-        outcomes = run_new_scene(scene, catalog, out, settings)
-    if outcomes:
-        print_outcomes(outcomes, catalog)
-    else:
+    with report_run_to(Console(stderr=True), before=LOOKING):
+        outcomes = run_new_scene(scene, catalog, out, settings, limit=limit)
+    if not outcomes and not as_json:
         say(f"{scene}: no pair to register")
-    if any(outcome.bad for outcome in outcomes):
-        raise typer.Exit(EXIT_UNRELIABLE)
+        return
+    _end_with(outcomes, catalog, as_json=as_json)
 
 
 @app.command("retrain")
@@ -236,10 +289,40 @@ def retrain_command(
         say(f"{name:<20}{value:.4f}")
 
 
-def _print_backfill_plan(catalog: str, out: str, settings: Settings, asked: Backfill) -> None:
+def _end_with(outcomes: Sequence[Outcome], catalog: str, *, as_json: bool) -> None:
+    """Print how a run ended; exit code 3 if a pair failed or is unreliable."""
+    if as_json:
+        say_json(outcomes_json(outcomes))
+    else:
+        print_outcomes(outcomes, catalog)
+    if any(outcome.bad for outcome in outcomes):
+        raise typer.Exit(EXIT_UNRELIABLE)
+
+
+def _print_to_do(
+    pairs: Sequence[ScenePair], catalog: str, out: str, settings: Settings, *, as_json: bool
+) -> None:
+    """Print the pairs that a run would take, and which of them are done."""
+    from crosstie.flows.discovery.pairs import done_keys
+
+    done = done_keys(pairs, out, settings)
+    if as_json:
+        say_json(pairs_json(pairs, done, catalog=public_href(catalog)))
+        return
+    typer.echo(printable(text_table(pairs, done=done), block=True), nl=False)
+    say(f"{counted(len(pairs), 'pair')}, {len(pairs) - len(done)} to do")
+
+
+def _print_backfill_plan(
+    catalog: str, out: str, settings: Settings, asked: Backfill, *, as_json: bool
+) -> None:
     from crosstie.flows.backfill import planned
 
     parts = list(planned(catalog, out, settings, asked))
+    if as_json:
+        periods = [{**asdict(part), "period": str(part.period)} for part in parts]
+        say_json({"schema": BACKFILL_PLAN_SCHEMA, "catalog": public_href(catalog), "periods": periods})
+        return
     rows = [
         {
             "period": str(part.period),
@@ -256,8 +339,8 @@ def _print_backfill_plan(catalog: str, out: str, settings: Settings, asked: Back
     to_do = sum(part.to_do for part in parts)
     empty = len(parts) - len(rows)
     say(
-        f"{len(parts)} periods{f', {empty} of them without a pair' if empty else ''}: "
-        f"{sum(part.pairs for part in parts)} pairs, {to_do} to do"
+        f"{counted(len(parts), 'period')}{f', {empty} of them without a pair' if empty else ''}: "
+        f"{counted(sum(part.pairs for part in parts), 'pair')}, {to_do} to do"
     )
     known = [part.estimated_s for part in parts if part.estimated_s is not None]
     if not to_do:
@@ -265,7 +348,7 @@ def _print_backfill_plan(catalog: str, out: str, settings: Settings, asked: Back
     elif known:
         # Periods before the first finished pair have no estimate; they get the mean of the others.
         per_pair = sum(known) / max(1, sum(part.to_do for part in parts if part.estimated_s is not None))
-        say(f"about {_duration(per_pair * to_do)}, {settings.compute.pairs_at_once} pairs at once")
+        say(f"about {_duration(per_pair * to_do)}, {counted(settings.compute.pairs_at_once, 'pair')} at once")
     else:
         say("the time cannot be estimated: no pair has been registered here yet")
 
@@ -281,7 +364,7 @@ def _print_tally(tally: Tally) -> None:
     if len(tally.unwell) > MOST_LISTED and hidden > 0:
         say("More pairs are not shown here; `crosstie status` lists them all.")
     counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(tally.verdicts.items()))
-    say(f"{tally.over} pairs: {counts or 'none'}; {tally.already_done} of them were already done")
+    say(f"{counted(tally.over, 'pair')}: {counts or 'none'}; {tally.already_done} of them were already done")
     for code, count in tally.codes.most_common():
         say(f"   {count} failed: {code}")
     if tally.codes:

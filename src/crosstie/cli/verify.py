@@ -8,8 +8,9 @@ import typer
 from rich.console import Console
 
 from crosstie.cli.app import EXIT_UNRELIABLE, app, exit_codes
-from crosstie.cli.options import ConfigOption, OutOption
+from crosstie.cli.options import ConfigOption, JsonOption, OutOption
 from crosstie.cli.printing import say, say_json, show_progress
+from crosstie.flows.runs.in_words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +33,7 @@ def verify_command(
             "backfill computes them again. Nothing else is removed.",
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Check the files of all finished products of an archive against their checksums.
 
@@ -64,7 +65,7 @@ def verify_command(
     if as_json:
         say_json(_json_object_of(store.url, checked, found))
     else:
-        say(f"{checked} runs checked, {len(found)} of them not as committed", err=True)
+        say(f"{counted(checked, 'run')} checked, {len(found)} of them not as committed", err=True)
     if found:
         raise typer.Exit(EXIT_UNRELIABLE)
 

@@ -137,7 +137,7 @@ def test_an_image_is_asked_for() -> None:
         pass
 
 
-def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_package_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dask_kubernetes", None)
-    with pytest.raises(SettingsError, match=r"pip install 'crosstie\[kubernetes\]'"), connected(COMPUTE, int):
+    with pytest.raises(SettingsError, match=r"pip install dask-kubernetes$"), connected(COMPUTE, int):
         pass

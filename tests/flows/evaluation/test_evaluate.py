@@ -223,7 +223,7 @@ def test_the_command_measures_a_table_with_the_shipped_weights(tmp_path: Path) -
     for path in (tmp_path / "sar").iterdir():
         save(path, np.asarray(Image.open(path))[..., 0])
     json_path, csv_path, png_path = (tmp_path / "out" / name for name in ("e.json", "e.csv", "e.png"))
-    outputs = ("--json", json_path, "--csv", csv_path, "--picture", png_path)
+    outputs = ("--figures", json_path, "--csv", csv_path, "--picture", png_path)
     result = crosstie("--pairs", table, *outputs, "--per-pair")
     assert result.exit_code == 0, result.output
     assert "192 px" in result.stdout
@@ -240,7 +240,7 @@ def test_the_command_measures_a_table_with_the_shipped_weights(tmp_path: Path) -
     )
     assert len(csv_path.read_text().splitlines()) == 4
     assert png_path.read_bytes().startswith(b"\x89PNG")
-    again = crosstie("--pairs", table, "--json", json_path)
+    again = crosstie("--pairs", table, "--figures", json_path)
     assert again.exit_code == 0
     assert "pairs" not in json.loads(json_path.read_text())
 
@@ -266,7 +266,7 @@ def test_bad_input_is_one_line_exit_code_2_and_nothing_written(
     write_table(tmp_path, [(0, 0)])
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    result = crosstie(*arguments, "--json", "out/e.json")
+    result = crosstie(*arguments, "--figures", "out/e.json")
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
     assert result.stderr.startswith("error: ")

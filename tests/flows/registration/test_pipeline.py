@@ -22,6 +22,7 @@ from scipy.signal import fftconvolve
 from crosstie.config import Settings, load_settings
 from crosstie.flows.register import RegisterResult, register
 from crosstie.flows.registration.measure import ALIGN_PX, MatchJob, match_chunk, read_chunk, spread_out
+from crosstie.flows.registration.phases import Phase
 from crosstie.flows.registration.pipeline import InProcess, find_coarse_offset, register_plan
 from crosstie.flows.registration.plan import plan_pair
 from crosstie.flows.registration.publish import DETAIL_PX, PairNames, assemble, publish
@@ -357,6 +358,26 @@ def test_progress_ends_with_all_tiles_and_never_goes_back(reference: Path) -> No
     assert heard == sorted(heard)
     assert heard[0] == (0, len(plan.tiles))
     assert heard[-1] == (len(plan.tiles), len(plan.tiles))
+
+
+def test_the_phases_are_told_in_order_and_the_tiles_are_counted_in_theirs(
+    reference: Path, tmp_path: Path
+) -> None:
+    heard: list[str] = []
+    register(
+        reference,
+        reference,
+        out=tmp_path / "out",
+        settings=COARSE,
+        reference_kind=Kind.OPTICAL,
+        secondary_kind=Kind.OPTICAL,
+        matcher=Correlation(),
+        progress=lambda done, planned: heard.append(f"{done > 0}"),
+        tell_phase=heard.append,
+    )
+    assert [said for said in heard if said not in {"True", "False"}] == list(Phase)
+    assert heard[2:4] == ["search", "tiles"]
+    assert set(heard[4:-2]) == {"True"}
 
 
 def test_spots_are_spread_over_the_whole_scene() -> None:
