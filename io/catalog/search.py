@@ -16,6 +16,7 @@ from crosstie.io.storage.budget import LIMITS, CatalogBudget, CatalogLimits
 from crosstie.io.storage.href import public_href
 from crosstie.io.storage.href_policy import is_url
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options
+from crosstie.io.storage.trust import trust
 
 if TYPE_CHECKING:
     from crosstie.io.catalog.items import Rows
@@ -90,6 +91,7 @@ def check_catalog(
     """
     from crosstie.io.catalog.stac_static import form_of, read_stac_file
 
+    trust(storage.ca_file)
     query = query or SceneQuery()
     text = str(catalog)
     root = text if is_url(text) else str(Path(text).resolve())
@@ -151,6 +153,7 @@ def _found(
     from crosstie.io.catalog.presets import preset_of
     from crosstie.io.catalog.scenes_of_items import scenes_of
 
+    trust(storage.ca_file)
     text = str(catalog)
     root = text if is_url(text) else str(Path(text).resolve())
     policy = AddressPolicy.of(root, query.allow_hosts, query.allow_buckets)

@@ -27,6 +27,7 @@ from crosstie.io.storage.href import public_href
 from crosstie.io.storage.href_policy import is_url
 from crosstie.io.storage.http import TIMEOUT_S, guard, patient_retry
 from crosstie.io.storage.redaction import first_line
+from crosstie.io.storage.trust import hint
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -120,7 +121,8 @@ def one_page(request: PageRequest, policy: AddressPolicy, budget: CatalogBudget 
         guard(io.session, policy, patient_retry(budget), budget)
         return _answer(io, request)
     except (APIError, requests.RequestException) as error:
-        raise CatalogError(f"cannot read the page {public_href(request.href)}: {first_line(error)}") from None
+        said = f"{first_line(error)}{hint(error)}"
+        raise CatalogError(f"cannot read the page {public_href(request.href)}: {said}") from None
     finally:
         io.session.close()
 

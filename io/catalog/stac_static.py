@@ -20,6 +20,7 @@ from crosstie.io.storage.href import public_href
 from crosstie.io.storage.href_policy import is_url, resolve_href
 from crosstie.io.storage.redaction import first_line
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options
+from crosstie.io.storage.trust import hint
 
 if TYPE_CHECKING:
     from crosstie.io.catalog.items import Json
@@ -175,7 +176,8 @@ def read_stac_file(
     except DocumentLimitError as error:
         raise DocumentLimitError(f"cannot read {shown}: {first_line(error)}; split it") from None
     except (OSError, StoreError) as error:  # requests' own errors are OSErrors
-        raise CatalogError(f"cannot read the catalog {shown}: {first_line(error)}") from None
+        said = str(error) if isinstance(error, StoreError) else first_line(error)
+        raise CatalogError(f"cannot read the catalog {shown}: {said}{hint(error)}") from None
     except ValueError as error:
         raise CatalogError(f"{shown} is not JSON: {first_line(error)}") from None
     if not isinstance(node, dict):

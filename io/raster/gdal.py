@@ -26,6 +26,7 @@ from crosstie.io.storage.href_policy import is_url, resolve_href
 from crosstie.io.storage.redaction import redacted, without_queries
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options, gdal_options
 from crosstie.io.storage.signing import signed
+from crosstie.io.storage.trust import GDAL_VARIABLE, UNTRUSTED, is_untrusted, trust
 
 IMAGE_DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "PNG", "JPEG")
 """Drivers that read pixels. What a file of theirs names in turn is refused once it is open."""
@@ -165,7 +166,10 @@ def opened(
     if not is_url(href) and not Path(href).is_file():
         raise UnreadableRasterError(_not_a_raster(Path(href)))
     _GDAL_LOG.addFilter(_REDACT)  # once: a filter that is there already is not added again
-    with rasterio.Env(session=_Access(href, storage), **gdal_settings(href, beside="VRT" in drivers)):
+    settings = gdal_settings(href, beside="VRT" in drivers)
+    if (bundle := trust(storage.ca_file)) is not None:
+        settings[GDAL_VARIABLE] = bundle
+    with rasterio.Env(session=_Access(href, storage), **settings):
         try:
             raster = _open_allowed(_followed(signed(href)), drivers)
         except RasterioError as error:
@@ -214,8 +218,9 @@ def _followed(href: str) -> str:
         ) from None
     except OSError as problem:
         cause = without_queries(_cause(problem))
+        step = _next_step(f"{cause}: connect", ())
         raise UnreadableRasterError(
-            f"{public_href(href)}: cannot be opened as a raster ({cause}); {_next_step('connect', ())}"
+            f"{public_href(href)}: cannot be opened as a raster ({cause}); {step}"
         ) from None
 
 
@@ -276,6 +281,8 @@ def _forget(path: str, drivers: tuple[str, ...]) -> None:
 
 
 def _next_step(cause: str, drivers: tuple[str, ...]) -> str:
+    if is_untrusted(cause):
+        return UNTRUSTED
     if re.search(r"code: 40[13]|access|signature|forbidden|credential", cause, re.IGNORECASE):
         return (
             "check that it may be read with these credentials: the settings `storage`, AWS_ACCESS_KEY_ID and"

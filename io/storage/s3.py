@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from crosstie.errors import StoreError
 from crosstie.io.storage.listing import StoredObject
 from crosstie.io.storage.redaction import first_line
+from crosstie.io.storage.trust import trust
 
 if TYPE_CHECKING:
     from botocore.session import Session
@@ -46,6 +47,9 @@ class S3Options:
     """Pay for what is read from buckets of others; `AWS_REQUEST_PAYER=requester` says so too."""
     anonymous: bool = False
     """Send no credentials, as public buckets want it; `AWS_NO_SIGN_REQUEST=YES` says so too."""
+    ca_file: str | None = None
+    """PEM file of a private certificate authority that catalogs, products, rasters and Prefect's server are
+    reached by; it is trusted beside the usual ones. Every worker needs it at the same path."""
 
     def __post_init__(self) -> None:
         if self.endpoint is not None:
@@ -194,6 +198,7 @@ class _Resolved:
 
 def _resolve(storage: S3Options) -> _Resolved:
     _forget_empty()
+    trust(storage.ca_file)
     env = os.environ
     _check_keys(env)
     anonymous = storage.anonymous or _yes(env, "AWS_NO_SIGN_REQUEST") or _yes(env, "AWS_SKIP_SIGNATURE")

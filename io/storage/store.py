@@ -27,6 +27,7 @@ from crosstie.io.storage.s3 import (
     obstore_options,
     speaks_http,
 )
+from crosstie.io.storage.trust import UNTRUSTED, is_untrusted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -362,9 +363,8 @@ class Store:
         except BaseException as error:
             if not is_fault(error):
                 raise
-            raise StoreError(
-                f"cannot {action} in {self.url}: {first_line(error)}; {self._next_step()}"
-            ) from None
+            step = UNTRUSTED if is_untrusted(error) else self._next_step()
+            raise StoreError(f"cannot {action} in {self.url}: {first_line(error)}; {step}") from None
 
     def _next_step(self) -> str:
         if self._folder is not None:
