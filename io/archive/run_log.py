@@ -160,12 +160,25 @@ def end(store: Store, log: RunLog, counts: Counts, *, whole: bool = True) -> Run
 def last_success(store: Store, flow: str, *, scope: str) -> RunLog | None:
     """Find the newest complete run of a flow over one scope; None where the latest runs include none.
 
+    A log from the future is passed over: a clock was wrong, and to go by it would miss what came since.
+
     Raises
     ------
     StoreError
         The store cannot be read.
     """
-    return next((log for log in newest_logs(store, flow) if log.complete and log.scope == scope), None)
+    now = datetime.now(UTC)
+    logs = (log for log in newest_logs(store, flow) if log.complete and log.scope == scope)
+    return next(
+        (log for log in logs if _is_past(log.started_utc, now) and _is_past(log.until_utc, now)), None
+    )
+
+
+def _is_past(text: str | None, now: datetime) -> bool:
+    try:
+        return text is None or datetime.fromisoformat(text) <= now
+    except (TypeError, ValueError):  # no moment, or one without a zone
+        return False
 
 
 def newest_logs(store: Store, flow: str) -> Iterator[RunLog]:
