@@ -164,9 +164,9 @@ def aligned_dataarray(
         with _opened(href, from_catalog, storage) as raster:
             own = _plan(raster, grid, mapping, resampling)
             pixels = np.empty((raster.count, row_end - row, col_end - col), own.dtype)
-            for part in _parts(own, row, row_end, col, col_end):
+            for part in _blocks(own, row, row_end, col, col_end):
                 for band in raster.indexes:
-                    block, _ = _warped(own, band, part, _read(raster, band, part, own))
+                    block, _ = _warped(own, band, part, _source_pixels(raster, band, part, own))
                     pixels[band - 1, part.row - row :, part.col - col :][: part.shape[0], : part.shape[1]] = (
                         block
                     )
@@ -305,7 +305,7 @@ def _shrink(grid: GeoBox, locate: Locate) -> tuple[float, float]:
     return factors[0], factors[1]
 
 
-def _parts(plan: _Plan, row: int, row_end: int, col: int, col_end: int) -> Iterator[_Part]:
+def _blocks(plan: _Plan, row: int, row_end: int, col: int, col_end: int) -> Iterator[_Part]:
     """Cut a window of the grid, begun on the lattice, into blocks, row by row."""
     for r in range(row, row_end, plan.block_px):
         for c in range(col, col_end, plan.block_px):
@@ -322,8 +322,8 @@ def _part(plan: _Plan, row: int, col: int, shape: tuple[int, int]) -> _Part:
         at = _positions(plan, row, col, shape, step_px)
         at[:, ~np.isfinite(at).all(axis=0)] = _FAR_PX
     at_col, at_row = np.round(at, 6)  # a copy is exact: coordinates of 1e7 m leave 1e-8 px of rounding
-    cols = _span(at_col, plan.source_shape[1], plan.shrink[0])
-    rows = _span(at_row, plan.source_shape[0], plan.shrink[1])
+    cols = _pixels_needed(at_col, plan.source_shape[1], plan.shrink[0])
+    rows = _pixels_needed(at_row, plan.source_shape[0], plan.shrink[1])
     if cols is None or rows is None:
         return _Part(row, col, shape, None, (at_col, at_row), step_px)
     need = Window(cols[0], rows[0], cols[1] - cols[0], rows[1] - rows[0])
@@ -339,7 +339,7 @@ def _positions(plan: _Plan, row: int, col: int, shape: tuple[int, int], step_px:
     return np.stack([np.asarray(place, np.float64).reshape(px.shape) for place in places])
 
 
-def _span(at: FloatArray, limit: int, shrink: float) -> tuple[int, int] | None:
+def _pixels_needed(at: FloatArray, limit: int, shrink: float) -> tuple[int, int] | None:
     """First pixel needed along one axis and the one after the last; None where all lies outside."""
     reach = math.ceil(4 * shrink) + 1
     inside = at[at > _FAR_PX]
@@ -352,7 +352,7 @@ _Source = tuple[Pixels, NDArray[np.bool_] | None] | None
 """Pixels of a window and where they are valid (None: everywhere); None where there is no window."""
 
 
-def _read(raster: DatasetReader, band: int, part: _Part, plan: _Plan) -> _Source:
+def _source_pixels(raster: DatasetReader, band: int, part: _Part, plan: _Plan) -> _Source:
     """Read what a block needs of a band; what is not valid becomes 0."""
     if part.window is None:
         return None
@@ -415,12 +415,12 @@ def _fill(
             progress(done, total)
 
     with ThreadPoolExecutor(THREADS, thread_name_prefix="crosstie-warp") as pool:
-        for part in _parts(plan, 0, plan.grid.shape[0], 0, plan.grid.shape[1]):
+        for part in _blocks(plan, 0, plan.grid.shape[0], 0, plan.grid.shape[1]):
             met |= part.window is not None
             for band in raster.indexes:
                 if len(waiting) > THREADS:
                     write_first()
-                source = _read(raster, band, part, plan)
+                source = _source_pixels(raster, band, part, plan)
                 waiting.append((band, part, pool.submit(_warped, plan, band, part, source)))
         while waiting:
             write_first()

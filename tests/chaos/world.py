@@ -24,7 +24,7 @@ from chaos.material import KEPT, NEW, WRITERS, files_of, material
 from chaos.wire import Wire, faulty_wire
 
 from crosstie.errors import StoreError
-from crosstie.io.archive.claims import Held, take
+from crosstie.io.archive.claims import Held, standing_claim, take
 from crosstie.io.archive.failures import DAMAGED, read_failure
 from crosstie.io.archive.index import index_committed, read_index, survey, update_index
 from crosstie.io.archive.leftovers import remove_leftovers
@@ -267,6 +267,7 @@ class _World:
             record = read_failure(self.store, *product)
             _must(record is None or record.code != DAMAGED, f"{product} is recorded as damaged, and is whole")
         foreign = {key: self.store.get(key) for key in FOREIGN if self.store.exists(key)}
+        self._wait_for_claims()
         list(remove_leftovers(self.store, older_than=timedelta(seconds=-5)))
         self.check()
         _must(all(self.store.get(key) == body for key, body in foreign.items()), "gc took a foreign file")
@@ -274,6 +275,13 @@ class _World:
         left = [key for key in self.store.list() if key not in own | foreign.keys() and key != INDEX]
         left = [key for key in left if not key.startswith("_index/parts/")]
         _must(not left, f"gc leaves {left}")
+
+    def _wait_for_claims(self) -> None:
+        """An owner whose renewal came too late leaves its claim, which holds for a lease more."""
+        until = time.monotonic() + 10.0
+        while (claim := standing_claim(self.store, NEW)) is not None:
+            _must(time.monotonic() < until, f"{claim} does not run out")
+            time.sleep(0.1)
 
     def _write(self) -> None:
         until = time.monotonic() + 20.0
