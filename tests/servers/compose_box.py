@@ -65,8 +65,7 @@ def built(folder: Path, given: Json) -> Path:
             there.symlink_to(here.readlink())
         elif here.is_dir():
             overlaid(folder, here, there)
-    for path in given["seen"]:
-        bound(Path(path), root / path.lstrip("/"), read_only=True)
+    see(root, given["seen"])
     for name, mode in {"tmp": 0o1777, "run": 0o755, "var": 0o755, "home": 0o755, "root": 0o700}.items():
         if not (root / name).exists():  # this machine's Python may lie below one of them
             (root / name).mkdir()
@@ -87,9 +86,17 @@ def built(folder: Path, given: Json) -> Path:
             target.mkdir(parents=True, exist_ok=True)
             options = wanted["options"] or "mode=1777"
             mount("tmpfs", target, kind="tmpfs", flags=NOSUID | NODEV | NOEXEC, options=options)
+            # A checkout may lie below /tmp, and the program in it.
+            see(root, [path for path in given["seen"] if Path(path).is_relative_to(wanted["target"])])
         else:
             bound(Path(wanted["source"]), target, read_only=wanted["read_only"])
     return root
+
+
+def see(root: Path, paths: list[str]) -> None:
+    """Let folders of this machine be seen where they are."""
+    for path in paths:
+        bound(Path(path), root / path.lstrip("/"), read_only=True)
 
 
 def machinery(root: Path) -> None:
