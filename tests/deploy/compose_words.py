@@ -52,6 +52,7 @@ FLAGS = {
     "mini": {
         "-dir": "/data", "-ip": "s3", "-ip.bind": "0.0.0.0", "-s3.port": "8333",
         "-s3.autoCreateBucket": "false",
+        "-s3.config": "/tmp/s3.json",
         "-bucket": "scenes,products", "-master.telemetry": "false", "-master.volumeSizeLimitMB": "1024",
         "-admin.ui": "false", "-webdav": "false", "-metricsPort": "9327",
     },

@@ -19,6 +19,7 @@ from typing import Any
 import boto3
 import psutil
 import pytest
+from botocore.exceptions import ClientError
 from integration.fleet import COARSE, FINAL
 from integration.test_secrets import forms
 from notices import s3_event
@@ -59,13 +60,13 @@ class Machine:
         assert code < 300, f"{path}: {code} {text}"
         return json.loads(text) if text else None
 
-    def objects(self) -> Any:
+    def objects(self, keys: str = "s3") -> Any:
         return boto3.client(
             "s3",
             endpoint_url=self.url("S3"),
             region_name="us-east-1",
-            aws_access_key_id=self.secrets["s3_access_key"],
-            aws_secret_access_key=self.secrets["s3_secret_key"],
+            aws_access_key_id=self.secrets[f"{keys}_access_key"],
+            aws_secret_access_key=self.secrets[f"{keys}_secret_key"],
         )
 
     def products(self) -> dict[str, bytes]:
@@ -324,6 +325,24 @@ def test_the_site_shows_the_night_to_whom_has_its_token(machine: Machine, night:
     code, text = ask(page, headers={"Authorization": basic(f"anyone:{machine.secrets['site_token']}")})
     assert code == 200
     assert all(tile in text for tile in THREE)
+
+
+def test_the_keys_of_the_site_can_only_read(machine: Machine, night: Night):
+    key = next(key for key in machine.products() if key.endswith("_COMMIT"))
+    reader = machine.objects("s3_site")
+    kept = reader.get_object(Bucket="products", Key=key)["Body"].read()
+    assert reader.list_objects_v2(Bucket="products")["KeyCount"] > 0
+    for tried in (
+        lambda: reader.put_object(Bucket="products", Key=key, Body=b"{}"),
+        lambda: reader.put_object(Bucket="products", Key="new", Body=b"{}"),
+        lambda: reader.delete_object(Bucket="products", Key=key),
+        lambda: reader.create_multipart_upload(Bucket="products", Key="new"),
+        lambda: reader.create_bucket(Bucket="mine"),
+    ):
+        with pytest.raises(ClientError, match="AccessDenied"):
+            tried()
+    assert machine.products()[key] == kept
+    assert "new" not in machine.products()
 
 
 def test_no_secret_is_said_anywhere(machine: Machine, night: Night):
