@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio.crs
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
 from crosstie.errors import BadInputError, UnreadableRasterError
@@ -50,6 +50,8 @@ class _Header:
     """Positions, from 0, of those sampled bands that hold nothing or zeros only."""
     fills: tuple[float, ...]
     """Undeclared fill values, as stored."""
+    blank_zeros: bool
+    """Pixels that are 0 in all bands hold nothing, though no header declares it."""
     wild_share: float
     scalings: tuple[scaling.Scaling, ...]
     """(scale, offset) of each of `bands`."""
@@ -215,6 +217,7 @@ def _read_one(href: str, drivers: tuple[str, ...], storage: S3Options) -> _Heade
             sample=sample,
             bare=bare,
             fills=fills,
+            blank_zeros=_has_blank_zeros(href, raster, bands, labels),
             wild_share=wild_share,
             scalings=scalings,
             shape=place.shape,
@@ -249,6 +252,10 @@ def _source_of(files: list[_Header], kind: Kind, storage: S3Options) -> RasterSo
         scalings = tuple(files[0].scalings[n] for n in chosen)
     first = files[0]
     units = find_units(kind, first.dtype, first.sample, scalings)
+    zeros = set[float]()
+    if units.is_db and first.sample is not None and plausible.are_zeros_no_echo(first.sample):
+        LOG.warning("%s: exact zeros among its dB hold nothing", public_href(first.href))
+        zeros.add(0.0)
     return RasterSource(
         hrefs=tuple(file.href for file in files),
         kind=kind,
@@ -263,7 +270,8 @@ def _source_of(files: list[_Header], kind: Kind, storage: S3Options) -> RasterSo
         drivers=first.drivers,
         storage=storage,
         scalings=units.scalings,
-        fills=tuple(sorted({fill for file in files for fill in file.fills})),
+        fills=tuple(sorted({fill for file in files for fill in file.fills} | zeros)),
+        blank_zeros=kind is Kind.OPTICAL and all(file.blank_zeros for file in files),
         wild_share=max(file.wild_share for file in files),
         limits=units.limits,
     )
@@ -349,6 +357,25 @@ def _sample_values(
         if not values.size:  # sparse: the windows missed what there is
             values = valid_values(raster, bands, scalings, everything)
     return values
+
+
+def _has_blank_zeros(
+    href: str, raster: DatasetReader, bands: tuple[int, ...], labels: tuple[str, ...]
+) -> bool:
+    """Say whether zeros stand for nothing in a local image that declares no nodata and has no mask.
+
+    Remote ones are not sampled for this: it would cost each a request, and catalogs declare nodata.
+    """
+    if not Path(href).is_file():
+        return False
+    colours = tuple(raster.colorinterp[n - 1].name for n in bands)
+    chosen = tuple(bands[n] for n in kinds.optical_bands(labels, colours))
+    if any(raster.mask_flag_enums[band - 1] != [MaskFlags.all_valid] for band in chosen):
+        return False
+    stored = _sample_values(raster, chosen, (scaling.NONE,) * len(chosen))[0]
+    if not stored.size or stored.size % len(chosen) or stored.min() < 0:
+        return False
+    return plausible.are_zeros_blank(stored.reshape(len(chosen), -1))
 
 
 def _warn_of_wild_sample(href: str, wild: FloatArray, *, of: int) -> None:

@@ -44,6 +44,13 @@ USUAL_FILLS = frozenset(
 FILL_SHARE = 0.005
 """Of the sample that holds one same value before that can be a fill: saturated ships are rarer."""
 
+GAP_SHARE = 0.1
+"""Pixels between 0 and the darkest ones shown, per pixel of 0, up to which a border is blank: JPEG leaves
+some."""
+
+ZEROS_STAND_OUT = 4
+"""Times that exact zeros among dB must be as many as the next value below or above."""
+
 MAX_FILLS = 4
 """Fill values looked for in one raster: one on either side, and those of a second writer."""
 
@@ -76,6 +83,36 @@ def find_fills(sample: FloatArray) -> tuple[float, ...]:
         fills.extend(found)
         rest = rest[~np.isin(rest, found)]
     return tuple(sorted(fills))
+
+
+def are_zeros_blank(pixels: FloatArray) -> bool:
+    """Say whether pixels that are 0 in all bands hold nothing, although nothing declares it.
+
+    A blank border leaves a gap: next to no pixel has a value between 0 and what the image shows. Dark water
+    that was cut off at 0 has neighbours of 1, 2 and 3.
+
+    Parameters
+    ----------
+    pixels : FloatArray
+        (B, N) stored values of some pixels, not negative.
+    """
+    brightest = pixels.max(axis=0)
+    blank = int((brightest == 0).sum())
+    shown = brightest[brightest > 0]
+    if blank < max(3, FILL_SHARE * brightest.size) or not len(shown):
+        return False
+    between = int((shown <= np.percentile(shown, 5) / 2).sum())
+    return between <= GAP_SHARE * blank
+
+
+def are_zeros_no_echo(db: FloatArray) -> bool:
+    """Say whether exact zeros among SAR values (N,) in dB are blank: far more than of the values beside 0."""
+    exact = int((db == 0).sum())
+    if exact < max(3, FILL_SHARE * len(db)):
+        return False
+    sides = [side for side in (db[db < 0], db[db > 0]) if len(side)]
+    beside = max((int((side == side[np.abs(side).argmin()]).sum()) for side in sides), default=0)
+    return exact > ZEROS_STAND_OUT * beside
 
 
 def _stands_apart(value: float, sample: FloatArray, least: float) -> bool:

@@ -224,6 +224,9 @@ def _read(
     valid = np.concatenate(masks)
     # A band of a colour image may hold the nodata value by chance (0 over dark water): then not all do.
     bad = ~(valid.any(axis=0) if source.kind is Kind.OPTICAL else valid.all(axis=0))
+    if source.blank_zeros:
+        blank = (bands == 0).all(axis=0)
+        bad |= binary_dilation(blank, np.ones((3, 3))) if how is Resampling.average else blank
     wild = np.isin(bands, np.asarray(source.fills, np.float32)).any(axis=0)
     bands = scaled(bands, source.scalings).astype(np.float32, copy=False)
     bad |= ~np.isfinite(bands).all(axis=0)

@@ -59,6 +59,8 @@ class RasterSource:
     """(scale, offset) of each of `bands`, stored value -> unit; empty where values are in their unit."""
     fills: tuple[float, ...] = ()
     """Stored values that stand for no measurement although nothing declares them."""
+    blank_zeros: bool = False
+    """Pixels that are 0 in all bands hold nothing although nothing declares it."""
     wild_share: float = 0.0
     """Of the values sampled at opening, 0..1: wild ones that nothing declares. A warning said so."""
     limits: Limits | None = None

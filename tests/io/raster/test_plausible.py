@@ -319,3 +319,50 @@ def test_a_picture_for_training_is_read_by_the_same_rules(tmp_path):
     wild[BLOCK] = wild[ONE] = True
     np.testing.assert_array_equal(np.isnan(plane), wild)
     np.testing.assert_allclose(plane[~wild], values[~wild] / 100, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_an_undeclared_blank_border_is_invalid(tmp_path, dtype, count):
+    rng = np.random.default_rng(2)
+    level = {"uint8": 80, "uint16": 1200, "float32": 0.12}[dtype]
+    bands = (level * rng.gamma(9, 1 / 9, (count, SIDE, SIDE))).clip(level / 10).astype(dtype)
+    blank = np.add.outer(np.arange(SIDE), 0.3 * np.arange(SIDE)) > 250
+    bands[:, blank] = 0
+    path = write(tmp_path / "s2_tci.tif", bands)
+    plane = read(path, kind=Kind.OPTICAL)
+    np.testing.assert_array_equal(np.isnan(plane), blank)
+    coarse = GeoBox((SIDE // 5, SIDE // 5), NORTH_UP @ Affine.scale(5), UTM)
+    small = read(path, coarse, kind=Kind.OPTICAL)
+    # No average of image and border is left, and half of the cells are.
+    assert np.nanmin(small) > 0.5 * np.nanmedian(small)
+    assert np.isfinite(small).mean() > 0.5
+
+
+def test_water_cut_off_at_zero_stays_water(tmp_path):
+    rng = np.random.default_rng(2)
+    water = np.indices((SIDE, SIDE)).sum(axis=0) > 400
+    band = np.where(water, rng.normal(0, 3, (SIDE, SIDE)), rng.normal(60, 15, (SIDE, SIDE)))
+    path = write(tmp_path / "s2_b08.tif", band.clip(0, 255).astype("uint8"))
+    assert np.isfinite(read(path, kind=Kind.OPTICAL)).all()
+
+
+def test_a_band_that_is_dark_in_one_place_is_no_border(tmp_path):
+    rng = np.random.default_rng(2)
+    bands = rng.integers(30, 90, (3, SIDE, SIDE)).astype("uint8")
+    bands[0, :100] = 0  # no red in deep water, but blue
+    assert np.isfinite(read(write(tmp_path / "s2_tci.tif", bands))).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int16"])
+def test_zeros_among_db_are_invalid(tmp_path, dtype):
+    db = image("s1 db" if dtype == "float32" else "s1 db int16")
+    blank = np.indices((SIDE, SIDE)).sum(axis=0) > 400
+    plane = read(write(tmp_path / "s1_vh.tif", np.where(blank, 0, db).astype(dtype)))
+    np.testing.assert_array_equal(np.isnan(plane), blank)
+
+
+def test_a_few_decibels_around_zero_are_echoes(tmp_path):
+    rng = np.random.default_rng(2)
+    db = np.rint(rng.normal(-1, 3, (SIDE, SIDE))).astype("int16")  # a city, in whole dB
+    assert np.isfinite(read(write(tmp_path / "s1_vv.tif", db))).all()
