@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import BaseModel
+from sentences import page as error_sentences
 
 from crosstie.config import Settings, each_setting
 from crosstie.train_settings import TrainSettings
@@ -81,5 +82,6 @@ PARTS: dict[str, Callable[[], str]] = {
     "settings": settings,
     "train-settings": train_settings,
     "reasons": reasons,
+    "errors": error_sentences,
 }
 """What a page asks for with `<!-- made: NAME -->`."""
