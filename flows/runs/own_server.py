@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -20,10 +21,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from pydantic import SecretStr
+
 from crosstie.errors import SettingsError
+from crosstie.flows.runs.prefect_database import why_not_opened
 from crosstie.flows.runs.prefect_env import loopback_without_proxy, prepare, writable_home
 from crosstie.io.storage.href import public_href
 from crosstie.io.storage.redaction import first_line
+from crosstie.io.storage.trust import UNTRUSTED, is_untrusted
 
 LOOPBACK = "127.0.0.1"
 
@@ -64,6 +69,8 @@ def make_ready(*, verbose: bool) -> None:
                 "Prefect has no server: PREFECT_SERVER_ALLOW_EPHEMERAL_MODE forbids a run to start its own,"
                 " and PREFECT_API_URL names none; set one of them"
             )
+        _check_database(settings)
+        _lock(settings)
         _start_own(settings.server.ephemeral.startup_timeout_seconds, str(settings.home))
 
 
@@ -136,15 +143,44 @@ def _check_server(url: str, named_by: str) -> None:
     try:
         answer = httpx.get(f"{url.rstrip('/')}/health", timeout=HEALTH_WAIT_S, follow_redirects=True)
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ImportError) as problem:
+        step = "start it, or unset that: then a run starts a server of its own"
         raise SettingsError(
-            f"the Prefect server {shown} ({named_by}) does not answer: {first_line(problem)}; start it, or"
-            " unset that: then a run starts a server of its own"
+            f"the Prefect server {shown} ({named_by}) does not answer: {first_line(problem)};"
+            f" {UNTRUSTED if is_untrusted(problem) else step}"
         ) from None
     if answer.status_code not in KNOWS_US and not url.startswith("https://api.prefect.cloud"):
         raise SettingsError(
             f"{shown} ({named_by}) is no Prefect server: {answer.status_code} at {shown}/health; its address"
             " usually ends in /api"
         )
+
+
+def _check_database(settings: Any) -> None:
+    """Refuse a database that cannot be opened, before a server is started on it."""
+    url = settings.server.database.connection_url.get_secret_value()
+    why = why_not_opened(url)
+    if why is not None:
+        raise SettingsError(_no_start(why, str(settings.home)))
+
+
+def _no_start(why: str, home: str) -> str:
+    return (
+        f"the Prefect server of this run cannot start: {why}; its database is {_database(home)}: move it away"
+        " or repair it, or name a server with PREFECT_API_URL"
+    )
+
+
+def _lock(settings: Any) -> None:
+    """Give the server that a run starts for itself a password: each user of this machine reaches it.
+
+    Prefect has read its environment by now, so its client is told here. The server and other processes that
+    are started read the environment.
+    """
+    if settings.api.auth_string is not None or settings.server.api.auth_string is not None:
+        return
+    password = f"crosstie:{secrets.token_urlsafe(32)}"
+    settings.api.auth_string = settings.server.api.auth_string = SecretStr(password)
+    os.environ.update(dict.fromkeys(("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"), password))
 
 
 def _start_own(timeout_s: float, home: str) -> None:
@@ -212,10 +248,7 @@ def _wait_until_healthy(
     with httpx.Client(trust_env=False) as client:
         while time.monotonic() < until:
             if process.poll() is not None:
-                raise SettingsError(
-                    f"the Prefect server of this run cannot start: {_last_error(log)}; its database is"
-                    f" {_database(home)}: move it away or repair it, or name a server with PREFECT_API_URL"
-                )
+                raise SettingsError(_no_start(_last_error(log), home))
             try:
                 if client.get(f"http://{LOOPBACK}:{port}/api/health").status_code == KNOWS_US[0]:
                     return

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import atexit
 import os
-import secrets
 import shutil
-import sys
 import tempfile
-import tomllib
 from pathlib import Path
-from typing import Any
 
 from crosstie.errors import SettingsError
 from crosstie.flows.web.address import LOOPBACK_HOSTS
@@ -35,7 +31,6 @@ def prepare(*, verbose: bool) -> None:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
     # Dask tells each worker that comes and goes.
     os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "info" if verbose else "error")
-    _lock_own_server()
 
 
 def loopback_without_proxy() -> None:
@@ -74,39 +69,3 @@ def _may_write(folder: Path) -> bool:
             return True
     except (OSError, RuntimeError):  # RuntimeError: there is no home
         return False
-
-
-def _lock_own_server() -> None:
-    """Make a password for the server that a run starts for itself: each user of this machine reaches it.
-
-    A server that the environment or a profile names has its own.
-    """
-    names = ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING")
-    if "prefect" in sys.modules:
-        return  # it has read its environment: its client would not know the password of its server
-    if any(name in os.environ for name in ("PREFECT_API_URL", *names)) or _names_server():
-        return
-    password = f"crosstie:{secrets.token_urlsafe(32)}"
-    os.environ.update(dict.fromkeys(names, password))
-
-
-def _names_server() -> bool:
-    """Whether one of Prefect's files names a server. Prefect itself reads them once, too early to ask it."""
-    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
-    profiles = _toml(Path(os.environ.get("PREFECT_PROFILES_PATH", home / "profiles.toml")).expanduser())
-    active = os.environ.get("PREFECT_PROFILE", profiles.get("active"))
-    profile = profiles.get("profiles", {}).get(active, {})
-    here = (_toml(Path("prefect.toml")), _toml(Path("pyproject.toml")).get("tool", {}).get("prefect", {}))
-    dotenv = Path(".env")
-    return (
-        "PREFECT_API_URL" in profile
-        or any("url" in tree.get("api", {}) for tree in here)
-        or (dotenv.is_file() and "PREFECT_API_URL" in dotenv.read_text("utf-8", "replace"))
-    )
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):  # what is wrong with it is for Prefect to say
-        return {}

@@ -31,7 +31,7 @@ CLIENT_VARIABLES = (
 )
 """Where each client looks for the authorities that it trusts."""
 
-_BUNDLE_LOCK = threading.Lock()
+_ENVIRONMENT_LOCK = threading.Lock()
 
 
 def trust(ca_file: str | None) -> str | None:
@@ -59,7 +59,7 @@ def trust(ca_file: str | None) -> str | None:
         changed_ns = path.stat().st_mtime_ns
     except OSError as problem:
         raise SettingsError(f"storage.ca_file {ca_file}: cannot be read ({problem.strerror})") from None
-    with _BUNDLE_LOCK:
+    with _ENVIRONMENT_LOCK:
         bundle = _bundle(path, changed_ns)
         os.environ.update(dict.fromkeys(CLIENT_VARIABLES, bundle))
     return bundle

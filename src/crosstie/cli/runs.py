@@ -278,11 +278,15 @@ def retrain_command(
     --config train.yaml
     """
     prepare_prefect(verbose=verbose)
-    from crosstie.flows.retrain import run_retrain
-    from crosstie.flows.training.progress import report_training_to
+    from crosstie.flows.runs.own_server import make_ready
     from crosstie.train_settings import load_train_settings
 
     settings = load_train_settings(config, options={"start_from": "shipped"})
+    with show_waiting("starting Prefect"):
+        make_ready(verbose=verbose)
+    from crosstie.flows.retrain import run_retrain
+    from crosstie.flows.training.progress import report_training_to
+
     with report_training_to(Console(stderr=True)):
         figures = run_retrain(catalog, out, weights, settings)
     for name, value in figures.items():

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from crosstie.cli.app import app, exit_codes
 from crosstie.cli.options import TrainConfigOption, VerboseOption
-from crosstie.cli.printing import say
+from crosstie.cli.printing import say, show_waiting
 
 
 @app.command("train")
@@ -130,6 +130,11 @@ def train_command(
     if show_config:
         typer.echo(commented_yaml(settings), nl=False)
         return
+    if flow:
+        from crosstie.flows.runs.own_server import make_ready
+
+        with show_waiting("starting Prefect"):
+            make_ready(verbose=verbose)
     from crosstie.flows.training.progress import report_training_to
     from crosstie.flows.training.train import run_training
 

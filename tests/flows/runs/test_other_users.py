@@ -2,7 +2,7 @@
 
 - Dask's scheduler, workers and nannies (`flows/cluster/local.py`): without TLS they answer `identity`
 - their HTTP servers (the same file): with routes they name tasks, workers and files
-- the run's own Prefect server (`flows/runs/prefect_env.py`): without a password it gives runs and parameters
+- the run's own Prefect server (`flows/runs/own_server.py`): without a password it gives runs and parameters
 """
 
 from __future__ import annotations
