@@ -117,9 +117,14 @@ def _removed(store: Store, product: ProductKey, left: Mapping[str, StoredObject]
     with claim:  # which removes the claims that have run out, too
         if store.exists(product.commit) is not committed:
             return False
-        # The files of writers first: without them no writer that wakes up can go on.
+        # The files of writers first, and which of them was chosen: without these no writer that wakes up can
+        # go on. One that was done just before has committed what is looked at next.
         for folder in _folders(left):
             store.delete_folder(product.file(folder))
+        if not committed and WRITER in left:
+            store.delete(product.writer)
+        if store.exists(product.commit) is not committed:
+            return False
         for name in sorted(left):
             if "/" not in name and not name.startswith(CLAIM_PREFIX):
                 claim.check()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
@@ -177,9 +178,20 @@ def opened(
             raise UnreadableRasterError(
                 f"{public_href(href)}: cannot be opened as a raster ({cause}); {_next_step(cause, drivers)}"
             ) from None
-        with raster:
+        with raster, _texts_of(href):
             refuse_untrusted(raster, name=public_href(href), drivers=drivers)
             yield raster
+
+
+@contextmanager
+def _texts_of(href: str) -> Iterator[None]:
+    """Refuse a file whose names, units or tags are no text; rasterio decodes each when it is asked for."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise UnreadableRasterError(
+            f"{public_href(href)}: its metadata are not UTF-8 ({error.object[:40]!r}); write the file again"
+        ) from None
 
 
 def _not_a_raster(path: Path) -> str:
@@ -310,7 +322,9 @@ def reading(raster: DatasetReader) -> Iterator[None]:
         A block is missing or damaged.
     """
     try:
-        yield
+        # What no number of another type can say becomes NaN or infinite there, and is invalid.
+        with np.errstate(invalid="ignore", over="ignore"):
+            yield
     except RasterioError as error:
         step = "the file is probably cut short: fetch it again"
         if raster.name.startswith(CACHED):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,6 +82,14 @@ def validated(model: type[AnySettings], *sources: tuple[str, Mapping[str, object
         return model.model_validate(tree)
     except ValidationError as problem:
         raise SettingsError(_one_line(problem, origin, model)) from None
+    except UnicodeEncodeError:
+        names = [f"{source}: {name}" for source, given in sources for name in given if _is_half(given[name])]
+        raise SettingsError(f"{'; '.join(names)} holds half a character; write it in UTF-8") from None
+
+
+def _is_half(value: object) -> bool:
+    """Whether a text in it has a surrogate, half of a character of UTF-16, which no file can hold."""
+    return re.search(r"\\ud[89a-f]", repr(value)) is not None
 
 
 def given_options(options: Mapping[str, object] | None) -> dict[str, object]:

@@ -16,6 +16,7 @@ from crosstie.cli import app
 from crosstie.io.archive.claims import Claim, take
 from crosstie.io.archive.leftovers import remove_leftovers
 from crosstie.io.storage.commit import damage_of
+from crosstie.io.storage.publication import Publication
 from crosstie.io.storage.root_layout import ProductKey
 from crosstie.io.storage.store import Store, open_store
 from crosstie.types import Registration
@@ -93,6 +94,30 @@ def test_a_run_whose_commit_makes_no_sense_is_left_to_verify(whole: tuple[Store,
     store.put(run.commit, b"{")
     age(store, run.commit, days=30)
     assert not [left for left in remove_leftovers(store, older_than=WEEK) if left.key.startswith(run.prefix)]
+
+
+def test_a_writer_that_wakes_up_during_the_cleaning_is_left_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(str(tmp_path / "products"))
+    writer = Publication(store, DEAD)
+    writer.put({"correction.json": b"{}", "item.json": b"[]"})
+    store.put(DEAD.file("correction.json"), b"half")  # of another writer, long ago
+    for key in store.list():
+        age(store, key, days=30)
+
+    delete_folder = Store.delete_folder
+
+    def delete_later(self: Store, prefix: str) -> None:
+        """Let the writer commit between the last look at the run and the first removal."""
+        monkeypatch.setattr(Store, "delete_folder", delete_folder)
+        writer.commit()
+        delete_folder(self, prefix)
+
+    monkeypatch.setattr(Store, "delete_folder", delete_later)
+    assert list(remove_leftovers(store, older_than=WEEK)) == []
+    assert store.exists(DEAD.commit)
+    assert damage_of(store, DEAD) == []
 
 
 def test_the_command_prints_what_it_removes(whole: tuple[Store, ProductKey]) -> None:
