@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -76,20 +76,25 @@ def validated(model: type[AnySettings], *sources: tuple[str, Mapping[str, object
             dotted = RENAMED_GROUPS.get(group, group) + dot + rest
             if dotted in FOLLOWERS:
                 raise SettingsError(f"{source}: {dotted} follows {FOLLOWERS[dotted]}; set that instead")
+            if _is_half(value):
+                raise SettingsError(f"{source}: {dotted} holds half a character; write it in UTF-8")
             _set_nested(tree, dotted, value)
             origin[dotted] = source
     try:
         return model.model_validate(tree)
     except ValidationError as problem:
         raise SettingsError(_one_line(problem, origin, model)) from None
-    except UnicodeEncodeError:
-        names = [f"{source}: {name}" for source, given in sources for name in given if _is_half(given[name])]
-        raise SettingsError(f"{'; '.join(names)} holds half a character; write it in UTF-8") from None
 
 
 def _is_half(value: object) -> bool:
     """Whether a text in it has a surrogate, half of a character of UTF-16, which no file can hold."""
-    return re.search(r"\\ud[89a-f]", repr(value)) is not None
+    try:
+        json.dumps(value, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:
+        return True
+    except (ValueError, RecursionError):  # it holds itself, which the settings refuse
+        return False
+    return False
 
 
 def given_options(options: Mapping[str, object] | None) -> dict[str, object]:
