@@ -291,7 +291,7 @@ def test_a_broken_product_is_named_and_keeps_nobody_out(local: Store, registrati
     recommit(local, wrong)
     result = CliRunner().invoke(app, ["index", "--out", local.url])
     assert result.exit_code == 3
-    assert "1 corrections, 1 of them new" in result.stdout
+    assert "1 correction, 1 of them new" in result.stdout
     assert all(key in result.stderr for key in (missing[0], wrong[0]))
     assert result.stderr.count("run the pair again") == 2
     assert keys(local) == [run]

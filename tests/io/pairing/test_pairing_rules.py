@@ -263,7 +263,7 @@ def test_the_command_tells_the_plan_as_table_geojson_and_geoparquet(tmp_path: Pa
     table = CliRunner().invoke(app, common)
     assert table.exit_code == 0, table.output
     assert "s2__s1" in table.output
-    assert "1 pairs, 1 to do; 2 scenes left out; planned in" in table.output
+    assert "1 pair, 1 to do; 2 scenes left out; planned in" in table.output
     assert "1 left out: cloud" in table.output
     assert "left out: s1-far: no optical scene overlaps it" in table.output
 
@@ -311,6 +311,6 @@ def test_an_area_file_limits_the_search(tmp_path: Path):
     for box, count in (((11.9, 48.9, 13, 50), 1), ((13, 48, 14, 49), 0)):
         geometry = shapely.geometry.mapping(shapely.box(*box))
         area.write_text(json.dumps({"type": "Feature", "geometry": geometry, "properties": {}}))
-        assert f"{count} pairs" in CliRunner().invoke(app, command).output
+        assert f"{count} {'pair' if count == 1 else 'pairs'}, " in CliRunner().invoke(app, command).output
     area.write_text("no geojson")
     assert CliRunner().invoke(app, command).exit_code == 2
