@@ -167,27 +167,22 @@ def screen_tiles(
         )
     if not tiles:
         return Screening(())
-    windows = _Windows.of(tiles, reference_overview.shape, px_per_overview_px)
-    reference = _measure(reference_overview, windows, reference_kind, reference_white)
-    secondary = _measure(secondary_overview, windows, secondary_kind, secondary_white)
-    overlap = (
-        _usable(reference.valid, reference_overview, windows, px_per_overview_px) >= MIN_VALID_REFERENCE
-    ) & (_usable(secondary.valid, secondary_overview, windows, px_per_overview_px) >= MIN_VALID_SECONDARY)
+    reference = _Seen.of(tiles, reference_overview, reference_kind, reference_white, px_per_overview_px)
+    secondary = _Seen.of(tiles, secondary_overview, secondary_kind, secondary_white, px_per_overview_px)
+    overlap = (_usable(reference) >= MIN_VALID_REFERENCE) & (_usable(secondary) >= MIN_VALID_SECONDARY)
     water, flat = overlap.copy(), np.zeros_like(overlap)
-    for stats, kind in ((reference, reference_kind), (secondary, secondary_kind)):
-        if kind is Kind.OPTICAL:
+    for seen in (reference, secondary):
+        stats = seen.stats
+        if seen.kind is Kind.OPTICAL:
             water &= _dark_and_smooth(stats)
             flat |= stats.deviation < FLAT_VARIATION * stats.median
         else:
             water &= _dark_and_noisy(stats, overlap)
             flat |= stats.deviation < FLAT_DB
-    if min(windows.size) < MIN_SIDE_PX:
+    if reference.too_small:
         water[:] = False
-    seen = _Seen(reference_overview, reference_kind, reference_white)
-    other = _Seen(secondary_overview, secondary_kind, secondary_white)
-    clouded = _clouded(tiles, seen, other, px_per_overview_px) | _clouded(
-        tiles, other, seen, px_per_overview_px
-    )
+    coarse, other = reference.coarse(tiles), secondary.coarse(tiles)
+    clouded = _clouded(coarse, other) | _clouded(other, coarse)
     # Later reasons overwrite earlier ones: sea and saturated cloud are flat, too.
     reasons: list[Reason | None] = [None] * len(tiles)
     for reason, dropped in (
@@ -198,9 +193,7 @@ def screen_tiles(
     ):
         for n in np.flatnonzero(dropped):
             reasons[n] = reason
-    featured = _has_structure(tiles, seen, px_per_overview_px) & _has_structure(
-        tiles, other, px_per_overview_px
-    )
+    featured = _has_structure(coarse) & _has_structure(other)
     kept = np.array([reason is None for reason in reasons])
     return Screening(tuple(reasons), bool(2 * featured[kept].sum() >= kept.sum()))
 
@@ -327,43 +320,56 @@ def _dark_and_noisy(sar: _Stats, overlap: BoolArray) -> BoolArray:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Seen:
-    """One image in overview."""
+    """One image in overview, and the numbers of its tiles there."""
 
     plane: NDArray[np.float32]
     kind: Kind
     white: float
+    factor: float
+    """Pixels of the grid per pixel of the plane."""
+    windows: _Windows
+    stats: _Stats
+
+    @classmethod
+    def of(
+        cls, tiles: Sequence[Tile], plane: NDArray[np.float32], kind: Kind, white: float, factor: float
+    ) -> _Seen:
+        windows = _Windows.of(tiles, plane.shape, factor)
+        return cls(plane, kind, white, factor, windows, _measure(plane, windows, kind, white))
+
+    @property
+    def too_small(self) -> bool:
+        """Whether the tiles have too few pixels to tell water, cloud or structure."""
+        return min(self.windows.size) < MIN_SIDE_PX
+
+    def coarse(self, tiles: Sequence[Tile]) -> _Seen:
+        """See the same in pixels that the limits of cloud and structure were learnt in."""
+        by = math.ceil(CLOUD_FACTOR / self.factor)
+        if by == 1:
+            return self
+        return _Seen.of(tiles, _averaged(self.plane, by), self.kind, self.white, self.factor * by)
 
 
-def _clouded(tiles: Sequence[Tile], seen: _Seen, other: _Seen, factor: float) -> BoolArray:
-    """Which tiles of an image are under cloud, (N,), judged in pixels that the limits were learnt in.
+def _clouded(seen: _Seen, other: _Seen) -> BoolArray:
+    """Which tiles of an image are under cloud, (N,).
 
     Brightness that the other image, if that is SAR, has as well lies on the ground: snow, not cloud.
     """
-    if seen.kind is not Kind.OPTICAL:
-        return np.zeros(len(tiles), np.bool_)
-    by = math.ceil(CLOUD_FACTOR / factor)
-    plane = _averaged(seen.plane, by)
-    windows = _Windows.of(tiles, plane.shape, factor * by)
-    if min(windows.size) < MIN_SIDE_PX:
-        return np.zeros(len(tiles), np.bool_)
-    stats = _measure(plane, windows, seen.kind, seen.white)
-    cloud = _cloud(stats, clipped=seen.white == 1.0, factor=factor * by)
+    if seen.kind is not Kind.OPTICAL or seen.too_small:
+        return np.zeros(len(seen.windows.row), np.bool_)
+    cloud = _cloud(seen.stats, clipped=seen.white == 1.0, factor=seen.factor)
     if other.kind is Kind.SAR and cloud.any():
         at = np.flatnonzero(cloud)
-        cloud[at] = ~(
-            _correlation(windows.only(at), plane, _averaged(other.plane, by)) >= KNOWS_GROUND
-        )  # NaN knows nothing
+        known = _correlation(seen.windows.only(at), seen.plane, other.plane)
+        cloud[at] = ~(known >= KNOWS_GROUND)  # NaN knows nothing
     return cloud
 
 
-def _has_structure(tiles: Sequence[Tile], seen: _Seen, factor: float) -> BoolArray:
+def _has_structure(seen: _Seen) -> BoolArray:
     """Which tiles show more than noise and slow changes, (N,); all where they are too small to tell."""
-    by = math.ceil(CLOUD_FACTOR / factor)
-    plane = _averaged(seen.plane, by)
-    windows = _Windows.of(tiles, plane.shape, factor * by)
-    if min(windows.size) < MIN_SIDE_PX:
-        return np.ones(len(tiles), np.bool_)
-    stats = _measure(plane, windows, seen.kind, seen.white)
+    if seen.too_small:
+        return np.ones(len(seen.windows.row), np.bool_)
+    stats = seen.stats
     structured: BoolArray = stats.deviation >= STRUCTURE * stats.step
     return (
         structured & (stats.step >= FAINT_CONTRAST * stats.median)
@@ -372,14 +378,13 @@ def _has_structure(tiles: Sequence[Tile], seen: _Seen, factor: float) -> BoolArr
     )
 
 
-def _usable(
-    valid: FloatArray, plane: NDArray[np.float32], windows: _Windows, factor: float
-) -> NDArray[np.float64]:
+def _usable(seen: _Seen) -> NDArray[np.float64]:
     """Share of each tile, (N,), that can be matched: valid pixels, and fine holes between them."""
-    side = round(HOLE_PX / factor) // 2 * 2 + 1
-    good = np.isfinite(plane)
+    windows = seen.windows
+    side = round(HOLE_PX / seen.factor) // 2 * 2 + 1
+    good = np.isfinite(seen.plane)
     if side == 1 or good.all():
-        return valid
+        return seen.stats.valid
     # Closing fills what is narrow and has valid pixels on both sides; a straight edge stays where it is.
     square = np.ones((side, side), np.bool_)
     closed = binary_erosion(binary_dilation(good, square), square, border_value=1)
@@ -395,8 +400,6 @@ def _usable(
 
 def _averaged(plane: NDArray[np.float32], by: int) -> NDArray[np.float32]:
     """Average squares of `by` x `by` pixels; NaN where fewer than `HOLE_VALID` of them are valid."""
-    if by == 1:
-        return plane
     rows, cols = plane.shape
     padded = np.pad(plane, ((0, -rows % by), (0, -cols % by)), constant_values=np.nan)
     square = padded.reshape(padded.shape[0] // by, by, padded.shape[1] // by, by)

@@ -93,7 +93,9 @@ class Outcome:
             "model": self.model,
             "offset m (east, north)": self._east_north(),
             "points": f"{self.used} of {self.planned}" if self.planned else "0",
-            "RMSE m": " -> ".join(self._metres(value) for value in (self.rmse_before_m, self.rmse_after_m)),
+            "RMSE m": " -> ".join(
+                _one_decimal(self.ground.length(value)) for value in (self.rmse_before_m, self.rmse_after_m)
+            ),
             "seconds": _one_decimal(self.seconds),
             "products": self.products or "",
         }
@@ -102,9 +104,6 @@ class Outcome:
         if self.offset_m is None:
             return ""
         return "{:+.1f}, {:+.1f}".format(*self.ground.east_north(*self.offset_m))
-
-    def _metres(self, value: float | None) -> str:
-        return _one_decimal(None if value is None else value * self.ground.scale)
 
 
 def _one_decimal(value: float | None) -> str:

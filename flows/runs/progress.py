@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -64,17 +65,17 @@ class LogListener:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._paces: dict[str, PairPace] = {}
+        self._paces: defaultdict[str, PairPace] = defaultdict(PairPace)
         self._begun: set[str] = set()
         self._last_line_s: dict[str, float] = {}
         self._last_run_line_s = time.monotonic()
 
     def phase(self, pair: str, phase: Phase) -> None:
-        self._pace(pair).begin(phase, now_s=time.monotonic())
+        self._paces[pair].begin(phase, now_s=time.monotonic())
         self._say_now_and_then(pair)
 
     def tiles(self, pair: str, done: int, planned: int) -> None:
-        self._pace(pair).count_tiles(done, planned)
+        self._paces[pair].count_tiles(done, planned)
         if pair not in self._begun:
             self._begun.add(pair)
             self._last_line_s[pair] = time.monotonic()
@@ -92,14 +93,11 @@ class LogListener:
             self._last_run_line_s = time.monotonic()
             self._say(tally.line())
 
-    def _pace(self, pair: str) -> PairPace:
-        return self._paces.setdefault(pair, PairPace())
-
     def _say_now_and_then(self, pair: str) -> None:
         now_s = time.monotonic()
         if now_s - self._last_line_s.setdefault(pair, now_s) >= LINE_EVERY_S:
             self._last_line_s[pair] = now_s
-            self._say(f"{pair}: {self._pace(pair).text(now_s)}")
+            self._say(f"{pair}: {self._paces[pair].text(now_s)}")
 
     def _say(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True, markup=False)
@@ -119,7 +117,7 @@ class BarListener:
         """
         self._progress = progress
         self._bars: dict[str, TaskID] = {}
-        self._paces: dict[str, PairPace] = {}
+        self._paces: defaultdict[str, PairPace] = defaultdict(PairPace)
         self._run: TaskID | None = None
         self._lock = threading.Lock()
         if before is not None:
@@ -127,12 +125,12 @@ class BarListener:
 
     def phase(self, pair: str, phase: Phase) -> None:
         with self._lock:
-            self._pace(pair).begin(phase, now_s=time.monotonic())
+            self._paces[pair].begin(phase, now_s=time.monotonic())
             self._draw(pair)
 
     def tiles(self, pair: str, done: int, planned: int) -> None:
         with self._lock:
-            self._pace(pair).count_tiles(done, planned)
+            self._paces[pair].count_tiles(done, planned)
             self._draw(pair)
 
     def finished(self, pair: str, text: str) -> None:
@@ -157,14 +155,11 @@ class BarListener:
                 said=f"{tally.over} of {counted(expected, 'pair')}{left}",
             )
 
-    def _pace(self, pair: str) -> PairPace:
-        return self._paces.setdefault(pair, PairPace())
-
     def _draw(self, pair: str) -> None:
         if pair not in self._bars:
             name = shortened(pair, self._progress.console.width // NAME_SHARE)
             self._bars[pair] = self._progress.add_task(name, total=None, said="")
-        pace = self._pace(pair)
+        pace = self._paces[pair]
         self._progress.update(
             self._bars[pair],
             completed=pace.done,

@@ -51,7 +51,8 @@ def took(log: RunLog) -> str:
 
 def rms_error(row: dict[str, Any], name: str) -> str:
     """`12.3 m` on the ground, or a dash."""
-    return metres(math.nan if row[name] is None else row[name] * _ground(row).scale)
+    length_m = _ground(row).length(row[name])
+    return metres(math.nan if length_m is None else length_m)
 
 
 def offset(row: dict[str, Any]) -> str:

@@ -93,9 +93,7 @@ def _errors_left(
     left = [(before, "before"), (after, "after the affine")]
     if field.get("offered"):
         left.append((field["error_after_m"]["rmse"], "after the field"))
-    return ", ".join(
-        f"{_metres(None if value is None else value * ground.scale)} {when}" for value, when in left
-    )
+    return ", ".join(f"{_metres(ground.length(value))} {when}" for value, when in left)
 
 
 def _metres(value: float | None) -> str:

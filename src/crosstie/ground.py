@@ -57,6 +57,10 @@ class GroundFrame:
         (xe, xn), (ye, yn) = self.x_step, self.y_step
         return math.sqrt(abs(xe * yn - xn * ye))
 
+    def length(self, value_m: float | None) -> float | None:
+        """Metres on the ground of a length on the map; None stays None."""
+        return None if value_m is None else value_m * self.scale
+
     @property
     def differs(self) -> bool:
         """Whether a reader has to know that the map's metres are others."""
