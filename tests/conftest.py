@@ -58,7 +58,7 @@ def log_level_stays() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="module")
 def environment_of_the_module() -> Iterator[None]:
-    """A run in the tests' own process sets variables for Prefect and Dask; the next module starts without them."""
+    """A run in the tests' own process sets variables for Prefect and Dask; they end with the module."""
     with _environment_kept():
         yield
 
