@@ -28,6 +28,11 @@ _HEADLINES = {
     VerdictCode.UNRELIABLE: "Unreliable: not corrected",
 }
 
+_MOST_REMAINS = {
+    VerdictCode.CORRECTED: "Corrected, but most of the error remains",
+    VerdictCode.ALREADY_ALIGNED: "Already aligned on average, but relief remains",
+}
+
 MOST = 0.5
 """Most of the error stays where more than this share of it does, RMSE after to RMSE before."""
 
@@ -41,11 +46,11 @@ CONFIDENCE = "Confidence is the calibrated probability that a tie point's offset
 
 
 def headline(registration: Registration) -> str:
-    """Two or three words for the verdict, and whether it holds in part only."""
+    """The verdict in words, and whether most of the error remains."""
     code = registration.estimate.verdict.code
     if not most_stays(registration):
         return _HEADLINES[code]
-    return "Corrected in part" if code is VerdictCode.CORRECTED else "Aligned in part"
+    return _MOST_REMAINS[code]
 
 
 def colour(registration: Registration) -> str:
@@ -124,15 +129,15 @@ def _with_field(registration: Registration, report: FieldReport) -> list[str]:
         carried = "corrected.vrt is the secondary as it was delivered"
     leaves_m = report.error_after.rmse_m
     gain = (
-        f" It reduces the error to {_both(leaves_m, registration)}."
+        f" It reduces the error to an estimated {_both(leaves_m, registration)} over the whole scene."
         if leaves_m < _left_m(registration)
         else ""
     )
     return [
         f"{said}. Use the displacement field.{gain}",
-        f"The field covers {100 * report.coverage:.0f} % of the scene. Tie points left out of the fit differ "
-        f"by {_both(report.error_held_out.rmse_m, registration)} from the field, and by "
-        f"{_both(report.error_affine.rmse_m, registration)} from the affine (RMSE).",
+        f"The field covers {100 * report.coverage:.0f} % of the scene. It was checked at tie points left out "
+        f"of the fit: they differ by {_both(report.error_held_out.rmse_m, registration)} from the field, and "
+        f"by {_both(report.error_affine.rmse_m, registration)} from the affine (RMSE).",
         f"{carried}; displacement.tif and the command crosstie apply carry the field.",
     ]
 
@@ -178,8 +183,12 @@ def _quality(registration: Registration) -> list[tuple[str, str]]:
     sigma = _both(float(np.median(points.sigma_m)), registration)
     sure = int((points.confidence >= SURE).sum())
     return [
-        ("Median sigma", f"{sigma} per axis"),
-        (f"Confidence {SURE} or more", f"{100 * sure / len(points):.0f} % of the tie points"),
+        ("Uncertainty of matching", f"{sigma} per axis (median sigma of one tie point, from matching alone)"),
+        (
+            f"Confidence {SURE} or more",
+            f"{100 * sure / len(points):.0f} % of the tie points "
+            "(probability that the offset is within 1 px)",
+        ),
     ]
 
 
@@ -211,7 +220,10 @@ def _field(registration: Registration) -> list[tuple[str, str]]:
     if fit.field is None:
         said = "none" if most_stays(registration) else f"none. {fit.report.reason.sentence}"
         return [("Displacement field", said)]
-    return [("Displacement field", f"from {fit.report.used:,} tie points")]
+    matched = len(registration.points)
+    others = "; the others have low confidence or disagree with their neighbours"
+    why = others if fit.report.used < matched else ""
+    return [("Displacement field", f"from {fit.report.used:,} of {matched:,} tie points{why}")]
 
 
 def crs_name(registration: Registration) -> str:
@@ -256,7 +268,12 @@ def _map_scale(registration: Registration) -> list[tuple[str, str]]:
     frame = _on_ground(registration)
     if not frame.differs:
         return []
-    return [("Metres", f"on the ground; 1 m of the map, as in correction.json, is {frame.scale:.3f} m there")]
+    return [
+        (
+            "Metres in this text",
+            f"on the ground; 1 m of the map, as in correction.json, is {frame.scale:.3f} m on the ground",
+        )
+    ]
 
 
 def _would_have_been(registration: Registration) -> str:

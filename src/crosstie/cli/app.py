@@ -49,7 +49,8 @@ app = typer.Typer(
     help="Co-register Sentinel-1 to Sentinel-2: measure the offset between two images of one place, fit an "
     "affine correction, and report how reliable it is.\n\n"
     "Start with [bold]crosstie doctor[/bold], then [bold]crosstie register REFERENCE SECONDARY[/bold].\n\n"
-    "Exit codes: 0 done, 2 bad input, 3 some pairs unreliable or failed, 1 a bug.",
+    "Exit codes: 0 done, 2 bad input, 3 some pairs unreliable or failed (doctor: something is missing), "
+    "1 a bug.",
 )
 
 

@@ -164,7 +164,7 @@ def test_no_error_stands_twice(make_registration: MakeRegistration, make_relief:
 def test_a_pair_with_relief_says_which_file_carries_what(make_relief: MakeRegistration):
     text = Page(report_html(make_relief(), PICTURES)).text
     for part in (
-        "Corrected in part",
+        "Corrected, but most of the error remains",
         "most of the rest is relief",
         "crosstie apply",
         "displacement.tif",
