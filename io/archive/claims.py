@@ -244,6 +244,10 @@ class Claim:
         return ClaimRecord(self._owner, expires_utc, self._process, self._lease.total_seconds()).encode()
 
 
+UNSEEN_WAITS_S = (0.0, 0.0, 0.1, 0.3, 1.0, 3.0)
+"""Waits before a claim that the store refuses, and does not list, is tried again, seconds."""
+
+
 def take(store: Store, product: ProductKey, *, lease_s: float) -> Claim | Held:
     """Claim a run of a pair, or say who holds it.
 
@@ -257,17 +261,23 @@ def take(store: Store, product: ProductKey, *, lease_s: float) -> Claim | Held:
     Raises
     ------
     StoreError
-        The store cannot be read or written.
+        The store cannot be read or written, or says that there is a claim and shows none.
     """
-    number = 1
+    number, waits_s = 1, iter(UNSEEN_WAITS_S)
     while True:
         claim = Claim(store, product, number, lease_s=lease_s)
         if claim.create():
             return claim
         number = _newest_number(store, product)
         body = store.get(product.claim(number)) if number else None
-        if body is None:
-            number = 1  # deleted this moment
+        if body is None:  # deleted this moment, or the store does not list it yet
+            number, wait_s = 1, next(waits_s, None)
+            if wait_s is None:
+                raise StoreError(
+                    f"{store.url_of(claim.key)}: the store says that it exists, and does not list it; "
+                    "check that the store lists what it has just stored"
+                )
+            time.sleep(wait_s)
             continue
         record = ClaimRecord.parse(body)
         if record is not None and record.holds(lease_s=lease_s):

@@ -50,6 +50,9 @@ READ_PIECE_BYTES = 2**18
 CONFLICT_WAITS_S = (0.1, 0.3, 1.0, 3.0)
 """Waits before an object is created again that another request is creating, seconds."""
 
+_CONFLICT = "status code: 409"
+"""How the client's error tells a conflict from an object that exists (412)."""
+
 _MISSING = (NotFoundError, FileNotFoundError)
 
 
@@ -168,11 +171,12 @@ class Store:
                 try:
                     obstore.put(self._objects(make=True), key, data, mode="create")
                     return True
-                except AlreadyExistsError:
-                    return False
-                except BaseError as error:
-                    # S3 answers 409 while another request for the key is on its way: neither has won yet
-                    if wait_s is None or "409" not in str(error):
+                except AlreadyExistsError as error:
+                    # S3 answers 409 while another request for the key is on its way: neither has won yet.
+                    # The client calls that an object that exists, too.
+                    if _CONFLICT not in str(error) or self.exists(key):
+                        return False
+                    if wait_s is None:
                         raise
                     time.sleep(wait_s)
         raise AssertionError  # the last attempt returns or raises

@@ -9,14 +9,17 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import obstore
 import pytest
+from chaos.wire import Wire, WireFault, faulty_wire
 from pydantic import TypeAdapter, ValidationError
 from s3_server import s3_server
 
 from crosstie.errors import StoreError
+from crosstie.io.archive.claims import take
 from crosstie.io.catalog.query import SceneQuery
-from crosstie.io.storage.store import open_store
+from crosstie.io.storage.root_layout import ProductKey
+from crosstie.io.storage.s3 import S3Options
+from crosstie.io.storage.store import Store, open_store
 
 
 @pytest.mark.parametrize(
@@ -145,23 +148,34 @@ def test_a_variable_that_cannot_be_right_is_named_without_its_value(
     assert "secret\n" not in str(caught.value)
 
 
-def test_a_conflict_of_two_requests_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The error of S3 for it cannot be provoked: its text is that of the client for status 409."""
-    put, answers = obstore.put, ["409 Conflict: ConditionalRequestConflict"] * 2
-
-    def conflicting(*args: Any, **options: Any) -> Any:
-        if answers and options.get("mode") == "create":
-            raise obstore.exceptions.GenericError(answers.pop())
-        return put(*args, **options)
-
-    monkeypatch.setattr(obstore, "put", conflicting)
+@pytest.fixture
+def conflicting(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Store, Wire]]:
+    """A bucket behind a wire that answers as S3 does while two requests create one object."""
     monkeypatch.setattr("crosstie.io.storage.store.CONFLICT_WAITS_S", (0.0, 0.0))
-    store = open_store(str(tmp_path))
+    with s3_server("bucket") as server, faulty_wire(server.url) as wire:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        yield open_store("s3://bucket/products", S3Options(endpoint=wire.url)), wire
+
+
+def test_a_conflict_of_two_requests_is_tried_again(conflicting: tuple[Store, Wire]):
+    store, wire = conflicting
+    wire.fault = WireFault("409", ("CREATE",), at=1, times=2)
     assert store.create("a/_COMMIT", b"x")
+    assert wire.struck == 2
     assert not store.create("a/_COMMIT", b"y")
-    answers += ["409"] * 3
+    assert store.get("a/_COMMIT") == b"x"
+
+
+def test_a_conflict_that_stays_is_no_object(conflicting: tuple[Store, Wire]):
+    store, wire = conflicting
+    wire.fault = WireFault("409", ("CREATE",), at=1, times=1000)
     with pytest.raises(StoreError, match="409"):
         store.create("b/_COMMIT", b"x")
+    with pytest.raises(StoreError, match="409"):
+        take(store, ProductKey("pair", "run"), lease_s=60)
+    store.put("c", b"x")
+    assert not store.create("c", b"y"), "whoever won the conflict has created it"
 
 
 @pytest.mark.parametrize("written", [20250601, "20250601", "2025-06-01"])
