@@ -43,7 +43,7 @@ from scipy.ndimage import gaussian_filter
 from crosstie.flows.registration.measure import MatchJob, match_chunk, read_chunk
 from crosstie.grid import Chunk, tile_starts, window
 from crosstie.io.raster import open_pair, read_plane
-from crosstie.io.raster.plane import optical_plane, sar_plane
+from crosstie.io.raster.values.plane import optical_plane, sar_plane
 from crosstie.matcher.matching import Matcher, Matches
 from crosstie.matcher.training.closure import shifted
 from crosstie.types import Kind, Tile

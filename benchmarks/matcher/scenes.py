@@ -1,6 +1,6 @@
 """The real images of the matcher's benchmarks, as planes and tiles to be found in them.
 
-What the planes are: optical luminance 0..1, SAR in dB as `crosstie.io.raster.plane.sar_plane` gives it.
+What the planes are: optical luminance 0..1, SAR in dB, as `crosstie.io.raster.values.plane.sar_plane` does.
 Classical matchers get the SAR as it is stored, an amplitude: gradients of dB are mostly gradients of speckle
 (the same tiles: 76 against 70 % within 1 px at 256 px), and mutual information does not mind.
 """
@@ -22,7 +22,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from crosstie.flows.registration.load_matcher import keep_freed_memory
-from crosstie.io.raster.plane import optical_plane, sar_plane
+from crosstie.io.raster.values.plane import optical_plane, sar_plane
 from crosstie.matcher.matching import Matcher
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))

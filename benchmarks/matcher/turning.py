@@ -34,7 +34,7 @@ from scenes import (
 )
 from trials import KINDS
 
-from crosstie.io.raster.plane import optical_plane, sar_plane
+from crosstie.io.raster.values.plane import optical_plane, sar_plane
 from crosstie.matcher.training.held_out_calibration import added_by_itself
 
 PATCH_PX, SIZE_PX, SEARCH_PX = 256, 192, 32

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from crosstie.errors import UnreadableRasterError
 from crosstie.io.datasets.truth import OPTICAL_NAME, SAR_NAME, opened_part, read_truth
-from crosstie.io.raster.plane import sar_plane
+from crosstie.io.raster.values.plane import sar_plane
 
 
 @dataclass(frozen=True, slots=True, eq=False)

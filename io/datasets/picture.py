@@ -14,13 +14,13 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
-from crosstie.io.raster import plausible, scaling
-from crosstie.io.raster import sensor as kinds
 from crosstie.io.raster.gdal import IMAGE_DRIVERS, check_href, opened
 from crosstie.io.raster.header import image_bands
 from crosstie.io.raster.read import read_plane
 from crosstie.io.raster.source import RasterSource
-from crosstie.io.raster.units import find_units, undeclared_fills, valid_values
+from crosstie.io.raster.values import plausible, scaling
+from crosstie.io.raster.values import sensor as kinds
+from crosstie.io.raster.values.units import find_units, undeclared_fills, valid_values
 from crosstie.types import Kind
 
 if TYPE_CHECKING:

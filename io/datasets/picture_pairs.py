@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from crosstie.errors import UnreadableRasterError
 from crosstie.io.datasets.picture import BLACK_GREY
-from crosstie.io.raster.plane import sar_plane
+from crosstie.io.raster.values.plane import sar_plane
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif")
 

@@ -14,12 +14,12 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
 from crosstie.errors import BadInputError, UnreadableRasterError
-from crosstie.io.raster import plausible, scaling
-from crosstie.io.raster import sensor as kinds
 from crosstie.io.raster.gdal import IMAGE_DRIVERS, OWN_DRIVERS, check_href, opened
 from crosstie.io.raster.georeference import georeference_of, points_of
 from crosstie.io.raster.source import RasterSource
-from crosstie.io.raster.units import SAMPLE_PX, find_units, undeclared_fills, valid_values
+from crosstie.io.raster.values import plausible, scaling
+from crosstie.io.raster.values import sensor as kinds
+from crosstie.io.raster.values.units import SAMPLE_PX, find_units, undeclared_fills, valid_values
 from crosstie.io.storage.href import public_href
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options
 from crosstie.types import Kind

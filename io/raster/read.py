@@ -25,11 +25,11 @@ from crosstie.errors import BadInputError, UnreadableRasterError
 from crosstie.grid import window
 from crosstie.io.raster.gdal import opened, reading, shown_name
 from crosstie.io.raster.locate import through_points, through_transform
-from crosstie.io.raster.plane import optical_plane, sar_plane
-from crosstie.io.raster.plausible import implausible
 from crosstie.io.raster.resample import Locate, positions, sample
-from crosstie.io.raster.scaling import scaled
 from crosstie.io.raster.source import RasterSource
+from crosstie.io.raster.values.plane import optical_plane, sar_plane
+from crosstie.io.raster.values.plausible import implausible
+from crosstie.io.raster.values.scaling import scaled
 from crosstie.types import Kind
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from pyproj import Transformer
 from crosstie.io.raster.control_points import GroundMap, Point, ground_map
 from crosstie.io.raster.gdal import IMAGE_DRIVERS
 from crosstie.io.raster.longitude import middle_of, near
-from crosstie.io.raster.plausible import Limits
 from crosstie.io.raster.resample import apply
-from crosstie.io.raster.scaling import Scaling
-from crosstie.io.raster.sensor import BYTE_SCALE
+from crosstie.io.raster.values.plausible import Limits
+from crosstie.io.raster.values.scaling import Scaling
+from crosstie.io.raster.values.sensor import BYTE_SCALE
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options
 from crosstie.types import Kind
 

@@ -24,7 +24,7 @@ from crosstie.flows.training.mine import (
 from crosstie.flows.training.mined_scenes import read_mined_scenes
 from crosstie.io.datasets.mined import MinedTiles, read_mined, tiles_path, write_mined
 from crosstie.io.raster import open_source, read_plane
-from crosstie.io.raster.plane import optical_plane
+from crosstie.io.raster.values.plane import optical_plane
 from crosstie.io.simulation.pairs import write_simulated_catalog
 from crosstie.matcher.training.plan import TrainingPlan
 from crosstie.matcher.training.samples import draw_batch, truth_at

@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 from crosstie.grid import window
 from crosstie.io.datasets.picture import read_picture
 from crosstie.io.raster import open_pair, open_source, read_plane
-from crosstie.io.raster.plausible import find_fills, find_limits
+from crosstie.io.raster.values.plausible import find_fills, find_limits
 from crosstie.matcher.normalise import normalise
 from crosstie.types import Kind
 

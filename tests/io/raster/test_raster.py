@@ -21,7 +21,7 @@ from s3_server import s3_server
 from crosstie.errors import BadInputError, NoGeoreferenceError, UnreadableRasterError
 from crosstie.grid import common_grid, window
 from crosstie.io.raster import check_href, open_pair, open_source, read_dataarray, read_plane
-from crosstie.io.raster import sensor as kinds
+from crosstie.io.raster.values import sensor as kinds
 from crosstie.types import Kind
 
 UTM = "EPSG:32630"

@@ -5,7 +5,7 @@ import pytest
 from measured_offset import measured_offset
 from training_land import shifted_scene
 
-from crosstie.io.raster.plane import optical_plane
+from crosstie.io.raster.values.plane import optical_plane
 from crosstie.matcher.training import augment
 from crosstie.matcher.training.samples import draw_sample, truth_at
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crosstie.io.raster import plausible, scaling
-from crosstie.io.raster import sensor as kinds
 from crosstie.io.raster.gdal import reading
+from crosstie.io.raster.values import plausible, scaling
+from crosstie.io.raster.values import sensor as kinds
 from crosstie.types import Kind
 
 if TYPE_CHECKING:
