@@ -6,7 +6,7 @@ import hashlib
 import html
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -27,7 +27,7 @@ from crosstie.io.products.correction import correction_dict, crs_of
 from crosstie.io.products.overview import overview_png
 from crosstie.io.products.summary import as_html, as_text, figure_axes
 from crosstie.io.products.tie_points import to_geodataframe
-from crosstie.io.raster import open_pair
+from crosstie.io.raster import open_mask, open_pair
 from crosstie.io.raster.in_memory import named_files
 from crosstie.io.storage.href import local_path, public_href
 from crosstie.io.storage.root_layout import INDEX, ProductKey
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from crosstie.flows.registration.measure import TileMatcher
     from crosstie.io.products.overview import Thumbnails
     from crosstie.io.products.product import Product
+    from crosstie.io.raster import RasterSource
     from crosstie.io.storage.s3 import S3Options
     from crosstie.types import AffineCorrection, Kind, Registration, Verdict
 
@@ -128,6 +129,8 @@ def register(
     settings: Settings | None = None,
     reference_kind: Kind | None = None,
     secondary_kind: Kind | None = None,
+    reference_mask: str | Path | None = None,
+    secondary_mask: str | Path | None = None,
     matcher: TileMatcher | None = None,
     progress: Progress | None = None,
     tell_phase: TellPhase | None = None,
@@ -154,6 +157,9 @@ def register(
         None takes the defaults; `crosstie.load_settings` reads a file and the environment.
     reference_kind, secondary_kind : Kind, optional
         Kind of sensor; None detects it.
+    reference_mask, secondary_mask : str or Path, optional
+        Pixels not to use: a geocoded raster, masked where its first band is neither 0 nor nodata, or a
+        GeoJSON file of polygons.
     matcher : TileMatcher, optional
         A loaded matcher, to register many pairs with; None loads the one that the settings name.
     progress : callable, optional
@@ -183,13 +189,8 @@ def register(
             "products name the files that they are of, and a raster lies in memory: save it and give its"
             " path, or leave `out` away"
         )
-    sources = open_pair(
-        files[0][0],
-        files[1][0],
-        reference_kind=reference_kind,
-        secondary_kind=secondary_kind,
-        storage=settings.storage,
-    )
+    asked = _Asked((reference_kind, secondary_kind), (reference_mask, secondary_mask), acquired)
+    sources = asked.open_pair(files[0][0], files[1][0], settings.storage)
     store = None if out is None else open_store(str(out), settings.storage)
     matcher = matcher or load_matcher(settings)
     tell_phase(Phase.PLAN)
@@ -200,7 +201,7 @@ def register(
         secondary_id=file_id(sources[1].hrefs),
         reference_hrefs=sources[0].hrefs,
         secondary_hrefs=sources[1].hrefs,
-        secondary_acquired_utc=_utc(acquired),
+        secondary_acquired_utc=asked.acquired_utc,
     )
     registration = assemble(
         names,
@@ -209,6 +210,7 @@ def register(
         settings,
         weights_sha256=matcher.weights_sha256,
         seconds=time.monotonic() - begin,
+        given=asked.given(sources),
     )
     products = None
     if store is not None:
@@ -227,8 +229,11 @@ def committed(
     *,
     out: str | Path,
     settings: Settings,
+    acquired: datetime | None = None,
     reference_kind: Kind | None = None,
     secondary_kind: Kind | None = None,
+    reference_mask: str | Path | None = None,
+    secondary_mask: str | Path | None = None,
 ) -> Product | None:
     """Open what `register` has committed for two files with these settings; None where it has not.
 
@@ -237,22 +242,51 @@ def committed(
     BadInputError
         A raster, the weights or the product root is wrong, or what was committed is damaged.
     """
-    sources = open_pair(
-        reference,
-        secondary,
-        reference_kind=reference_kind,
-        secondary_kind=secondary_kind,
-        storage=settings.storage,
-    )
+    asked = _Asked((reference_kind, secondary_kind), (reference_mask, secondary_mask), acquired)
+    sources = asked.open_pair(reference, secondary, settings.storage)
     key = pair_key(file_id(sources[0].hrefs), file_id(sources[1].hrefs))
-    run_key = run_key_of(key, settings, weights_sha256=weights_sha256(settings))
+    run_key = run_key_of(key, settings, weights_sha256=weights_sha256(settings), given=asked.given(sources))
     return open_committed(open_store(str(out), settings.storage), ProductKey(key, run_key), settings)
 
 
-def _utc(moment: datetime | None) -> datetime | None:
-    if moment is None:
-        return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the user says of the two files, beyond where they are."""
+
+    kinds: tuple[Kind | None, Kind | None]
+    masks: tuple[str | Path | None, str | Path | None]
+    acquired: datetime | None
+
+    @property
+    def acquired_utc(self) -> datetime | None:
+        moment = self.acquired
+        if moment is None:
+            return None
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+    def open_pair(
+        self,
+        reference: str | Path | Sequence[str | Path],
+        secondary: str | Path | Sequence[str | Path],
+        storage: S3Options,
+    ) -> tuple[RasterSource, RasterSource]:
+        """Open both rasters, and lay the masks on them."""
+        masks = [None if href is None else open_mask(href, storage=storage) for href in self.masks]
+        first, second = open_pair(
+            reference, secondary, reference_kind=self.kinds[0], secondary_kind=self.kinds[1], storage=storage
+        )
+        return replace(first, mask=masks[0]), replace(second, mask=masks[1])
+
+    def given(self, sources: tuple[RasterSource, RasterSource]) -> tuple[str, ...]:
+        """Say it for the key of the run; nothing where nothing was said."""
+        said = {
+            "reference_kind": self.kinds[0],
+            "secondary_kind": self.kinds[1],
+            "reference_mask": sources[0].mask and sources[0].mask.sha256,
+            "secondary_mask": sources[1].mask and sources[1].mask.sha256,
+            "acquired": self.acquired_utc and self.acquired_utc.isoformat(),
+        }
+        return tuple(f"{name}={value}" for name, value in said.items() if value is not None)
 
 
 def file_id(hrefs: Sequence[str]) -> str:

@@ -54,13 +54,20 @@ class PairNames:
         return pair_key(self.reference_id, self.secondary_id)
 
 
-def run_key_of(pair_key: str, settings: Settings, *, weights_sha256: str) -> str:
-    """Run key of a pair for these settings and weights."""
+def run_key_of(pair_key: str, settings: Settings, *, weights_sha256: str, given: tuple[str, ...] = ()) -> str:
+    """Run key of a pair for these settings and weights.
+
+    Parameters
+    ----------
+    given : tuple of str, optional
+        What else the user said of this pair, and the result depends on.
+    """
     return run_key(
         pair_key=pair_key,
         weights_sha256=weights_sha256,
         settings_hash=settings.hash,
         algorithm_version=ALGORITHM_VERSION,
+        given=given,
     )
 
 
@@ -72,6 +79,7 @@ def assemble(
     *,
     weights_sha256: str,
     seconds: float,
+    given: tuple[str, ...] = (),
 ) -> Registration:
     """Collect everything that is known about a pair.
 
@@ -79,10 +87,12 @@ def assemble(
     ----------
     seconds : float
         Wall time from reading the headers to the verdict, seconds.
+    given : tuple of str, optional
+        As for `run_key_of`.
     """
     return Registration(
         pair_key=names.pair_key,
-        run_key=run_key_of(names.pair_key, settings, weights_sha256=weights_sha256),
+        run_key=run_key_of(names.pair_key, settings, weights_sha256=weights_sha256, given=given),
         reference_id=names.reference_id,
         reference_hrefs=names.reference_hrefs,
         secondary_id=names.secondary_id,
@@ -101,6 +111,8 @@ def assemble(
         ),
         reference_control=None if plan.reference.control is None else plan.reference.control.facts,
         secondary_control=None if plan.secondary.control is None else plan.secondary.control.facts,
+        reference_mask=None if plan.reference.mask is None else plan.reference.mask.href,
+        secondary_mask=None if plan.secondary.mask is None else plan.secondary.mask.href,
     )
 
 

@@ -27,15 +27,20 @@ def correction_dict(registration: Registration) -> dict[str, Any]:
     """Say everything about a correction in the words of the schema `crosstie/correction/1`.
 
     Beyond the contract: `explanation` (the reasons as sentences), `fitted` (the largest model that the points
-    determine, applied or not), `hrefs` (where a scene has several files), `field`, and `control_points` where
-    these say where an image lies. Numbers that are not finite become null.
+    determine, applied or not), `hrefs` (where a scene has several files), `mask` (where the user gave one),
+    `field`, and `control_points` where these say where an image lies. Numbers that are not finite become
+    null.
     """
     estimate, provenance = registration.estimate, registration.provenance
     return {
         "schema": SCHEMA,
         "pair": {
-            "reference": _scene(registration.reference_id, registration.reference_hrefs),
-            "secondary": _scene(registration.secondary_id, registration.secondary_hrefs),
+            "reference": _scene(
+                registration.reference_id, registration.reference_hrefs, registration.reference_mask
+            ),
+            "secondary": _scene(
+                registration.secondary_id, registration.secondary_hrefs, registration.secondary_mask
+            ),
         },
         "crs": crs_of(registration),
         "ground": ground_frame(registration.grid).said(),
@@ -140,9 +145,14 @@ def _control_points(registration: Registration) -> dict[str, Any]:
     return {"control_points": said} if said else {}
 
 
-def _scene(scene_id: str, hrefs: tuple[str, ...]) -> dict[str, Any]:
+def _scene(scene_id: str, hrefs: tuple[str, ...], mask: str | None) -> dict[str, Any]:
     shown = [product_href(href) for href in hrefs]
-    return {"id": scene_id, "href": shown[0]} | ({"hrefs": shown} if len(shown) > 1 else {})
+    scene: dict[str, Any] = {"id": scene_id, "href": shown[0]}
+    if len(shown) > 1:
+        scene["hrefs"] = shown
+    if mask is not None:
+        scene["mask"] = product_href(mask)
+    return scene
 
 
 def _model(correction: AffineCorrection) -> dict[str, Any]:

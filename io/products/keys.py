@@ -12,9 +12,20 @@ if TYPE_CHECKING:
     from crosstie.io.storage.store import Store
 
 
-def run_key(*, pair_key: str, weights_sha256: str, settings_hash: str, algorithm_version: str) -> str:
-    """Name a run by all that its result depends on: 16 hex digits of a sha256."""
-    text = json.dumps([pair_key, weights_sha256, settings_hash, algorithm_version])
+def run_key(
+    *,
+    pair_key: str,
+    weights_sha256: str,
+    settings_hash: str,
+    algorithm_version: str,
+    given: tuple[str, ...] = (),
+) -> str:
+    """Name a run by all that its result depends on: 16 hex digits of a sha256.
+
+    `given` is what the user said of this pair alone; a run of which nothing was said has the key that it had
+    before there was anything to say.
+    """
+    text = json.dumps([pair_key, weights_sha256, settings_hash, algorithm_version, *given])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

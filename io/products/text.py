@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from crosstie.ground import GroundFrame, ground_frame
+from crosstie.io.storage.href import product_href
 from crosstie.types import Model, VerdictCode
 
 if TYPE_CHECKING:
@@ -86,12 +87,21 @@ def has_field(registration: Registration) -> bool:
 
 def sentences(registration: Registration) -> list[str]:
     """Say the verdict, its reasons and the images' places to a reader who knows neither codes nor pair."""
-    return [*verdict_sentences(registration), *_control_points(registration)]
+    return [*verdict_sentences(registration), *_control_points(registration), *_masks(registration)]
 
 
 def _control_points(registration: Registration) -> list[str]:
     of = {"reference": registration.reference_control, "secondary": registration.secondary_control}
     return [f"Place of the {role}: {facts.sentence}." for role, facts in of.items() if facts is not None]
+
+
+def _masks(registration: Registration) -> list[str]:
+    of = {"reference": registration.reference_mask, "secondary": registration.secondary_mask}
+    return [
+        f"Not used of the {role}: what {product_href(mask)} covers."
+        for role, mask in of.items()
+        if mask is not None
+    ]
 
 
 def verdict_sentences(registration: Registration) -> list[str]:

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from crosstie.io.raster.gdal import check_href
 from crosstie.io.raster.header import open_pair, open_source
+from crosstie.io.raster.masks import open_mask
 from crosstie.io.raster.read import read_dataarray, read_plane
 from crosstie.io.raster.source import RasterSource
 
-__all__ = ["RasterSource", "check_href", "open_pair", "open_source", "read_dataarray", "read_plane"]
+__all__ = [
+    "RasterSource",
+    "check_href",
+    "open_mask",
+    "open_pair",
+    "open_source",
+    "read_dataarray",
+    "read_plane",
+]

@@ -60,8 +60,8 @@ def read_plane(source: RasterSource, geobox: GeoBox) -> Plane:
     source, these are averaged first, from overviews where the file has them (stored values then: dB too).
     The grid may stick out of the raster or miss it.
 
-    Invalid are nodata, masked and transparent pixels, NaN and infinity, SAR power <= 0, and values that are
-    not plausible (`plausible`); how many of the last there are is logged.
+    Invalid are nodata, masked and transparent pixels, NaN and infinity, SAR power <= 0, what lies under
+    `source.mask`, and values that are not plausible (`plausible`); how many of the last there are is logged.
 
     Returns
     -------
@@ -88,6 +88,8 @@ def read_plane(source: RasterSource, geobox: GeoBox) -> Plane:
                     _interpolate(
                         rasters, source, block, locate, window(geobox, row=row, col=col, shape=block.shape)
                     )
+    if source.mask is not None:
+        plane[source.mask.covers(geobox)] = np.nan
     return plane
 
 

@@ -15,6 +15,7 @@ from pyproj import Transformer
 from crosstie.io.raster.control_points import GroundMap, Point, ground_map
 from crosstie.io.raster.gdal import IMAGE_DRIVERS
 from crosstie.io.raster.longitude import middle_of, near
+from crosstie.io.raster.masks import GroundMask
 from crosstie.io.raster.resample import apply
 from crosstie.io.raster.values.plausible import Limits
 from crosstie.io.raster.values.scaling import Scaling
@@ -63,6 +64,8 @@ class RasterSource:
     """Pixels that are 0 in all bands hold nothing although nothing declares it."""
     wild_share: float = 0.0
     """Of the values sampled at opening, 0..1: wild ones that nothing declares. A warning said so."""
+    mask: GroundMask | None = None
+    """Ground that the user knows to be useless in this image."""
     limits: Limits | None = None
     """Least and largest plausible value in the unit, before `scale`; None: all that the type can hold."""
 

@@ -11,17 +11,30 @@ import pytest
 import rasterio
 import rioxarray
 import xarray
+from odc.geo.geom import box
 from rasterio.io import MemoryFile
 from rasterio.vrt import WarpedVRT
+from shapely import to_geojson
 
 import crosstie
 from crosstie.errors import BadInputError, NoGeoreferenceError
+from crosstie.flows.register import committed
 from crosstie.flows.registration.load_matcher import load_matcher
+from crosstie.io.products.text import sentences
 from crosstie.io.raster.in_memory import named_files
 from crosstie.io.simulation.pairs import write_simulated_catalog
 
+SIDE_PX = 64
+"""Of the tiles."""
+
 SETTINGS = crosstie.load_settings(
-    options={"tiles.stride_px": 64, "tiles.search_px": 16, "compute.threads": 1, "compute.device": "cpu"}
+    options={
+        "tiles.size_px": SIDE_PX,
+        "tiles.stride_px": 64,
+        "tiles.search_px": 16,
+        "compute.threads": 1,
+        "compute.device": "cpu",
+    }
 )
 
 
@@ -29,6 +42,36 @@ SETTINGS = crosstie.load_settings(
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     catalog = write_simulated_catalog(tmp_path_factory.mktemp("demo"), scenes=1, size_px=384)
     return catalog.parent / "place-000"
+
+
+@pytest.mark.slow
+def test_what_a_mask_covers_is_not_matched_and_the_result_says_so(place: Path, tmp_path: Path) -> None:
+    matcher = load_matcher(SETTINGS)
+    files = place / "s2_tci.tif", place / "s1_vh.tif"
+    with rasterio.open(files[0]) as raster:
+        left, right = raster.bounds.left, raster.bounds.right
+        middle, crs = (left + right) / 2, raster.crs
+        west = box(left, raster.bounds.bottom, middle, raster.bounds.top, crs=str(crs)).to_crs("EPSG:4326")
+    mask = tmp_path / "west.geojson"
+    mask.write_text(to_geojson(west.geom))
+    plain = crosstie.register(*files, out=tmp_path / "out", settings=SETTINGS, matcher=matcher)
+    masked = crosstie.register(
+        *files, out=tmp_path / "out", settings=SETTINGS, matcher=matcher, secondary_mask=mask
+    )
+    # A tile is matched where most of it is seen.
+    assert len(plain.tie_points) > len(masked.tie_points) > 0
+    assert (masked.tie_points.geometry.x > middle - 10 * SIDE_PX / 2).all()
+    assert masked.products != plain.products
+    assert masked.products is not None
+    record = crosstie.open(masked.products).record
+    assert record["pair"]["secondary"]["mask"].endswith("west.geojson")
+    assert "mask" not in record["pair"]["reference"]
+    assert any("west.geojson" in line for line in sentences(masked.registration))
+    done = committed(*files, out=tmp_path / "out", settings=SETTINGS, secondary_mask=mask)
+    assert done is not None
+    assert done.record["pair"]["secondary"]["mask"].endswith("west.geojson")
+    mask.write_text(to_geojson(west.buffer(0.001).geom))
+    assert committed(*files, out=tmp_path / "out", settings=SETTINGS, secondary_mask=mask) is None
 
 
 @pytest.mark.slow

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 KindOption = Annotated[
     Kind | None, typer.Option(help="Kind of sensor; detected if left out.", show_default=False)
 ]
+MaskOption = Annotated[
+    str | None,
+    typer.Option(help="Pixels not to use: raster or GeoJSON.", metavar="FILE", show_default=False),
+]
 
 
 @app.command("register")
@@ -34,6 +38,8 @@ def register_command(
     reference_kind: KindOption = None,
     secondary_kind: KindOption = None,
     weights: WeightsOption = None,
+    reference_mask: MaskOption = None,
+    secondary_mask: MaskOption = None,
     acquired: Annotated[
         str | None,
         typer.Option(
@@ -53,6 +59,9 @@ def register_command(
     The rasters may differ in CRS, resolution and data type. S1 may be amplitude, power or dB, and may have
     ground control points only; S2 may be RGB or bands.
 
+    A mask holds what you know to be useless in an image, such as clouds or open water: a geocoded raster,
+    masked where its first band is neither 0 nor nodata, or polygons as GeoJSON.
+
     A pair that is committed already for the same files, settings and weights is told from its products, and
     not computed again, unless --force is given. --json prints correction.json.
 
@@ -71,9 +80,12 @@ def register_command(
             reference,
             secondary,
             out=out,
+            acquired=moment,
             settings=settings,
             reference_kind=reference_kind,
             secondary_kind=secondary_kind,
+            reference_mask=reference_mask,
+            secondary_mask=secondary_mask,
         )
     if done is not None:
         _tell_done(done, as_json=as_json)
@@ -89,6 +101,8 @@ def register_command(
             settings=settings,
             reference_kind=reference_kind,
             secondary_kind=secondary_kind,
+            reference_mask=reference_mask,
+            secondary_mask=secondary_mask,
             progress=functools.partial(run_listener().tiles, name),
             tell_phase=functools.partial(run_listener().phase, name),
         )

@@ -48,5 +48,9 @@ class Registration:
     """Where control points say where the reference lies."""
     secondary_control: ControlPoints | None = None
     """Where control points say where the secondary lies."""
+    reference_mask: str | None = None
+    """Path or URL of what the user left out of the reference."""
+    secondary_mask: str | None = None
+    """Path or URL of what the user left out of the secondary."""
     field: FieldFit | None = None
     """The displacement field, or why there is none; None where it was not asked for."""
