@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -73,20 +73,15 @@ def register_command(
     from crosstie.io.products.correction import correction_dict
 
     settings = load_settings(config, options={"weights": weights})
-    moment = read_time("--acquired", acquired)
-    done = None
-    if not force:
-        done = committed(
-            reference,
-            secondary,
-            out=out,
-            acquired=moment,
-            settings=settings,
-            reference_kind=reference_kind,
-            secondary_kind=secondary_kind,
-            reference_mask=reference_mask,
-            secondary_mask=secondary_mask,
-        )
+    about: dict[str, Any] = {
+        "acquired": read_time("--acquired", acquired),
+        "settings": settings,
+        "reference_kind": reference_kind,
+        "secondary_kind": secondary_kind,
+        "reference_mask": reference_mask,
+        "secondary_mask": secondary_mask,
+    }
+    done = None if force else committed(reference, secondary, out=out, **about)
     if done is not None:
         _tell_done(done, as_json=as_json)
         return
@@ -97,12 +92,7 @@ def register_command(
             secondary,
             out=out,
             force=force,
-            acquired=moment,
-            settings=settings,
-            reference_kind=reference_kind,
-            secondary_kind=secondary_kind,
-            reference_mask=reference_mask,
-            secondary_mask=secondary_mask,
+            **about,
             progress=functools.partial(run_listener().tiles, name),
             tell_phase=functools.partial(run_listener().phase, name),
         )
