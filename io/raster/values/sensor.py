@@ -32,9 +32,13 @@ SAR_TOKENS = frozenset(
         "hv",
     ]
 )
-OPTICAL_TOKENS = frozenset(
-    ["s2", "s2a", "s2b", "s2c", "s2d", "l1c", "l2a", "tci", "visual", "optical", "rgb", "red", "nir", "b8a"]
-) | frozenset(f"b{number:{form}}" for number in range(1, 13) for form in ("d", "02d"))
+OPTICAL_TOKENS = frozenset(["s2", "s2a", "s2b", "s2c", "s2d", "l1c", "l2a", "tci", "optical"])
+
+COLOUR_TOKENS = frozenset(["visual", "rgb", "red", "nir", "b8a"]) | frozenset(
+    f"b{number:{form}}" for number in range(1, 13) for form in ("d", "02d")
+)
+"""Words of how an image is drawn, or of its bands: of an optical one, where no word names a sensor. SAR is
+drawn as RGB, too (VV, VH and their ratio)."""
 
 RED, GREEN, BLUE = ({"red", "b4", "b04"}, {"green", "b3", "b03"}, {"blue", "b2", "b02"})
 
@@ -98,6 +102,10 @@ def find_kind(
     said = {kind for kind, known in ((Kind.SAR, SAR_TOKENS), (Kind.OPTICAL, OPTICAL_TOKENS)) if words & known}
     if len(said) == 1:
         return said.pop()  # VV, VH and their ratio are three bands too
+    if not said and words & COLOUR_TOKENS:
+        return Kind.OPTICAL
+    if count >= 3 and said:  # `s1_on_s2`: a count of bands does not outweigh what the name says
+        return None
     if count >= 3:
         return Kind.OPTICAL
     if sample is not None and are_db(sample):

@@ -76,7 +76,22 @@ def test_a_picture_of_three_bands_named_as_radar_is_radar(tmp_path: Path):
     drawn = [np.clip(band * 500, 1, 255).astype(np.uint8) for band in (VV, VH, VV / VH / 100)]
     assert open_source(written(tmp_path / "s1_composite.tif", *drawn)).kind is Kind.SAR
     assert open_source(written(tmp_path / "s2_composite.tif", *drawn)).kind is Kind.OPTICAL
+    for name in ("s1_rgb.tif", "rgb_vv_vh.tif", "S1A_visual.tif", "s1_vv_b1.tif"):
+        assert open_source(written(tmp_path / name, *drawn)).kind is Kind.SAR, name
+    for name in ("rgb.tif", "T32UPU_B04.tif", "scene_visual.tif"):
+        assert open_source(written(tmp_path / name, *drawn)).kind is Kind.OPTICAL, name
     assert open_source(written(tmp_path / "composite.tif", *drawn)).kind is Kind.OPTICAL
+
+
+@pytest.mark.parametrize("name", ["s1_s2_stack.tif", "S2A_vs_S1B.tif", "tci_vv.tif"])
+def test_a_name_of_both_sensors_is_asked_about(name: str, tmp_path: Path):
+    drawn = np.full((3, 64, 64), 90, np.uint8)
+    path = written(tmp_path / name, *drawn)
+    with pytest.raises(BadInputError, match="secondary-kind"):
+        open_source(path)
+    assert open_source(path, kind=Kind.SAR).kind is Kind.SAR
+    labelled = written(tmp_path / name, *drawn[:2], labels=("VV", "VH"))
+    assert open_source(labelled).kind is Kind.SAR
 
 
 def test_labels_outweigh_names_and_one_that_contradicts_itself_is_asked_about(tmp_path: Path):
