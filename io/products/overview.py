@@ -279,7 +279,7 @@ def _draw_overlays(
             red_cyan = "edges of the reference red, of the secondary cyan;\nwhere they coincide, white"
             _caption(ax, "Overlay before", f"{red_cyan} ({where}{pixel})")
         else:
-            text = "the secondary resampled through it:\nthe better the fit, the more white"
+            text = "the secondary resampled through it:\nwhite where both have an edge"
             _caption(ax, f"Overlay {stage.title[0].lower()}{stage.title[1:]}", f"{text} ({pixel})")
     for ax in axes[len(shown) :]:
         ax.imshow(
@@ -326,7 +326,9 @@ def _draw_all_arrows(axes: list[Axes], bar: Axes, thumbnails: Thumbnails, regist
             if by
             else "arrow = from a feature in the reference to it in the secondary"
         )
-        _caption(ax, title, f"{said}\n{drawn} of {int(used.sum())} used points; × = rejected point")
+        _caption(
+            ax, title, f"{said}\n{drawn} of {int(used.sum())} used tie points drawn; × = tie point not used"
+        )
         if ax is axes[0]:
             _draw_bar(bar, arrows, "vertical")
 

@@ -12,7 +12,7 @@ from crosstie.io.storage.href import product_href
 from crosstie.types import Model, VerdictCode
 
 if TYPE_CHECKING:
-    from crosstie.types import AffineCorrection, FieldReport, Registration
+    from crosstie.types import AffineCorrection, Estimate, FieldReport, Registration
 
 _COLOURS = {
     VerdictCode.CORRECTED: "#0f766e",
@@ -30,7 +30,7 @@ _HEADLINES = {
 }
 
 _MOST_REMAINS = {
-    VerdictCode.CORRECTED: "Corrected, but most of the error remains",
+    VerdictCode.CORRECTED: "Corrected by the affine, but most of the error remains",
     VerdictCode.ALREADY_ALIGNED: "Already aligned on average, but relief remains",
 }
 
@@ -132,23 +132,23 @@ def _with_field(registration: Registration, report: FieldReport) -> list[str]:
     before = _both(estimate.error_before.rmse_m, registration)
     left = _both(_left_m(registration), registration)
     if estimate.verdict.code is VerdictCode.CORRECTED:
-        said = f"The affine reduces the error from {before} to {left}; most of the rest is relief"
+        said = f"The affine reduces the RMSE from {before} to {left}; most of the rest is relief"
         carried = "corrected.vrt carries the affine only"
     else:
         said = f"The secondary lies on the reference on average, but differs by {left}, mostly relief"
         carried = "corrected.vrt is the secondary as it was delivered"
     leaves_m = report.error_after.rmse_m
     gain = (
-        f" It reduces the error to an estimated {_both(leaves_m, registration)} over the whole scene."
+        f", which reduces it to an estimated {_both(leaves_m, registration)}"
         if leaves_m < _left_m(registration)
         else ""
     )
     return [
-        f"{said}. Use the displacement field.{gain}",
+        f"{said}. To remove that, too, crosstie apply aligns the image with the displacement field{gain}.",
         f"The field covers {100 * report.coverage:.0f} % of the scene. It was checked at tie points left out "
         f"of the fit: they differ by {_both(report.error_held_out.rmse_m, registration)} from the field, and "
         f"by {_both(report.error_affine.rmse_m, registration)} from the affine (RMSE).",
-        f"{carried}; displacement.tif and the command crosstie apply carry the field.",
+        f"{carried}; displacement.tif holds the field.",
     ]
 
 
@@ -170,11 +170,15 @@ def figures(registration: Registration) -> list[tuple[str, str]]:
         rows.append(("Rotation, scale", _rotation_scale(applied)))
     rows += [
         (
-            "Median offset measured",
-            _east_north(*_on_ground(registration).east_north(*estimate.median_offset_m)),
+            "Median offset",
+            _east_north(*_on_ground(registration).east_north(*estimate.median_offset_m))
+            + ", secondary from reference",
         ),
         ("Tiles worth matching", f"{registration.planned:,}"),
-        ("Tie points matched, used", f"{len(registration.points):,}, {int(estimate.used.sum()):,}"),
+        (
+            "Tie points",
+            f"{len(registration.points):,} matched, {int(estimate.used.sum()):,} used{_for(estimate)}",
+        ),
         *_quality(registration),
         *_errors(registration),
         *_field(registration),
@@ -185,6 +189,12 @@ def figures(registration: Registration) -> list[tuple[str, str]]:
     return rows
 
 
+def _for(estimate: Estimate) -> str:
+    """Say which model uses the points: the field uses others."""
+    model = estimate.fitted.model
+    return "" if model is Model.IDENTITY else f" for the {model}"
+
+
 def _quality(registration: Registration) -> list[tuple[str, str]]:
     """How sure the tie points are of themselves."""
     points = registration.points
@@ -193,7 +203,10 @@ def _quality(registration: Registration) -> list[tuple[str, str]]:
     sigma = _both(float(np.median(points.sigma_m)), registration)
     sure = int((points.confidence >= SURE).sum())
     return [
-        ("Uncertainty of matching", f"{sigma} per axis (median sigma of one tie point, from matching alone)"),
+        (
+            "Precision of a match",
+            f"{sigma} per axis (median sigma of a tie point; wrong matches not included)",
+        ),
         (
             f"Confidence {SURE} or more",
             f"{100 * sure / len(points):.0f} % of the tie points "
@@ -233,7 +246,7 @@ def _field(registration: Registration) -> list[tuple[str, str]]:
     matched = len(registration.points)
     others = "; the others have low confidence or disagree with their neighbours"
     why = others if fit.report.used < matched else ""
-    return [("Displacement field", f"from {fit.report.used:,} of {matched:,} tie points{why}")]
+    return [("Displacement field", f"uses {fit.report.used:,} of the {matched:,} tie points{why}")]
 
 
 def crs_name(registration: Registration) -> str:
@@ -281,7 +294,8 @@ def _map_scale(registration: Registration) -> list[tuple[str, str]]:
     return [
         (
             "Metres in this text",
-            f"on the ground; 1 m of the map, as in correction.json, is {frame.scale:.3f} m on the ground",
+            "metres on the ground; 1 m of the map projection, as in correction.json, is "
+            f"{frame.scale:.3f} m there",
         )
     ]
 
@@ -317,7 +331,8 @@ def _rotation_scale(correction: AffineCorrection) -> str:
     a, b, _, d, e, _ = correction.affine
     rotation = math.degrees(math.atan2(d - b, a + e))
     return (
-        f"{rotation:+.4f}° (counter-clockwise), x {1e6 * (math.hypot(a, d) - 1):+.0f} ppm, "
+        f"{abs(rotation):.4f}° {'counter-' if rotation >= 0 else ''}clockwise, "
+        f"x {1e6 * (math.hypot(a, d) - 1):+.0f} ppm, "
         f"y {1e6 * (math.hypot(b, e) - 1):+.0f} ppm"
     )
 

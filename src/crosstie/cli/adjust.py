@@ -37,7 +37,7 @@ def adjust_command(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Adjust an archive as one network: one position for each scene, from all its pairs together.
+    """Adjust all products as one network: one position for each scene, from all its pairs together.
 
     Reads the committed pairs of a product root and solves them place by place. Writes
     OUT/_adjusted/PLACE/scenes.parquet, with a STAC item a scene; the products of the pairs stay as they are.

@@ -47,7 +47,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Co-register Sentinel-1 to Sentinel-2: measure the offset between two images of one place, fit an "
-    "affine correction, and report how reliable it is.\n\n"
+    "affine correction and, where relief needs it, a displacement field, and report how reliable it is.\n\n"
     "Start with [bold]crosstie doctor[/bold], then [bold]crosstie register REFERENCE SECONDARY[/bold].\n\n"
     "Exit codes: 0 done, 2 bad input, 3 some pairs unreliable or failed (doctor: something is missing), "
     "1 a bug.",

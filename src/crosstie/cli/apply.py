@@ -87,7 +87,9 @@ def apply_command(
     ] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Align the pixels of a secondary scene with the reference: a COG on its grid, and a STAC item beside it.
+    """Align the pixels of a secondary scene with the reference, by the displacement field or the affine.
+
+    Writes a COG on the reference's grid, and a STAC item beside it.
 
     Applies all that the verdict allows, and says what: the displacement field, else the affine, else nothing
     (a copy on the grid). Each pixel is interpolated once. Exit code 3 if a pair is unreliable, or with --all

@@ -97,7 +97,9 @@ def status_command(
     as_json: JsonOption = False,
     form: FormatOption = ReportFormat.TABLE,
 ) -> None:
-    """Count the pairs of an archive: done by verdict, failed by code, in progress, pending. Changes nothing.
+    """Count the pairs of a product root: done by verdict, failed by code, in progress, pending.
+
+    Changes nothing.
 
     A pair is counted by its latest correction. With --catalog, the pairs of the catalog are found as
     `crosstie pairs` does, and counted for the present settings and weights. Exit code 3 if pairs have failed,

@@ -38,7 +38,7 @@ def monitor_command(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Find jumps, drifts and outliers in the adjusted positions of an archive (`crosstie adjust`).
+    """Find jumps, drifts and outliers in the positions that `crosstie adjust` has found.
 
     Watches each platform and track at each place and over all places together, platforms over all their
     tracks, and platforms of one track against each other. The rate of false alarms is a setting. Changes

@@ -60,10 +60,10 @@ def register_command(
     ground control points only; S2 may be RGB or bands.
 
     A mask holds what you know to be useless in an image, such as clouds or open water: a geocoded raster,
-    masked where its first band is neither 0 nor nodata, or polygons as GeoJSON.
+    whose non-zero pixels are not used (except nodata), or polygons as GeoJSON.
 
-    A pair that is committed already for the same files, settings and weights is told from its products, and
-    not computed again, unless --force is given. --json prints correction.json.
+    If this pair was registered before with the same files, settings and weights, the stored result is
+    printed and nothing is computed, unless --force is given. --json prints correction.json.
 
     [bold]Example:[/bold] crosstie register s2_tci.tif s1_vh.tif --out products
     """

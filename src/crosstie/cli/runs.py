@@ -172,7 +172,7 @@ def backfill_command(
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Register the pairs of an archive period by period, as a Prefect flow on a Dask cluster.
+    """Register all pairs of a long time, period by period, as a Prefect flow on a Dask cluster.
 
     Stop it, kill it, start it again: it resumes, and computes nothing twice. A pair belongs to the period of
     its reference (Sentinel-2); its partner must lie between --start and --end as well. Each period is planned

@@ -35,7 +35,7 @@ def verify_command(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check the files of all finished products of an archive against their checksums.
+    """Check the files of all finished products against their checksums.
 
     Reads all of the archive. Prints a line for each file that is missing, truncated, edited or too many, and
     for a _COMMIT that makes no sense. Damage is recorded as the failure of its pair (`damaged_product`), so

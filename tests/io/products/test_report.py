@@ -47,7 +47,16 @@ class Page(HTMLParser):
 def test_the_page_says_verdict_figures_and_provenance(make_registration: MakeRegistration):
     page = Page(report_html(make_registration(), PICTURES))
     assert page.tags.count("h1") == 1
-    for text in ("Corrected", "24.0 m", "3.25 m", "300", "150, 120", "EPSG:32614", "ab" * 32, "2026-01-02"):
+    for text in (
+        "Corrected",
+        "24.0 m",
+        "3.25 m",
+        "300",
+        "150 matched, 120 used for the affine",
+        "EPSG:32614",
+        "ab" * 32,
+        "2026-01-02",
+    ):
         assert text in page.text, text
 
 
@@ -164,7 +173,7 @@ def test_no_error_stands_twice(make_registration: MakeRegistration, make_relief:
 def test_a_pair_with_relief_says_which_file_carries_what(make_relief: MakeRegistration):
     text = Page(report_html(make_relief(), PICTURES)).text
     for part in (
-        "Corrected, but most of the error remains",
+        "Corrected by the affine, but most of the error remains",
         "most of the rest is relief",
         "crosstie apply",
         "displacement.tif",

@@ -35,11 +35,12 @@ def test_relief_that_remains_is_named_and_the_field_is_pointed_to(make_relief: M
     registration = make_relief()
     text = said(registration)
     assert (
-        "The affine reduces the error from 2.58 px (25.8 m) to 2.06 px (20.6 m); most of the rest is relief."
+        "The affine reduces the RMSE from 2.58 px (25.8 m) to 2.06 px (20.6 m); most of the rest is relief."
         in text
     )
     assert (
-        "Use the displacement field. It reduces the error to an estimated 0.93 px (9.30 m) over the" in text
+        "crosstie apply aligns the image with the displacement field, which reduces it to an estimated 0.93"
+        in text
     )
     assert "93 % of the scene" in text
     assert (
@@ -47,8 +48,8 @@ def test_relief_that_remains_is_named_and_the_field_is_pointed_to(make_relief: M
         "and by 1.81 px (18.1 m) from the affine" in text
     )
     assert "corrected.vrt carries the affine only" in text
-    assert re.search(r"displacement\.tif and .*crosstie apply carry the field", text)
-    assert headline(registration) == "Corrected, but most of the error remains"
+    assert "displacement.tif holds the field" in text
+    assert headline(registration) == "Corrected by the affine, but most of the error remains"
 
 
 def test_an_aligned_pair_may_have_relief(make_relief: MakeRegistration):
@@ -76,7 +77,7 @@ def test_what_remains_without_a_field_is_not_called_relief(make_registration: Ma
     assert "2.06 px (20.6 m) of 2.58 px (25.8 m) remain" in text
     assert "relief" not in text
     assert NOT_BETTER.reason.sentence in text
-    assert headline(registration) == "Corrected, but most of the error remains"
+    assert headline(registration) == "Corrected by the affine, but most of the error remains"
 
 
 def test_a_field_that_leaves_more_than_the_affine_claims_no_gain(make_relief: MakeRegistration):
@@ -92,7 +93,7 @@ def test_amber_means_that_more_than_half_and_more_than_a_pixel_stays(
     make_registration: MakeRegistration, before_m: float, after_m: float, in_part: bool
 ):
     registration = with_errors(make_registration(), before_m, after_m)
-    assert (headline(registration) == "Corrected, but most of the error remains") is in_part
+    assert (headline(registration) == "Corrected by the affine, but most of the error remains") is in_part
     assert (colour(registration) != colour(make_registration())) is in_part
 
 
@@ -120,9 +121,7 @@ def test_sigma_and_confidence_are_said(make_registration: MakeRegistration):
     registration = make_registration()
     points = replace(registration.points, confidence=registration.points.confidence * 0 + 0.95)
     rows = dict(figures(replace(registration, points=points)))
-    assert rows["Uncertainty of matching"].startswith(
-        "0.20 px (2.00 m) per axis (median sigma of one tie point"
-    )
+    assert rows["Precision of a match"].startswith("0.20 px (2.00 m) per axis (median sigma of a tie point")
     assert rows["Confidence 0.9 or more"].startswith("100 % of the tie points (probability")
     lower = replace(points, confidence=points.confidence - 0.06)
     assert dict(figures(replace(registration, points=lower)))["Confidence 0.9 or more"].startswith("0 %")
@@ -138,7 +137,8 @@ def test_metres_are_those_on_the_ground(make_relief: MakeRegistration):
     assert "Metres in this text" not in dict(figures(at_home))
     far_north = replace(at_home, grid=mercator)
     assert (
-        "1 m of the map, as in correction.json, is 0.443 m" in dict(figures(far_north))["Metres in this text"]
+        "1 m of the map projection, as in correction.json, is 0.443 m"
+        in dict(figures(far_north))["Metres in this text"]
     )
     for (px, metres), (same_px, fewer) in zip(told(at_home), told(far_north), strict=True):
         assert px == same_px
