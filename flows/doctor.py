@@ -26,7 +26,16 @@ MIN_PYTHON = (3, 11)
 MIN_FREE_BYTES = 1 << 30
 """Products of a pair take some megabytes; a gigabyte lasts for a night."""
 
-ALWAYS_SHOWN = ("numpy", "rasterio", "torch", "prefect", "distributed", "fastapi", "sqlalchemy")
+ALWAYS_SHOWN = (
+    "numpy",
+    "rasterio",
+    "torch",
+    "onnxruntime",
+    "prefect",
+    "distributed",
+    "fastapi",
+    "sqlalchemy",
+)
 """Packages that always have a line of their own; others have one only when something is wrong."""
 
 

@@ -15,8 +15,16 @@ from torch.nn import functional as F
 
 from crosstie.matcher.calibration import Calibration
 from crosstie.matcher.correlate import correlate
+from crosstie.matcher.cpu_encoders import CpuEncoders
 from crosstie.matcher.lattice import CELL_PX, correlate_tiles, shares_cells
-from crosstie.matcher.network import COARSEST_STRIDE_PX, DEEP_STRIDE_PX, HALO_PX, MatchingNetwork, fuse
+from crosstie.matcher.network import (
+    COARSEST_STRIDE_PX,
+    DEEP_STRIDE_PX,
+    HALO_PX,
+    DenseFeatures,
+    MatchingNetwork,
+    fuse,
+)
 from crosstie.matcher.normalise import WINDOW_PX, fill_holes, normalise
 from crosstie.matcher.peak import Peaks, find_peaks
 from crosstie.matcher.similarity import Similarity, deep_reach, logits
@@ -77,9 +85,12 @@ class Matcher:
     """A loaded network. Build one per process with `load`; calls do not change it."""
 
     network: MatchingNetwork
+    """Gives the temperatures of the similarities, and where there is CUDA the features."""
     calibration: Calibration
     weights_sha256: str
     device: str
+    on_cpu: CpuEncoders | None
+    """Give the features on a CPU."""
 
     @classmethod
     def load(cls, path: Path | None = None, *, sha256: str | None = None, device: str = "auto") -> Self:
@@ -98,8 +109,21 @@ class Matcher:
         loaded = load_weights(path, sha256)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        network = fuse(loaded.network).to(device)
-        return cls(network, loaded.calibration, loaded.sha256, device)
+        return cls.of(loaded.network, loaded.calibration, weights_sha256=loaded.sha256, device=device)
+
+    @classmethod
+    def of(
+        cls, network: MatchingNetwork, calibration: Calibration, *, weights_sha256: str, device: str
+    ) -> Self:
+        """Take a network into use. It is changed: its normalisations are folded (`network.fuse`).
+
+        On a CPU as many threads work as torch is set to (`torch.set_num_threads`) at this moment.
+        """
+        on_cpu = None
+        if device == "cpu":
+            tensors = {name: tensor.detach().numpy() for name, tensor in network.state_dict().items()}
+            on_cpu = CpuEncoders.of(tensors, threads=torch.get_num_threads())
+        return cls(fuse(network).to(device), calibration, weights_sha256, device, on_cpu)
 
     @property
     def halo_px(self) -> int:
@@ -122,16 +146,23 @@ class Matcher:
             normalised, valid = np.ascontiguousarray(normalised[within]), np.ascontiguousarray(valid[within])
         rows, cols = valid.shape
         # Whole strides, by repeating the edge.
-        pad = (0, -cols % COARSEST_STRIDE_PX, 0, -rows % COARSEST_STRIDE_PX)
-        x = F.pad(torch.from_numpy(normalised)[None, None], pad, mode="replicate").to(self.device)
-        shallow, deep = self.network.features(x.contiguous(memory_format=torch.channels_last), kind)
+        pad_rows, pad_cols = -rows % COARSEST_STRIDE_PX, -cols % COARSEST_STRIDE_PX
+        whole = np.pad(normalised, ((0, pad_rows), (0, pad_cols)), mode="edge")
+        shallow, deep = self._encode(whole, kind)
         mask = torch.from_numpy(valid.astype(np.float32))[None, None].to(self.device)
         # A cell is good where most of its pixels are.
-        cells = (F.avg_pool2d(F.pad(mask, pad), DEEP_STRIDE_PX) >= 0.5).float()
+        cells = F.avg_pool2d(F.pad(mask, (0, pad_cols, 0, pad_rows)), DEEP_STRIDE_PX) >= 0.5
         return Features(
-            Level(shallow.float()[..., :rows, :cols].contiguous(), mask),
-            Level(deep.float().contiguous(), cells),
+            Level(shallow[..., :rows, :cols].contiguous(), mask),
+            Level(deep.contiguous(), cells.float()),
         )
+
+    def _encode(self, plane: NDArray[np.float32], kind: Kind) -> DenseFeatures:
+        """Features of a normalised plane (H, W) of whole strides."""
+        if self.on_cpu is not None:
+            return DenseFeatures(*map(torch.from_numpy, self.on_cpu.features(plane, kind)))
+        x = torch.from_numpy(plane)[None, None].to(self.device)
+        return self.network.features(x.contiguous(memory_format=torch.channels_last), kind)
 
     @torch.inference_mode()
     def match(

@@ -37,7 +37,7 @@ from crosstie.flows.registration.load_matcher import available_cores, keep_freed
 from crosstie.flows.training.data import TrainingData, read_data
 from crosstie.matcher.calibration import Calibration
 from crosstie.matcher.matching import Matcher
-from crosstie.matcher.network import MatchingNetwork, fuse
+from crosstie.matcher.network import MatchingNetwork
 from crosstie.matcher.s2m2.learner import S2M2Learner
 from crosstie.matcher.s2m2.settings import S2M2Settings
 from crosstie.matcher.training.learner import CrosstieLearner
@@ -329,7 +329,8 @@ def figures(learner: Learner, network: Any, data: Path, *, with_ombria: bool) ->
 
 def as_matcher(network: MatchingNetwork) -> Matcher:
     """A matcher whose confidence is not calibrated: offsets alone are asked for."""
-    return Matcher(fuse(network), Calibration(np.zeros(5), np.zeros(4), np.zeros(2)), "", "cpu")
+    uncalibrated = Calibration(np.zeros(5), np.zeros(4), np.zeros(2))
+    return Matcher.of(network, uncalibrated, weights_sha256="", device="cpu")
 
 
 def measure_ours(

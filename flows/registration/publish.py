@@ -36,7 +36,7 @@ ALGORITHM_VERSION = "1"
 DETAIL_PX = 256
 """Side of the window that the report shows at full resolution, px."""
 
-RECORDED_PACKAGES = ("crosstie", "torch", "numpy", "scipy", "rasterio", "odc-geo")
+RECORDED_PACKAGES = ("crosstie", "torch", "onnxruntime", "numpy", "scipy", "rasterio", "odc-geo")
 
 
 @dataclass(frozen=True, slots=True)

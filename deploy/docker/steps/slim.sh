@@ -17,6 +17,13 @@ rm -r torch/include pyarrow/include pyarrow/src
 find torch/bin -type f -not -name torch_shm_manager -delete
 rm -f torch/lib/*_test.so torch/lib/libbackend_with_compiler.so torch/lib/libaoti_custom_ops.so
 
+# ONNX Runtime for programs in C, a copy of what its Python module holds; and what makes graphs out of other frameworks' models.
+rm onnxruntime/capi/libonnxruntime.so.*
+rm -r onnxruntime/transformers onnxruntime/quantization onnxruntime/tools onnxruntime/datasets
+
+# What Amazon's other services look like: rasters and products lie in S3, and profiles may ask for a token.
+find botocore/data -mindepth 1 -maxdepth 1 -type d -not -name s3 -not -name sts -not -name 'sso*' -not -name signin -exec rm -r {} +
+
 # A server that nothing here speaks to. (Substrait is as little used, but Arrow's other libraries are linked to it.)
 rm pyarrow/libarrow_flight.so.* pyarrow/libarrow_python_flight.so* pyarrow/_flight.*
 
@@ -36,4 +43,4 @@ fi
 # Compiled here, since the root is read-only later; by the hash of the source, so that times of files do not matter. What only developers
 # and compilers of networks import is left as source.
 "$venv/bin/python" -m compileall -q -j 0 --invalidation-mode unchecked-hash \
-    -x '/(sympy|networkx|mpmath|setuptools|torchgen|pip)/|torch/(_inductor|_dynamo|testing|onnx|ao)/' .
+    -x '/(sympy|networkx|mpmath|setuptools|torchgen|pip)/|(torch/(_inductor|_dynamo|testing|onnx|ao)|onnx/(reference|backend))/' .
