@@ -7,8 +7,12 @@ the transform's size, and the window means come from one integral image.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
+
+from crosstie.matcher.correlate import box_sums
 
 CELL_PX = 64
 """Side of a cell. A tile side that is a multiple of it can be assembled."""
@@ -52,37 +56,44 @@ def correlate_tiles(
     if size_px % CELL_PX:
         raise ValueError(f"tiles of {size_px} px are not made of cells of {CELL_PX} px")
     # Constants drop out of the result; without them the sums stay small enough for float32.
-    reference = reference - reference.mean(dim=(1, 2), keepdim=True)
-    secondary = secondary - secondary.mean(dim=(1, 2), keepdim=True)
+    means = reference.mean(dim=(1, 2)), secondary.mean(dim=(1, 2))
     of_tile = [_cells_of(row, col, size_px) for row, col in zip(rows, cols, strict=True)]
     places = sorted({place for cells in of_tile for place in cells})
     index = {place: n for n, place in enumerate(places)}
     member = torch.tensor([[index[place] for place in cells] for cells in of_tile])
 
-    products, sums, energies = _cells(reference, secondary, places, search_px)
+    products, sums, energies = _cells(reference, secondary, means, places, search_px)
     n = size_px**2
     mean = sums[member].sum(1) / n  # (N, C)
     template_energy = energies[member].sum(1) - n * mean.square().sum(1)
-    window_sum, window_energy = _window_moments(secondary, rows, cols, size_px, search_px)
-    top = products[member].sum(1) - torch.einsum("nc,ncij->nij", mean, window_sum)
-    search_energy = window_energy - window_sum.square().sum(1) / n
+    top = products[member].sum(1)
+    windows = _windows(secondary, means[1], rows, cols, size_px, search_px)
+    search_energy = next(windows)
+    for channel, window_sum in enumerate(windows):
+        top.addcmul_(mean[:, channel, None, None], window_sum, value=-1)
+        search_energy.addcmul_(window_sum, window_sum, value=-1 / n)
     floor = 1e-5 * reference.shape[0] * n  # as in `correlate`
     return top / torch.sqrt(template_energy.clamp_min(floor)[:, None, None] * search_energy.clamp_min(floor))
 
 
 def _cells(
-    reference: Tensor, secondary: Tensor, places: list[tuple[int, int]], search_px: int
+    reference: Tensor,
+    secondary: Tensor,
+    means: tuple[Tensor, Tensor],
+    places: list[tuple[int, int]],
+    search_px: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Of each cell: raw correlation (M, 2R + 1, 2R + 1), sum (M, C) and energy (M,) of its pixels."""
     side = CELL_PX + 2 * search_px
     shifts = 2 * search_px + 1
+    off = [mean[:, None, None] for mean in means]
     products, sums, energies = [], [], []
     for start in range(0, len(places), CELLS_AT_ONCE):
         batch = places[start : start + CELLS_AT_ONCE]
-        cell = torch.stack([reference[:, r : r + CELL_PX, c : c + CELL_PX] for r, c in batch])
+        cell = torch.stack([reference[:, r : r + CELL_PX, c : c + CELL_PX] for r, c in batch]).sub_(off[0])
         window = torch.stack(
             [secondary[:, r - search_px :, c - search_px :][:, :side, :side] for r, c in batch]
-        )
+        ).sub_(off[1])
         spectrum = torch.fft.rfft2(cell, s=(side, side)).conj() * torch.fft.rfft2(window)
         products.append(torch.fft.irfft2(spectrum.sum(1), s=(side, side))[:, :shifts, :shifts])
         sums.append(cell.sum((2, 3)))
@@ -90,25 +101,27 @@ def _cells(
     return torch.cat(products), torch.cat(sums), torch.cat(energies)
 
 
-def _window_moments(
-    secondary: Tensor, rows: list[int], cols: list[int], size_px: int, search_px: int
-) -> tuple[Tensor, Tensor]:
-    """Of each window of each tile: sum per channel (N, C, 2R + 1, 2R + 1), energy (N, 2R + 1, 2R + 1)."""
-    stack = torch.cat((secondary, secondary.square().sum(0, keepdim=True)))
-    # float32 is enough here: with the means taken out, an integral image over a chunk stays below 1e8, and
-    # the last digit of that is a millionth of a window's energy.
-    total = torch.nn.functional.pad(stack, (1, 0, 1, 0)).cumsum_(1).cumsum_(2)
+def _windows(
+    secondary: Tensor, means: Tensor, rows: list[int], cols: list[int], size_px: int, search_px: int
+) -> Iterator[Tensor]:
+    """Of each window of each tile (N, 2R + 1, 2R + 1): its energy, then its sum channel by channel.
+
+    One channel at a time fits the cache, and never are all of them in memory twice. float32 is enough: with
+    the means taken out, an integral image over a chunk stays below 1e8, and the last digit of that is a
+    millionth of a window's energy.
+    """
+    first = torch.tensor(rows) - search_px, torch.tensor(cols) - search_px
     shifts = 2 * search_px + 1
 
-    def corner(row: int, col: int) -> Tensor:
-        return total[:, row : row + shifts, col : col + shifts]
+    def of_tiles(plane: Tensor) -> Tensor:
+        """Sums of the windows of all tiles."""
+        every = box_sums(plane, size_px)
+        windows: Tensor = every.unfold(0, shifts, 1).unfold(1, shifts, 1)[first]
+        return windows
 
-    found = []
-    for row, col in zip(rows, cols, strict=True):
-        r, c = row - search_px, col - search_px
-        box = (
-            corner(r + size_px, c + size_px) - corner(r, c + size_px) - corner(r + size_px, c) + corner(r, c)
-        )
-        found.append(box.float())
-    windows = torch.stack(found)
-    return windows[:, :-1], windows[:, -1]
+    energy = torch.zeros_like(secondary[0])
+    for channel, mean in zip(secondary, means, strict=True):
+        energy += (channel - mean).square_()
+    yield of_tiles(energy)
+    for channel, mean in zip(secondary, means, strict=True):
+        yield of_tiles(channel - mean)
