@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
-from crosstie.grid import ground_lattice, window
+from crosstie.grid import chunks, ground_lattice, tiles, window
 
 
 @given(
@@ -45,3 +45,27 @@ def test_common_fractions_of_a_pixel_do_not_tip_the_lattice(fraction: float) -> 
         for tiny in (-1e-9, 0.0, 1e-9)
     }
     assert len(found) == 1
+
+
+@given(
+    shape=st.tuples(st.integers(64, 1500), st.integers(64, 1500)),
+    stride=st.integers(16, 90),
+    span=st.integers(90, 800),
+)
+def test_chunks_hold_each_tile_once_and_are_as_few_and_as_equal_as_can_be(
+    shape: tuple[int, int], stride: int, span: int
+) -> None:
+    every = list(tiles(shape, size_px=64, stride_px=stride))
+    found = chunks(every, span_px=span)
+    assert sorted(tile for chunk in found for tile in chunk.tiles) == sorted(every)
+    for axis in (0, 1):
+        starts = sorted({(tile.row, tile.col)[axis] for tile in every})
+        spans = [chunk.shape[axis] - 64 for chunk in found]  # from the first start to the last
+        assert max(spans) < span
+        fewest = -(-(starts[-1] - starts[0] + 1) // span)
+        assert len({(chunk.row, chunk.col)[axis] for chunk in found}) <= fewest
+        assert max(spans) <= -(-(starts[-1] - starts[0] + 1) // fewest)
+
+
+def test_no_tiles_are_no_chunks() -> None:
+    assert chunks([], span_px=768) == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -67,11 +67,25 @@ class Chunk:
 
 
 def chunks(wanted: list[Tile], *, span_px: int) -> list[Chunk]:
-    """Group tiles by the cell of `span_px` that their first pixel lies in; one task reads one group."""
+    """Group tiles by the cell that their first pixel lies in; one task reads one group.
+
+    Cells are equally large and at most `span_px` wide: the largest group says how much memory a task needs.
+    """
+    if not wanted:
+        return []
+    row_cell = _equal_cells([tile.row for tile in wanted], span_px)
+    col_cell = _equal_cells([tile.col for tile in wanted], span_px)
     cells: dict[tuple[int, int], list[Tile]] = {}
     for tile in wanted:
-        cells.setdefault((tile.row // span_px, tile.col // span_px), []).append(tile)
+        cells.setdefault((row_cell(tile.row), col_cell(tile.col)), []).append(tile)
     return [Chunk(tuple(sorted(members))) for _, members in sorted(cells.items())]
+
+
+def _equal_cells(starts: Sequence[int], span_px: int) -> Callable[[int], int]:
+    """The cell of a start, of as few equal cells as hold all starts."""
+    first, extent = min(starts), max(starts) - min(starts) + 1
+    width = math.ceil(extent / math.ceil(extent / span_px))
+    return lambda start: (start - first) // width
 
 
 def window(grid: GeoBox, *, row: int, col: int, shape: tuple[int, int]) -> GeoBox:
