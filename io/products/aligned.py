@@ -9,12 +9,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo import CRS
 from odc.geo.geobox import GeoBox
-from odc.geo.xr import wrap_xr
 from pyproj import Transformer
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
@@ -153,6 +151,9 @@ def aligned_dataarray(
     Dims (band, y, x), Dask-backed, with coordinates, CRS and attributes as rioxarray has them: subtract what
     `rioxarray.open_rasterio` opens on the same grid, and no pixel and no coordinate is lost.
     """
+    import dask.array as da  # slow to import, and only lazy arrays need both
+    from odc.geo.xr import wrap_xr
+
     if chunk_px <= 0 or chunk_px % LATTICE_PX:
         raise ValueError(f"chunk_px must be a multiple of {LATTICE_PX}, got {chunk_px}")
     with _opened(href, from_catalog, storage) as raster:

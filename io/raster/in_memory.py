@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import odc.geo.xr  # noqa: F401  (gives xarray objects their `.odc`)
 import rasterio
-import xarray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import MaskFlags
 from rasterio.io import DatasetReader, DatasetReaderBase
@@ -26,6 +24,8 @@ from crosstie.io.storage.href_policy import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import xarray
 
 Hrefs = str | Path | Sequence[str | Path]
 
@@ -51,12 +51,14 @@ def named_files(raster: Any, name: str) -> tuple[Hrefs, bool]:
     if isinstance(raster, DatasetReaderBase):
         file = _file_of(raster)
         return (_copied(raster, name), True) if file is None else (file, False)
-    if isinstance(raster, xarray.DataArray | xarray.Dataset):
-        return _written(raster, name), True
     if isinstance(raster, str | Path) or (
         isinstance(raster, Sequence) and all(isinstance(href, str | Path) for href in raster)
     ):
         return raster, False
+    import xarray  # slow to import; paths, the usual case, need none
+
+    if isinstance(raster, xarray.DataArray | xarray.Dataset):
+        return _written(raster, name), True
     raise BadInputError(
         f"{name}: a {type(raster).__name__} is no raster; give a path, a URL, an open rasterio dataset or an"
         " xarray object with a geobox"
@@ -94,6 +96,9 @@ def _copied(raster: DatasetReaderBase, name: str) -> Path:
 
 def _written(raster: xarray.DataArray | xarray.Dataset, name: str) -> Path:
     """Write an array with a geobox block by block; a dataset's variables become its bands."""
+    import odc.geo.xr  # noqa: F401  (gives xarray objects their `.odc`)
+    import xarray
+
     planes = raster.to_dataarray("band") if isinstance(raster, xarray.Dataset) else raster
     labels = [str(label) for label in raster.data_vars] if isinstance(raster, xarray.Dataset) else []
     geobox = raster.odc.geobox

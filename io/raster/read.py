@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 from odc.geo import CRS
 from odc.geo.geobox import GeoBox
-from odc.geo.xr import wrap_xr
 from rasterio.enums import MaskFlags, Resampling
 from rasterio.windows import Window
 from scipy.ndimage import binary_dilation
@@ -95,6 +93,8 @@ def read_plane(source: RasterSource, geobox: GeoBox) -> Plane:
 
 def read_dataarray(source: RasterSource, geobox: GeoBox, chunk_px: int = BLOCK_PX) -> xarray.DataArray:
     """Lay a raster on a grid lazily: `read_plane` per Dask chunk, dims (y, x), with coordinates and CRS."""
+    import dask.array as da  # slow to import, and only lazy arrays need both
+    from odc.geo.xr import wrap_xr
 
     def read_chunk(block_info: dict[Any, Any]) -> Plane:
         (row, row_end), (col, col_end) = block_info[None]["array-location"]

@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import chi2, ncf
-from scipy.stats import f as fisher
 
 from crosstie.errors import SettingsError
 from crosstie.estimation.systematic import DAYS_A_YEAR
@@ -30,6 +28,9 @@ if TYPE_CHECKING:
 
 DIFFERENCE_FREEDOM = 0.5
 """What a successive difference is worth under a median, as a share of its two degrees of freedom."""
+
+MEDIAN_SQUARE = 2 * math.log(2)
+"""Median of the squared length of two standard normal numbers (chi squared of 2 degrees)."""
 
 FITS = 0.01
 """A scene this far from a new mean, or farther, shows that the mean is not that of all scenes after it."""
@@ -141,12 +142,15 @@ class Scatter:
     """Degrees of freedom it is known with."""
 
     def probability(self, square: float) -> float:
-        """Of a squared length, in sigmas, of two numbers as large as this."""
-        return float(fisher.sf(square / 2, 2, self.freedom))
+        """Of a squared length, in sigmas, of two numbers as large as this.
+
+        Half of it has Fisher's distribution of 2 and `freedom` degrees, whose tail is a power.
+        """
+        return math.exp(-self.freedom / 2 * math.log1p(square / self.freedom))
 
     def critical(self, level: float) -> float:
         """Squared length in sigmas that is exceeded with that probability."""
-        return float(2 * fisher.isf(level, 2, self.freedom))
+        return self.freedom * math.expm1(-2 * math.log(level) / self.freedom)
 
 
 def scatter_of(series: Sequence[Series]) -> Scatter:
@@ -162,7 +166,7 @@ def scatter_of(series: Sequence[Series]) -> Scatter:
     if not steps:
         raise ValueError("a scatter needs a series of two scenes at least")
     length, variance = np.concatenate(steps), np.concatenate(known)
-    total = np.median(length) ** 2 / chi2.median(2)
+    total = np.median(length) ** 2 / MEDIAN_SQUARE
     extra = max(float(total - np.median(variance)) / 2, 0.0)
     return Scatter(math.sqrt(extra), 2 * DIFFERENCE_FREEDOM * len(length))
 
@@ -385,6 +389,8 @@ def detectable_jump_m(
 
     Metres; of one of its tests alone, so the chart does a little better.
     """
+    from scipy.stats import ncf  # slow to import, and settings of every command come from here
+
     critical = scatter.critical(settings.level(ChangeKind.JUMP)) / 2
     found = brentq(lambda value: ncf.sf(critical, 2, scatter.freedom, value) - power, 1e-3, 1e4)
     return scatter.sigma_m * math.sqrt(float(found) * (1 / before + 1 / after))

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import chi2
-from scipy.stats import t as student_t
+from scipy.special import chdtri, stdtrit
 
 from crosstie.estimation.correlation import Correlations, correlations
 from crosstie.estimation.field.validation import block_standard_error, truncated
@@ -174,7 +173,7 @@ class _Proof:
         if gain.mean() <= block_standard_error(gain, self.gap):
             return False
         many = blocks_wide >= MANY_BLOCKS
-        needed = 1.0 if many else float(student_t.ppf(1 - CHANCE[richer.fit.model], max(blocks_wide - 1, 1)))
+        needed = 1.0 if many else float(stdtrit(max(blocks_wide - 1, 1), 1 - CHANCE[richer.fit.model]))
         if gain.mean() > needed * block_standard_error(gain, self.wide):
             return True
         return not many and (_is_long(richer.anywhere, numbers) or _is_far(richer))
@@ -182,7 +181,7 @@ class _Proof:
 
 def _is_long(fit: Fit, numbers: list[int]) -> bool:
     """Whether noise and relief explain these coefficients in `CHANCE` of scenes at most."""
-    return evidence(fit, numbers) >= float(chi2.ppf(1 - CHANCE[fit.model], len(numbers)))
+    return evidence(fit, numbers) >= float(chdtri(len(numbers), CHANCE[fit.model]))
 
 
 def _is_far(shift: Rung) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -319,7 +319,7 @@ def _judge_term(
     settings: SystematicSettings,
 ) -> SystematicPart:
     square = float(value @ np.linalg.pinv(covariance, hermitian=True) @ value)
-    seen = bool(chi2.sf(square, len(value)) < settings.significance)
+    seen = bool(chdtrc(len(value), square) < settings.significance)
     sigma = np.sqrt(np.maximum(np.diag(covariance), 0))
     if term.kind == "height":
         angles = np.unique(np.round(facts.incidence_deg[good], 1))
