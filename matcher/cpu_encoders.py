@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from crosstie.matcher.encoder_graph import GRAPH_INPUT, GRAPH_OUTPUTS, encoder_graph
 from crosstie.types import Kind
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession, SessionOptions
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CpuEncoders:
     """One session for each kind of image. Safe in many threads, but neither pickled nor forked."""
 
-    sessions: Mapping[Kind, onnxruntime.InferenceSession]
+    sessions: Mapping[Kind, InferenceSession]
 
     @classmethod
     def of(cls, tensors: Mapping[str, NDArray[np.float32]], *, threads: int) -> Self:
@@ -37,7 +40,7 @@ class CpuEncoders:
         for kind in Kind:
             prefix = f"encoders.{kind.value}."
             of_kind = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-            sessions[kind] = onnxruntime.InferenceSession(
+            sessions[kind] = _silent_runtime().InferenceSession(
                 encoder_graph(of_kind), options, providers=["CPUExecutionProvider"]
             )
         return cls(sessions)
@@ -63,8 +66,17 @@ class CpuEncoders:
         return shallow, deep
 
 
-def _options(threads: int) -> onnxruntime.SessionOptions:
-    options = onnxruntime.SessionOptions()
+@functools.cache
+def _silent_runtime() -> Any:
+    """ONNX Runtime. Its wheels tell Microsoft of their use, unless they are forbidden to before they load."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    return onnxruntime
+
+
+def _options(threads: int) -> SessionOptions:
+    options = _silent_runtime().SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     # Threads that wait by spinning slow each other down where processes share cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -81,8 +93,8 @@ def _share_memory() -> None:
     Planes of 1120 x 1120 px, one after the other through both encoders, take 0.4 GiB in it. They take 0.7
     with a pool for each session, and 1.2 by malloc as `load_matcher.keep_freed_memory` sets it.
     """
-    on_cpu = onnxruntime.OrtMemoryInfo(
-        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
-    )
-    as_requested = onnxruntime.OrtArenaCfg({"arena_extend_strategy": 1})
-    onnxruntime.create_and_register_allocator(on_cpu, as_requested)
+    runtime = _silent_runtime()
+    kind = runtime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    on_cpu = runtime.OrtMemoryInfo("Cpu", kind, 0, runtime.OrtMemType.DEFAULT)
+    as_requested = runtime.OrtArenaCfg({"arena_extend_strategy": 1})
+    runtime.create_and_register_allocator(on_cpu, as_requested)

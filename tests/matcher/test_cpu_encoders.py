@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,6 +97,23 @@ def test_the_matcher_has_as_many_threads_as_the_settings_say() -> None:
                 assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
     finally:
         torch.set_num_threads(threads)
+
+
+USE = """
+import numpy as np
+from crosstie.matcher.matching import Matcher
+from crosstie.types import Kind
+Matcher.load(device="cpu").features(np.eye(64, dtype=np.float32), Kind.SAR)
+"""
+
+
+def test_nothing_is_told_to_the_maker_of_the_engine(tmp_path: Path) -> None:
+    """Where it may tell, it first gives the machine a number, and stores that in the cache of the user."""
+    environment = os.environ | {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    for name in ("XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY"):
+        environment.pop(name, None)
+    subprocess.run([sys.executable, "-c", USE], env=environment, check=True)
+    assert list(tmp_path.rglob("*")) == []
 
 
 def by_torch(path: Path | None = None) -> Matcher:
