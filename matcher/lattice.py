@@ -87,18 +87,21 @@ def _cells(
     side = CELL_PX + 2 * search_px
     shifts = 2 * search_px + 1
     off = [mean[:, None, None] for mean in means]
-    products, sums, energies = [], [], []
+    # Filled in place: small results kept among large temporary ones would leave holes of 100 MB in the heap.
+    products = reference.new_empty(len(places), shifts, shifts)
+    sums, energies = reference.new_empty(len(places), len(reference)), reference.new_empty(len(places))
     for start in range(0, len(places), CELLS_AT_ONCE):
-        batch = places[start : start + CELLS_AT_ONCE]
+        here = slice(start, start + CELLS_AT_ONCE)
+        batch = places[here]
         cell = torch.stack([reference[:, r : r + CELL_PX, c : c + CELL_PX] for r, c in batch]).sub_(off[0])
         window = torch.stack(
             [secondary[:, r - search_px :, c - search_px :][:, :side, :side] for r, c in batch]
         ).sub_(off[1])
         spectrum = torch.fft.rfft2(cell, s=(side, side)).conj() * torch.fft.rfft2(window)
-        products.append(torch.fft.irfft2(spectrum.sum(1), s=(side, side))[:, :shifts, :shifts])
-        sums.append(cell.sum((2, 3)))
-        energies.append(cell.square().sum((1, 2, 3)))
-    return torch.cat(products), torch.cat(sums), torch.cat(energies)
+        products[here] = torch.fft.irfft2(spectrum.sum(1), s=(side, side))[:, :shifts, :shifts]
+        sums[here] = cell.sum((2, 3))
+        energies[here] = cell.square().sum((1, 2, 3))
+    return products, sums, energies
 
 
 def _windows(
