@@ -244,7 +244,8 @@ def _apply_one(
 ) -> AppliedFile:
     product_item = product.item
     if positions is not None:
-        said = position_properties(position_of(product, positions))
+        position = position_of(product, positions)
+        said = position_properties(position, positions.track_shift(position))
         product_item = product_item | {"properties": product_item["properties"] | said}
         product = at_adjusted_position(product, positions)
     alignment = product.alignment

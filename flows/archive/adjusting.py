@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from crosstie.errors import BadInputError, StoreError
 from crosstie.flows.archive.measuring import measure_pairs
 from crosstie.flows.archive.solving import AdjustOptions, solve_place
+from crosstie.flows.archive.tracks import with_track_fields
 from crosstie.io.adjusted.layout import PlaceVersion, current_key, is_version_name
 from crosstie.io.adjusted.places import PLACE_COLUMNS, pairs_of, places_of
 from crosstie.io.adjusted.publish import (
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from crosstie.io.adjusted.tables import MeasuredPairs
     from crosstie.io.storage.store import Store
 
-ADJUSTMENT_VERSION = "1"
+ADJUSTMENT_VERSION = "2"
 """Counts with each change of the algorithm that changes results."""
 
 PlaceProgress = Callable[[str, int, int], None]
@@ -184,6 +185,7 @@ def adjust_place(
         )
     try:
         solved = solve_place(place, usable, measured, options, version.version)
+        solved = with_track_fields(store, solved, usable)
     except BadInputError as problem:
         return PlaceOutcome(
             place.name, url if before else None, "failed", pairs, {}, (*problems, str(problem))

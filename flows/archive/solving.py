@@ -271,6 +271,7 @@ def _summary(
         "version": version,
         "centre_m": centre.tolist(),
         "datum": options.datum,
+        "scene_ids": options.scene_ids,
         "scenes": len(found.scenes),
         "placed": int(placed.sum()),
         "pairs": len(pairs),

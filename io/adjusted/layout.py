@@ -5,6 +5,7 @@ _adjusted/<place>/<version>/scenes.parquet   the same, of one version, which nev
 _adjusted/<place>/<version>/edges.parquet    one row a pair: measurement, residual, whether it is used
 _adjusted/<place>/<version>/items.json       STAC items, one a scene
 _adjusted/<place>/<version>/adjustment.json  datum, tests and rejected pairs of the place
+_adjusted/<place>/<version>/field_R058.tif   displacement field of a track, where relief makes one
 _adjusted/<place>/<version>/_COMMIT          written last; without it the version does not exist
 """
 
@@ -46,6 +47,11 @@ def place_of_current(key: str) -> str | None:
     """Place whose current table has this key; None for any other key."""
     parts = key.split("/")
     return parts[1] if len(parts) == 3 and parts[0] == ADJUSTED and parts[2] == SCENES else None
+
+
+def field_file(track: str) -> str | None:
+    """Name of the file with the field of a track; None for a track that cannot be part of a name."""
+    return f"field_{track}.tif" if re.fullmatch(r"[A-Za-z0-9_-]{1,60}", track) else None
 
 
 def is_place_name(text: str) -> bool:

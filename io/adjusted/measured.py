@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import shapely
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 POINT_COLUMNS = ["geometry", "dx_m", "dy_m", "sigma_m", "confidence", "used", "row", "col"]
 
+CONFIDENT = 0.5
+"""Confidence from which a tie point has a say in the field of a track."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairPoints:
@@ -28,6 +33,8 @@ class PairPoints:
 
     used: TiePoints
     """Those that the fit kept."""
+    confident: TiePoints
+    """Those that are more likely right than wrong, kept or not: relief is more than a fit can follow."""
     model: Model
     """The largest model that they carry, applied or not."""
 
@@ -49,12 +56,13 @@ def read_pair_points(store: Store, product: ProductKey) -> PairPoints:
         # Arrow's threads may outlive the interpreter, which aborts the command.
         table = pq.ParquetFile(pa.BufferReader(body)).read(columns=POINT_COLUMNS, use_threads=False)
         used = _points(table.filter(table["used"]))
+        confident = _points(table.filter(_is_confident(table)))
     except (KeyError, TypeError, ValueError, pa.ArrowException, OSError, shapely.errors.GEOSException) as why:
         raise StoreError(
             f"{store.url_of(product.prefix)} is committed, but broken ({type(why).__name__}: "
             f"{' '.join(str(why).split())[:160]}); delete its folder and run the pair again"
         ) from None
-    return PairPoints(used, model)
+    return PairPoints(used, confident, model)
 
 
 def _body(store: Store, product: ProductKey, name: str) -> bytes:
@@ -62,6 +70,11 @@ def _body(store: Store, product: ProductKey, name: str) -> bytes:
     if body is None:
         raise ValueError(f"no {name}")
     return body
+
+
+def _is_confident(table: pa.Table) -> pa.Array:
+    finite = [pc.is_finite(table[name]) for name in ("dx_m", "dy_m", "sigma_m")]
+    return reduce(pc.and_, finite, pc.greater_equal(table["confidence"], CONFIDENT))
 
 
 def _points(table: pa.Table) -> TiePoints:

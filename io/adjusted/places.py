@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 PLACE_COLUMNS = (
     "pair_key", "run_key", "latest", "created", "updated", "reference_id", "secondary_id", "verdict", "crs",
-    "geometry", "datetime",
+    "geometry", "datetime", "crosstie:field_offered",
 )  # fmt: skip
 """Columns of the index that places are made of."""
 
@@ -53,6 +53,8 @@ class ArchivePair:
     acquired_utc: datetime | None
     """Of the secondary."""
     created_utc: datetime
+    field_offered: bool = False
+    """Whether it found more than an affine can follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ def pairs_of(table: pa.Table) -> list[ArchivePair]:
     return [
         ArchivePair(
             ProductKey(row["pair_key"], row["run_key"]), row["reference_id"], row["secondary_id"], row["crs"],
-            row["geometry"], row["datetime"], row["created"],
+            row["geometry"], row["datetime"], row["created"], bool(row["crosstie:field_offered"]),
         )
         for row in table.to_pylist()
         if row["latest"] and row["verdict"] in TRUSTED_VERDICTS and row["crs"] is not None

@@ -1,22 +1,31 @@
 """A product of a pair, moved so that its scene lies at its one adjusted position.
 
-The network knows where a scene lies at the middle of a place. The pair knows its shape there: rotation,
-scale and the displacement field. So the correction of the pair is kept, and its shift at that middle is
-replaced. A pair that the network does not use has no say in the shape either.
+Where the track of the scene has a field, the scene is that field and its own shift, whichever pair it is of.
+Else the network knows where the scene lies at the middle of a place, and the pair knows its shape there:
+rotation, scale and the displacement field. So the correction of the pair is kept, and its shift at that
+middle is replaced. A pair that the network does not use has no say in the shape either.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from crosstie.errors import BadInputError
-from crosstie.io.adjusted.layout import PlaceVersion
+from crosstie.io.adjusted.layout import SUMMARY, PlaceVersion
 from crosstie.io.adjusted.publish import read_adjusted, read_edges, read_summary
+from crosstie.io.adjusted.scene_names import read_scene_name
 from crosstie.io.adjusted.tables import broken_table
+from crosstie.io.adjusted.track_shift import (
+    TrackShift,
+    TrackShifts,
+    affine_of,
+    moved_field,
+    read_track_field,
+)
 from crosstie.types import AffineCorrection, Model, Verdict, VerdictCode
 
 if TYPE_CHECKING:
@@ -24,10 +33,13 @@ if TYPE_CHECKING:
 
     from crosstie.io.products.product import Product
     from crosstie.io.storage.store import Store
-    from crosstie.types import FloatArray
+    from crosstie.types import DisplacementField, FloatArray
 
 PLACED = "placed"
 """Verdict of a position that pairs control."""
+
+BY_TRACK = "by track"
+"""Verdict of a scene that no pair of the network has: its track is all that is known of it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +67,10 @@ class PlaceFrame:
     scenes: frozenset[str]
     used: frozenset[str]
     """Keys of the pairs that the network uses."""
+    version: PlaceVersion
+    tracks: TrackShifts
+    scene_ids: str | None
+    """Pattern of ids that the place was adjusted with."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,6 +80,8 @@ class AdjustedPositions:
     store: Store
     of_scene: Mapping[str, list[ScenePosition]]
     places: Mapping[str, PlaceFrame]
+    _fields: dict[tuple[str, str], DisplacementField] = field(default_factory=dict, repr=False)
+    """Fields of tracks that were read, by place and file."""
 
     @classmethod
     def read(cls, store: Store) -> Self:
@@ -91,6 +109,8 @@ class AdjustedPositions:
     def find(self, *, scene: str, partner: str, crs: str | None) -> ScenePosition:
         """Position of a scene at the place that it shares with a partner.
 
+        A scene that is in no pair of the network has that of its track, where the track has a field there.
+
         Raises
         ------
         BadInputError
@@ -99,6 +119,7 @@ class AdjustedPositions:
         there = [
             p for p in self.of_scene.get(scene, ()) if p.crs == crs and partner in self.places[p.place].scenes
         ]
+        there = there or self._by_track(scene, partner, crs)
         if len(there) != 1:
             what = "is adjusted at no place" if not there else "is adjusted at several places"
             raise BadInputError(
@@ -106,12 +127,45 @@ class AdjustedPositions:
                 "what is committed, or apply the pair without --adjusted"
             )
         [position] = there
-        if position.verdict != PLACED:
+        if position.verdict not in (PLACED, BY_TRACK):
             raise BadInputError(
                 f"{scene} is {position.verdict} at {position.place}: no pairs control its position; "
                 "apply the pair without --adjusted"
             )
         return position
+
+    def _by_track(self, scene: str, partner: str, crs: str | None) -> list[ScenePosition]:
+        found = []
+        for at in (p for p in self.of_scene.get(partner, ()) if p.crs == crs):
+            track = read_scene_name(scene, self.places[at.place].scene_ids).track
+            by = self.places[at.place].tracks.of_track.get(track)
+            if by is not None:
+                spread = by.sigma_m**2 * np.eye(2)
+                found.append(
+                    replace(at, scene=scene, verdict=BY_TRACK, offset_m=np.zeros(2), covariance=spread)
+                )
+        return found
+
+    def track_shift(self, position: ScenePosition) -> TrackShift | None:
+        """What a scene is moved by against the field of its track; None where there is none."""
+        place = self.places[position.place]
+        if position.verdict == BY_TRACK:
+            return place.tracks.of_track[read_scene_name(position.scene, place.scene_ids).track]
+        return place.tracks.of_scene.get(position.scene)
+
+    def track_field(self, position: ScenePosition, by: TrackShift) -> DisplacementField:
+        """Field of one scene of a track: that of the track, and its shift.
+
+        Raises
+        ------
+        StoreError
+            The file is missing or broken.
+        """
+        key = position.place, by.file
+        if key not in self._fields:
+            version = self.places[position.place].version
+            self._fields[key] = read_track_field(self.store, version, by.file, position.crs)
+        return moved_field(self._fields[key], by)
 
 
 def at_adjusted_position(product: Product, positions: AdjustedPositions) -> Product:
@@ -135,6 +189,9 @@ def at_adjusted_position(product: Product, positions: AdjustedPositions) -> Prod
         The secondary has no position that pairs control.
     """
     position = position_of(product, positions)
+    by = positions.track_shift(position)
+    if by is not None:
+        return _on_track_field(product, positions.track_field(position, by), position, by)
     place = positions.places[position.place]
     applied, field = product.correction, product.alignment.field
     if product.key.pair_key not in place.used:
@@ -158,6 +215,18 @@ def at_adjusted_position(product: Product, positions: AdjustedPositions) -> Prod
     )
 
 
+def _on_track_field(
+    product: Product, field: DisplacementField, position: ScenePosition, by: TrackShift
+) -> Product:
+    correction = affine_of(field, position.covariance + by.sigma_m**2 * np.eye(2))
+    return replace(
+        product,
+        verdict=Verdict(VerdictCode.CORRECTED),
+        correction=correction,
+        alignment=replace(product.alignment, affine=correction.affine, field=field),
+    )
+
+
 def _offset_of(affine: Sequence[float], at: FloatArray) -> FloatArray:
     """(2,) offset at a position that an affine corrects."""
     a, b, c, d, e, f = affine
@@ -169,9 +238,14 @@ def _place_frame(store: Store, version: PlaceVersion) -> PlaceFrame:
     edges = read_edges(store, version)
     if edges is None:
         raise broken_table(store.url_of(version.commit), ValueError("its version is not committed"))
-    centre = np.array(read_summary(store, version)["centre_m"], np.float64)
+    said = read_summary(store, version)
+    try:
+        centre, tracks = np.array(said["centre_m"], np.float64), TrackShifts.read(said)
+    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise broken_table(store.url_of(version.file(SUMMARY)), problem) from None
     scenes = frozenset(edges["reference"]) | frozenset(edges["secondary"])
-    return PlaceFrame(centre, scenes, frozenset(edges.loc[edges["kept"], "pair_key"]))
+    used = frozenset(edges.loc[edges["kept"], "pair_key"])
+    return PlaceFrame(centre, scenes, used, version, tracks, said.get("scene_ids"))
 
 
 def position_of(product: Product, positions: AdjustedPositions) -> ScenePosition:
@@ -182,12 +256,15 @@ def position_of(product: Product, positions: AdjustedPositions) -> ScenePosition
     )
 
 
-def position_properties(position: ScenePosition) -> dict[str, Any]:
-    """What a STAC item of aligned pixels says of the position that was used."""
-    return {
+def position_properties(position: ScenePosition, by: TrackShift | None = None) -> dict[str, Any]:
+    """What a STAC item of aligned pixels says of the position, or of the shift on the field of a track."""
+    shift = position.offset_m if by is None else by.shift_m
+    name = "" if by is None else "track_"
+    said = {
         "crosstie:place": position.place,
-        "crosstie:dx_m": float(position.offset_m[0]),
-        "crosstie:dy_m": float(position.offset_m[1]),
+        f"crosstie:{name}dx_m": float(shift[0]),
+        f"crosstie:{name}dy_m": float(shift[1]),
         "crosstie:datum": position.datum,
         "crosstie:version": position.version,
     }
+    return said if by is None else said | {"crosstie:track_field": by.file}

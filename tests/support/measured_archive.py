@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from crosstie.io.products.correction import correction_dict
+from crosstie.io.products.displacement import displacement_cog
 from crosstie.io.products.stac_item import stac_item
 from crosstie.io.products.tie_points import to_geodataframe
 from crosstie.io.raster.georeference import Georeference
@@ -167,6 +168,8 @@ def commit_without_pictures(store: Store, registration: Registration) -> None:
         "item.json": json.dumps(item).encode(),
         "tie_points.parquet": _parquet(table),
     }
+    if registration.field is not None and registration.field.field is not None:
+        files["displacement.tif"] = displacement_cog(registration.field.field)
     listing = {}
     for name, body in files.items():
         store.put(product.file(name), body)

@@ -225,8 +225,10 @@ def _displacement_field(
     closer = _node_grid(grid, step_px)
     at = np.stack(np.meshgrid(*(np.arange(n) + 0.5 for n in closer.shape), indexing="ij"))
     at = at * step_px / stride_px - 0.5
-    relief_x, relief_y = (_between(band.reshape(nodes.shape), at, order=3) for band in surface.relief_px.T)
-    sigma = _between(surface.sigma_px.reshape(nodes.shape), at, order=1)
+    relief_x, relief_y = (
+        between_nodes(band.reshape(nodes.shape), at, order=3) for band in surface.relief_px.T
+    )
+    sigma = between_nodes(surface.sigma_px.reshape(nodes.shape), at, order=1)
     trend_m = trend_offset(trend, px_to_m(closer, _node_px(closer))).reshape(*closer.shape, 2)
     pixel_m = float(grid.affine.a)
     return DisplacementField(
@@ -237,8 +239,18 @@ def _displacement_field(
     )
 
 
-def _between(plane: FloatArray, at: FloatArray, *, order: int) -> FloatArray:
-    """Values between the nodes by a spline, NaN where the nearest node has none."""
+def between_nodes(plane: FloatArray, at: FloatArray, *, order: int) -> FloatArray:
+    """Interpolate a plane between its nodes by a spline; NaN where the nearest node has none.
+
+    Parameters
+    ----------
+    plane : FloatArray
+        (rows, cols) values at the nodes; NaN where there is none.
+    at : FloatArray
+        (2, ...) row and column, in nodes, the centre of the first being 0.
+    order : int
+        Order of the spline.
+    """
     unknown = np.isnan(plane)
     row, col = distance_transform_edt(unknown, return_distances=False, return_indices=True)
     value: FloatArray = map_coordinates(plane[row, col], at, order=order, mode="nearest")
