@@ -105,7 +105,9 @@ def scope_of(catalog: str, settings: Settings) -> str:
     pairing = dict(values["pairing"])
     if pairing["graph"] == "nearest":
         # As for the limits above; and what a network is made of decides nothing without one.
-        del pairing["graph"], pairing["partners"]
+        del pairing["graph"], pairing["partners"], pairing["same_kind"]
+    elif not pairing["same_kind"]:
+        del pairing["same_kind"]
     return run_log.scope_hash(catalog, place, pairing)
 
 

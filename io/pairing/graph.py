@@ -3,7 +3,10 @@
 Each scene chooses among the scenes of the other kind that were acquired *before* it. So a new scene adds its
 own few pairs, and changes no choice of the others. Half of its partners are the nearest in time, where little
 has changed on the ground. The other half are drawn by a hash of the two ids: pairs drawn at random tie a
-network together over all its length, and a hash draws the same ones in every run.
+network together over all its length, and a hash draws the same ones in every run. Beyond these it takes on
+each earlier scene that has a single pair until then, which no other pair would control.
+
+Scenes of one kind are paired in the same way where that is asked for: the earlier one is the reference.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ def choose_network(
     pass_id: IntArray,
     place: IntArray,
     ids: Objects,
-    rules: PairingRules,
+    partners: int,
 ) -> ChosenPairs:
     """Choose the pairs of a network.
 
@@ -53,11 +56,11 @@ def choose_network(
     pass_id : IntArray
         (N,) pass of each scene; of the slices of one pass the one that covers most is taken.
     place : IntArray
-        (K,) tile of the optical scene, as a number: a wide scene chooses partners for each place.
+        (K,) place as a number, the tile of the optical scene: a wide scene chooses partners for each.
     ids : Objects
         (N,) id of each scene.
-    rules : PairingRules
-        How many partners.
+    partners : int
+        How many partners a scene chooses at each place.
 
     Returns
     -------
@@ -70,12 +73,12 @@ def choose_network(
     later, partner = np.maximum(pairs.a, pairs.b), np.minimum(pairs.a, pairs.b)
     _, owner = np.unique(np.stack([later, place], axis=1), axis=0, return_inverse=True)
     owner = owner.reshape(-1)
-    near = _first_of_each(owner, rules.partners - rules.partners // 2, pairs.gap_us, index.by_id[partner])
+    near = _first_of_each(owner, partners - partners // 2, pairs.gap_us, index.by_id[partner])
     drawn = np.zeros(len(pairs), bool)
     rest = np.flatnonzero(~near)
     lot = _lots(ids, later[rest], partner[rest])
-    drawn[rest] = _first_of_each(owner[rest], rules.partners // 2, lot, index.by_id[partner[rest]])
-    chosen = np.flatnonzero(near | drawn)
+    drawn[rest] = _first_of_each(owner[rest], partners // 2, lot, index.by_id[partner[rest]])
+    chosen = np.flatnonzero(_with_single_ones(near | drawn, later, partner, place))
     return ChosenPairs(pairs.take(chosen), share[chosen], np.arange(len(chosen)))
 
 
@@ -88,6 +91,61 @@ def _largest_slices(
     # An optical scene is a pass of its own, so tiles of one overflight stay apart.
     first = np.concatenate([[True], (np.diff(a) != 0) | (np.diff(b) != 0)])[: len(order)]
     return np.sort(order[first])
+
+
+def _with_single_ones(chosen: BoolArray, later: IntArray, partner: IntArray, place: IntArray) -> BoolArray:
+    """Add pairs (K,) with earlier scenes that have one pair alone at a place when the later scene comes.
+
+    In order of time, so that what a scene adds depends on earlier scenes alone.
+    """
+    _, node = np.unique(
+        np.stack([np.concatenate([later, partner]), np.tile(place, 2)], axis=1), axis=0, return_inverse=True
+    )
+    own, other = node.reshape(2, -1)
+    order = np.lexsort((place, later))
+    bounds = np.flatnonzero(np.diff(own[order], prepend=-1))
+    degree = np.zeros(len(node), np.int64)
+    found = chosen.copy()
+    for group in np.split(order, bounds[1:]) if len(order) else []:
+        found[group] |= degree[other[group]] == 1
+        taken = group[found[group]]
+        degree[other[taken]] += 1
+        degree[own[taken[:1]]] += len(taken)
+    return found
+
+
+def same_kind_candidates(
+    index: SceneIndex, rows: IntArray, series: IntArray, pass_id: IntArray, rules: PairingRules, gap_us: int
+) -> tuple[CandidatePairs, FloatArray]:
+    """Pairs of scenes of one kind that show the same ground in the same way, and their overlap (K,).
+
+    Parameters
+    ----------
+    index : SceneIndex
+        All scenes, oldest first.
+    rows : IntArray
+        Rows of the scenes of one kind, oldest first.
+    series : IntArray
+        (N,) tile or track of each scene as a number; -1 where it is not known, and nothing is paired.
+    pass_id : IntArray
+        (N,) pass of each scene; slices of one pass are one date.
+    rules : PairingRules
+        Smallest overlap.
+    gap_us : int
+        Longest time between the two, microseconds.
+
+    Returns
+    -------
+    tuple of CandidatePairs and FloatArray
+        The earlier scene is `a`.
+    """
+    known = rows[series[rows] >= 0]
+    found = []
+    for pairs in index.candidates(known, known, gap_us):
+        alike = (series[pairs.a] == series[pairs.b]) & (pass_id[pairs.a] != pass_id[pairs.b])
+        found.append(overlapping(index, pairs.take((pairs.a < pairs.b) & alike), rules))
+    joined = CandidatePairs.joined([pairs for pairs, _ in found])
+    return joined, np.concatenate([np.zeros(0), *(share for _, share in found)])
 
 
 def _first_of_each(owner: IntArray, most: int, *by: IntArray) -> BoolArray:

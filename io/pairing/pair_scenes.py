@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,14 +10,14 @@ import numpy as np
 import shapely
 
 from crosstie.io.pairing.choose import ChosenPairs, best_of_tiles, choose_partners, passes_of
-from crosstie.io.pairing.graph import choose_network, overlapping
+from crosstie.io.pairing.graph import choose_network, overlapping, same_kind_candidates
 from crosstie.io.pairing.left_out import DAY_US, explain_unpaired
 from crosstie.io.pairing.neighbours import CandidatePairs, SceneIndex
 from crosstie.io.pairing.plan import PairPlan, gap_days, left_out_frame, plan_frame
 from crosstie.io.pairing.rules import PairingRules
 from crosstie.io.pairing.versions import keep_newest
 from crosstie.io.scenes.overlap import Ground
-from crosstie.io.scenes.table import LeftOut, Scenes
+from crosstie.io.scenes.table import UNKNOWN, LeftOut, Scenes
 from crosstie.types import Kind, ScenePair
 
 if TYPE_CHECKING:
@@ -51,12 +51,15 @@ def pair_scenes(scenes: Sequence[SceneRef], rules: PairingRules | None = None) -
     chosen, fitting = choose(table, index, references, secondaries, rules)
     if rules.best_n_per_tile is not None:
         chosen = _best_of_tiles(table, index, chosen, rules, left_out)
-    chosen_a, chosen_b = np.unique(chosen.pairs.a), np.unique(chosen.pairs.b)
-    lone = np.setdiff1d(references, fitting)
+    if rules.graph == "network" and rules.same_kind:
+        own = [_choose_same_kind(table, index, rows, rules) for rows in (references, secondaries)]
+        chosen = ChosenPairs.joined([chosen, *own])
+    in_pairs = np.union1d(chosen.pairs.a, chosen.pairs.b)
+    lone = np.setdiff1d(references, np.union1d(fitting, in_pairs))
     left_out += explain_unpaired(table, index, lone, secondaries, rules, partner=rules.secondary)
-    lone = np.setdiff1d(secondaries, chosen_b)
+    lone = np.setdiff1d(secondaries, in_pairs)
     left_out += explain_unpaired(table, index, lone, references, rules, partner=rules.secondary.other)
-    return _make_plan(table, chosen, np.union1d(chosen_a, chosen_b), left_out)
+    return _make_plan(table, chosen, in_pairs, left_out)
 
 
 def _usable(given: Scenes, left_out: list[LeftOut]) -> tuple[Scenes, Ground]:
@@ -117,13 +120,41 @@ def _choose_network(
     ]
     fits = CandidatePairs.joined([pairs for pairs, _ in found])
     share = np.concatenate([np.zeros(0), *(shares for _, shares in found)])
-    numbers: dict[object, int] = {}
-    tile = np.array([numbers.setdefault(name, len(numbers)) for name in table.mgrs_tile], np.int64)
+    tile = _numbered(table.mgrs_tile)
     optical = fits.a if rules.secondary is Kind.SAR else fits.b
     chosen = choose_network(
-        index, fits, share, pass_id=passes_of(table), place=tile[optical], ids=table.id, rules=rules
+        index,
+        fits,
+        share,
+        pass_id=passes_of(table),
+        place=tile[optical],
+        ids=table.id,
+        partners=rules.partners,
     )
     return chosen, np.unique(fits.a)
+
+
+def _choose_same_kind(table: Scenes, index: SceneIndex, rows: IntArray, rules: PairingRules) -> ChosenPairs:
+    """Pairs of scenes of one kind for a network: of one tile, or of one track."""
+    tracks = [
+        None if orbit == UNKNOWN else (orbit, state)
+        for orbit, state in zip(table.relative_orbit.tolist(), table.orbit_state, strict=True)
+    ]
+    tile, track = _numbered(table.mgrs_tile), _numbered(tracks)
+    series = np.where(table.is_sar, track, tile)
+    pass_id = passes_of(table)
+    fits, share = same_kind_candidates(index, rows, series, pass_id, rules, round(rules.max_days * DAY_US))
+    return choose_network(
+        index, fits, share, pass_id=pass_id, place=series[fits.a], ids=table.id, partners=rules.same_kind
+    )
+
+
+def _numbered(names: Iterable[object]) -> IntArray:
+    """Number that equal names share; -1 for None."""
+    numbers: dict[object, int] = {}
+    return np.array(
+        [-1 if name is None else numbers.setdefault(name, len(numbers)) for name in names], np.int64
+    )
 
 
 def _best_of_tiles(

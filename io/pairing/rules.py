@@ -30,6 +30,9 @@ class PairingRules:
     `max_days` bridges the seasons."""
     partners: int = 4
     """Number of partners that each scene chooses in a network, 2 or more."""
+    same_kind: int = 0
+    """Number of partners of its own kind that each scene chooses in a network besides: Sentinel-2 of the same
+    tile, Sentinel-1 of the same track. 0: none."""
     secondary: Kind = Kind.SAR
     """Kind of scene that is corrected: sar or optical. The other kind is the reference."""
 
@@ -42,5 +45,7 @@ class PairingRules:
             raise ValueError(f"best_n must be at least 1, got {self.best_n}")
         if self.partners < 2:
             raise ValueError(f"partners must be at least 2, got {self.partners}: one pair controls no other")
+        if self.same_kind < 0:
+            raise ValueError(f"same_kind must be 0 or more, got {self.same_kind}")
         if self.best_n_per_tile is not None and self.best_n_per_tile < 1:
             raise ValueError(f"best_n_per_tile must be at least 1, got {self.best_n_per_tile}")

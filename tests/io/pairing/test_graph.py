@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -29,11 +30,12 @@ def s2(tile: str, day: float) -> SceneRef:
     )  # fmt: skip
 
 
-def s1(day: float, *, seconds: float = 0.0, east: float = 7.0) -> SceneRef:
+def s1(day: float, *, seconds: float = 0.0, east: float = 7.0, orbit: int = 58) -> SceneRef:
     """A swath over both tiles."""
     return SceneRef(
         f"S1_{day:05.1f}_{seconds:02.0f}", Kind.SAR, DAY0 + timedelta(days=day, hours=7, seconds=seconds),
         shapely.box(3.5, 49.5, east, 51.5).wkt, ("b.tif",), platform="sentinel-1a",
+        orbit_state="ascending", relative_orbit=orbit,
     )  # fmt: skip
 
 
@@ -101,6 +103,68 @@ def test_overlap_and_time_still_count() -> None:
     assert not any("S1_edge" in pair for pair in keys([*year(), edge], RULES))
 
 
+def sparse(rng: np.random.Generator) -> list[SceneRef]:
+    """Few dates at random times, in bursts of one sensor: what leaves scenes with a single partner."""
+    optical = {round(day, 1) for day in rng.uniform(0, 380, 25)}
+    sar = {round(start + step, 1) for start in rng.uniform(0, 380, 5) for step in (0, 1, 2, 3)}
+    return [s2("31UFS", day) for day in optical] + [s1(day) for day in sar]
+
+
+def test_no_scene_of_a_network_hangs_by_one_pair_once_another_could_hold_it() -> None:
+    rules = PairingRules(graph="network", partners=2, max_days=120)
+    for seed in range(20):
+        scenes = sparse(np.random.default_rng(seed))
+        by_id = {scene.id: scene for scene in scenes}
+        pairs = keys(scenes, rules)
+        degree = Counter(scene for pair in pairs for scene in pair)
+        for single in (by_id[name] for name, count in degree.items() if count == 1):
+            [pair] = [pair for pair in pairs if single.id in pair]
+            tied = max(by_id[name].acquired_utc for name in pair)
+            # A scene chooses among earlier ones: what came after it was tied could have held it.
+            assert not [
+                other
+                for other in scenes
+                if other.kind is not single.kind
+                and tied < other.acquired_utc <= single.acquired_utc + timedelta(days=120)
+            ]
+
+
+def test_scenes_of_one_kind_are_paired_where_that_is_asked_for() -> None:
+    rules = PairingRules(graph="network", partners=4, max_days=400, same_kind=2)
+    scenes = [*year(), *(s1(12.0 * n + 5, orbit=131) for n in range(25))]
+    by_id = {scene.id: scene for scene in scenes}
+    across, every = keys(scenes), keys(scenes, rules)
+    assert across < every
+    own = [(by_id[a], by_id[b]) for a, b in every - across]
+    assert all(a.kind is b.kind and a.acquired_utc < b.acquired_utc for a, b in own)
+    assert all(a.mgrs_tile == b.mgrs_tile and a.relative_orbit == b.relative_orbit for a, b in own)
+    degree = Counter(scene.id for pair in own for scene in pair)
+    assert set(degree) == set(by_id)
+    assert min(degree.values()) >= 2
+    # Half of them bridge the seasons, too.
+    gaps = np.array([(b.acquired_utc - a.acquired_utc).days for a, b in own])
+    assert 0.2 < (gaps > 60).mean() < 0.7
+
+
+def test_a_new_scene_changes_no_pair_of_one_kind_either() -> None:
+    rules = PairingRules(graph="network", max_days=400, same_kind=2)
+    before = keys(year(), rules)
+    for new in (s1(305.0), s2("31UFS", 300.0)):
+        after = keys([*year(), new], rules)
+        assert before < after
+        assert all(new.id in pair for pair in after - before)
+
+
+def test_slices_of_one_pass_and_scenes_of_unknown_track_make_no_pair_of_one_kind() -> None:
+    rules = PairingRules(graph="network", max_days=400, same_kind=2)
+    two = [s1(0.0), s1(0.0, seconds=25.0)]
+    assert keys(two, rules) == set()
+    unknown = [replace(s1(day), relative_orbit=None) for day in (0.0, 12.0)]
+    assert keys(unknown, rules) == set()
+    assert len(keys([s1(0.0), s1(12.0)], rules)) == 1
+    assert keys([s1(0.0), s1(12.0)], replace(rules, graph="nearest")) == set()
+
+
 def test_one_partner_is_refused() -> None:
     with pytest.raises(SettingsError, match="one pair controls no other"):
         load_settings(options={"pairing.partners": 1})
@@ -112,3 +176,5 @@ def test_a_night_of_an_earlier_version_is_still_the_last_one() -> None:
     network = load_settings(options={"pairing.graph": "network"})
     assert scope_of("catalog.json", default) == scope_of("catalog.json", other)
     assert scope_of("catalog.json", default) != scope_of("catalog.json", network)
+    same = load_settings(options={"pairing.graph": "network", "pairing.same_kind": 2})
+    assert scope_of("catalog.json", network) != scope_of("catalog.json", same)
