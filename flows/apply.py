@@ -157,7 +157,7 @@ def apply(
     sources: Sequence[str | Path | None] = rasters or [None]
     places = _places(str(out), [opened.alignment.source_name(raster) for raster in sources])
     return [
-        _apply_one(
+        apply_one(
             opened,
             open_store(root, settings.storage),
             key,
@@ -202,11 +202,7 @@ def apply_all(
         What was written as `<out>/<pair_key>/<run_key>/aligned.tif`; or why one pair could not be applied.
     """
     archive, target = open_store(root, settings.storage), open_store(out, settings.storage)
-    if (target.url + "/").startswith(archive.url + "/"):
-        raise BadInputError(
-            f"{target.url} lies in the product root {archive.url}, where readers look for products alone; "
-            "choose another folder, or run with products.aligned=reference-grid"
-        )
+    refuse_inside(target, archive)
     positions = AdjustedPositions.read(archive) if options.adjusted else None
     table = read_index(archive).select(["pair_key", "run_key", "latest", "verdict", "created"])
     for row in table.to_pylist():
@@ -218,18 +214,33 @@ def apply_all(
             product = open(f"{archive.url}/{pair}/{run}", settings=settings)
             grid = product.alignment.grid(options.like)
             key = f"{pair}/{run}/{ALIGNED}"
-            yield _apply_one(
+            yield apply_one(
                 product, target, key, None, grid, options, None, tell, resume=True, positions=positions
             )
         except BadInputError as problem:
             yield f"{pair}: {' '.join(str(problem).split())}"
 
 
+def refuse_inside(target: Store, archive: Store) -> None:
+    """Refuse to write aligned pixels among the products.
+
+    Raises
+    ------
+    BadInputError
+        The target lies in the product root.
+    """
+    if (target.url + "/").startswith(archive.url + "/"):
+        raise BadInputError(
+            f"{target.url} lies in the product root {archive.url}, where readers look for products alone; "
+            "choose another folder, or run with products.aligned=reference-grid"
+        )
+
+
 def _named(progress: Callable[[str, int, int], None], pair: str) -> Progress:
     return lambda done, total: progress(pair, done, total)
 
 
-def _apply_one(
+def apply_one(
     product: Product,
     store: Store,
     key: str,
@@ -242,6 +253,31 @@ def _apply_one(
     resume: bool = False,
     positions: AdjustedPositions | None = None,
 ) -> AppliedFile:
+    """Align one raster of a product and write it as `key`, with its STAC item beside it.
+
+    Parameters
+    ----------
+    product : Product
+        The pair.
+    store : Store
+        Where to write.
+    key : str
+        Name of the COG.
+    raster : str, Path or None
+        Raster of the secondary; None for the one that was measured.
+    grid : GeoBox
+        Grid of the result.
+    options : ApplyOptions
+        Model and kernel.
+    of_source : dict of str to Any, optional
+        STAC item of the secondary.
+    progress : callable, optional
+        Called with (blocks done, blocks in all).
+    resume : bool, optional
+        Leave what is there and was made the same way.
+    positions : AdjustedPositions, optional
+        Place the secondary where the network says.
+    """
     product_item = product.item
     if positions is not None:
         position = position_of(product, positions)

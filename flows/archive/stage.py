@@ -14,6 +14,7 @@ from crosstie.errors import BadInputError
 from crosstie.flows.archive.adjusting import adjust_archive
 from crosstie.flows.archive.monitoring import MonitorReport, monitor_positions
 from crosstie.flows.archive.solving import AdjustOptions
+from crosstie.flows.archive.stacking import stack_scenes
 from crosstie.flows.observe.run_metrics import FINDINGS, PLACES
 from crosstie.flows.runs.in_words import counted
 from crosstie.io.adjusted.moved import known_moves, write_moves
@@ -44,7 +45,9 @@ def adjust_all(store: Store, settings: Settings) -> list[PlaceOutcome]:
         The root cannot be read or written.
     """
     outcomes = []
-    for outcome in adjust_archive(store, AdjustOptions(**settings.adjust.model_dump(exclude={"after_run"}))):
+    for outcome in adjust_archive(
+        store, AdjustOptions(**settings.adjust.model_dump(exclude={"after_run", "stack"}))
+    ):
         PLACES.labels(outcome.action).inc()
         for problem in outcome.problems:
             LOG.warning("place %s: %s", outcome.place, problem)
@@ -81,8 +84,33 @@ def monitor_all(store: Store, settings: Settings) -> tuple[MonitorReport, list[s
     return report, [finding.key for finding in new]
 
 
+def stack_all(store: Store, settings: Settings) -> dict[str, int]:
+    """Write the aligned pixels of all placed scenes that `adjust.stack` asks for.
+
+    Returns
+    -------
+    dict of str to int
+        Scenes that were `written`, that were there `before`, and that `failed`.
+
+    Raises
+    ------
+    BadInputError
+        The stack lies in the product root.
+    """
+    said = {"written": 0, "before": 0, "failed": 0}
+    for file in stack_scenes(store, settings.adjust.stack or "", settings):
+        if isinstance(file, str):
+            LOG.warning("not aligned: %s", file)
+            said["failed"] += 1
+        else:
+            said["written" if file.is_new else "before"] += 1
+    LOG.info("aligned scenes: %(written)d written, %(before)d there before, %(failed)d failed", said)
+    return said
+
+
 adjust_task = task(name="adjust the archive", cache_policy=NO_CACHE)(adjust_all)
 monitor_task = task(name="monitor the archive", cache_policy=NO_CACHE)(monitor_all)
+stack_task = task(name="align the placed scenes", cache_policy=NO_CACHE)(stack_all)
 
 
 def adjust_and_monitor(out: str, settings: Settings) -> dict[str, Any]:
@@ -91,7 +119,8 @@ def adjust_and_monitor(out: str, settings: Settings) -> dict[str, Any]:
     Returns
     -------
     dict of str to Any
-        Places by what became of them, and the sentences of all changes and the keys of the new ones.
+        Places by what became of them, the sentences of all changes, the keys of the new ones, and with
+        `adjust.stack` the number of scenes that were aligned.
 
     Raises
     ------
@@ -120,6 +149,8 @@ def adjust_and_monitor(out: str, settings: Settings) -> dict[str, Any]:
             moved_page(report, set(new)), key="crosstie-moved", description=f"{len(new)} new changes"
         )
         said |= {"moved": [finding.sentence for finding in report.findings], "new": new}
+        if settings.adjust.stack is not None:
+            said["aligned"] = stack_task(store, settings)
     return said
 
 

@@ -47,6 +47,7 @@ class ScenePosition:
     """Where a scene lies at a place."""
 
     scene: str
+    sensor: str
     place: str
     crs: str
     verdict: str
@@ -95,7 +96,7 @@ class AdjustedPositions:
         of_scene: defaultdict[str, list[ScenePosition]] = defaultdict(list)
         for row in read_adjusted(store).drop(columns="geometry").to_dict("records"):
             position = ScenePosition(
-                row["scene"], row["place"], row["crs"], row["verdict"],
+                row["scene"], row["sensor"], row["place"], row["crs"], row["verdict"],
                 np.array([row["dx_m"], row["dy_m"]], np.float64),
                 np.array(row["covariance"], np.float64).reshape(2, 2),
                 row["datum"], row["version"],

@@ -329,6 +329,13 @@ class AdjustGroup(Group):
         default=False,
         description="Adjust and monitor the archive at the end of each nightly run and each backfill.",
     )
+    stack: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Folder or URL for the aligned pixels of each placed scene, STACK/PLACE/SCENE.tif: "
+        "written when a flow adjusts the archive, and anew where a position has changed. It must not lie in "
+        "the product root or contain a secret. null: none.",
+    )
     datum: str = Field(
         default="mean-s2",
         pattern="^(mean-s2|scene:.+)$",

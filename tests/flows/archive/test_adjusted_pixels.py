@@ -16,8 +16,12 @@ from product_with_truth import BEND_PX, GROUND, SHAPE, SHIFT_PX, UTM, bent_field
 from typer.testing import CliRunner, Result
 
 from crosstie.cli import app
+from crosstie.config import load_settings
+from crosstie.errors import BadInputError
+from crosstie.flows.apply import AppliedFile
 from crosstie.flows.archive.adjusting import adjust_archive
 from crosstie.flows.archive.solving import AdjustOptions
+from crosstie.flows.archive.stacking import stack_scenes
 from crosstie.io.archive.index import update_index
 from crosstie.io.products.write import write_products
 from crosstie.io.storage.store import Store, open_store
@@ -148,6 +152,37 @@ def test_all_pairs_of_an_archive_are_stacked_on_one_another(network: Network, tm
         "apply", network.store.url, "--all", "--adjusted", "--model", "affine", "--out", tmp_path
     )
     assert "8 of them were there already" in again.output
+
+
+def test_a_stack_has_one_file_a_scene_and_leaves_what_is_there(network: Network, tmp_path: Path) -> None:
+    stack = str(tmp_path / "stack")
+    files = list(stack_scenes(network.store, stack, load_settings()))
+    assert all(isinstance(file, AppliedFile) and file.is_new for file in files)
+    written = {path.name: path for path in Path(stack).rglob("*.tif")}
+    assert set(written) == {"S1A_IW.tif", "S1B_IW.tif"}
+    # By a pair that the network uses, so never by the wrong one.
+    assert np.abs(pixels(written["S1A_IW.tif"]) - truth(bump()))[INSIDE].max() < 8
+    before = {path: path.read_bytes() for path in Path(stack).rglob("*.*") if path.is_file()}
+    again = list(stack_scenes(network.store, stack, load_settings()))
+    assert [isinstance(file, AppliedFile) and file.is_new for file in again] == [False, False]
+    assert {path: path.read_bytes() for path in Path(stack).rglob("*.*") if path.is_file()} == before
+    with pytest.raises(BadInputError, match="product root"):
+        list(stack_scenes(network.store, f"{network.store.url}/stack", load_settings()))
+
+
+def test_a_stack_takes_no_pair_of_one_sensor_and_no_scene_that_is_not_placed(
+    tmp_path: Path, make_registration: MakeRegistration
+) -> None:
+    store = open_store(str(tmp_path / "products"))
+    rasters = str(write_waves(tmp_path / "s2.tif")), str(write_waves(tmp_path / "s1.tif"))
+    pairs = [("S1A_0", "S1A_1"), ("S1A_0", "S2B_0"), ("S1A_1", "S2B_0"), ("S2B_0", "S1A_2")]
+    for reference, scene in pairs:
+        made = registration_of(make_registration, reference, scene, np.zeros(2), rasters)
+        write_products(store, made, thumbnails=None)
+    list(adjust_archive(store, AdjustOptions()))
+    files = list(stack_scenes(store, str(tmp_path / "stack"), load_settings()))
+    assert len(files) == 1
+    assert [path.name for path in (tmp_path / "stack").rglob("*.tif")] == ["S2B_0.tif"]
 
 
 def test_a_scene_without_a_position_that_pairs_control_is_refused(
