@@ -1,4 +1,4 @@
-"""The ASGI application: two pages, the files of the runs, /healthz and /metrics. GET and HEAD only."""
+"""The ASGI application: the pages, the files of the runs, /healthz and /metrics. GET and HEAD only."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from crosstie.errors import BadInputError, StoreError
-from crosstie.flows.site import files
+from crosstie.flows.site import drawings, files
 from crosstie.flows.site.guard import Guard
 from crosstie.flows.site.metrics import registry_of
+from crosstie.flows.site.places import latest_moves, place_csv, place_names, view_place
 from crosstie.flows.site.query import Query, corrections, failures, read_query
 from crosstie.flows.site.text import FILTERS
 from crosstie.flows.site.watch import Watch
@@ -28,6 +29,12 @@ from crosstie.types import Reason, VerdictCode
 TEMPLATES = Path(__file__).parent / "templates"
 
 DAY_S = 86_400
+
+HEADINGS = (
+    ("scene", "Scene"), ("date", "Date"), ("track", "Track"), ("dx_m", "x"), ("dy_m", "y"),
+    ("sigma_x_m", "Sigma"), ("edges", "Pairs"), ("redundancy", "Redundancy"), ("verdict", "Verdict"),
+)  # fmt: skip
+"""Columns of the table of scenes."""
 
 
 def make_site_app(watch: Watch, access: Access | None, *, local: bool) -> Starlette:
@@ -47,6 +54,9 @@ def make_site_app(watch: Watch, access: Access | None, *, local: bool) -> Starle
         routes=[
             Route("/", pages.corrections),
             Route("/failures", pages.failures),
+            Route("/places", pages.places),
+            Route("/places/{place}", pages.place),
+            Route("/places/{place}/scenes.csv", pages.place_csv),
             Route("/runs/{pair_key}/{run_key}/thumbnail.webp", pages.thumbnail),
             Route("/runs/{pair_key}/{run_key}/{name}", pages.product),
             Route("/style.css", pages.style),
@@ -101,6 +111,33 @@ class Pages:
         query = _query(request)
         page = None if snapshot is None else failures(snapshot.status, query)
         return self._page("failures.html", request, query=query, page=page)
+
+    def places(self, request: Request) -> Response:
+        """All adjusted places, and what moved lately."""
+        store = self._watch.store
+        return self._page("places.html", request, names=place_names(store), moved=latest_moves(store))
+
+    def place(self, request: Request) -> Response:
+        """One adjusted place: series, network, outlines, and the table of its scenes."""
+        sort = request.query_params.get("sort", "date")
+        return self._page(
+            "place.html",
+            request,
+            place=view_place(self._watch.store, request.path_params["place"], sort),
+            sort=sort,
+            headings=HEADINGS,
+            width=drawings.WIDTH,
+            panel=drawings.PANEL,
+            left=drawings.LEFT,
+            right=drawings.RIGHT,
+            map_height=drawings.MAP,
+        )
+
+    def place_csv(self, request: Request) -> Response:
+        """Scenes of a place as a table to download."""
+        name = request.path_params["place"]
+        headers = {"Content-Disposition": f'attachment; filename="{name}.csv"'}
+        return Response(place_csv(self._watch.store, name), media_type="text/csv", headers=headers)
 
     def product(self, request: Request) -> Response:
         return files.product(self._watch.store, request)

@@ -82,7 +82,12 @@ def sentence(code: str) -> str:
     return Reason(code).sentence if code in list(Reason) else code
 
 
+def day(value: object) -> str:
+    """`2026-01-02`; a dash where there is none."""
+    return f"{value:%Y-%m-%d}" if isinstance(value, datetime) and value == value else "–"
+
+
 FILTERS: dict[str, Callable[..., str]] = {
     "moment": moment, "ago": ago, "error": rms_error, "offset": offset, "verdict": verdict,
-    "sentence": sentence, "took": took, "count": lambda value: f"{value:,}",
+    "sentence": sentence, "took": took, "metres": metres, "day": day, "count": lambda value: f"{value:,}",
 }  # fmt: skip
