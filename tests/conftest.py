@@ -28,7 +28,7 @@ from crosstie.types import (
 
 REAL_DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
-LONGEST_FIRST = ("test_real_scene.py", "test_run.py", "test_image_steps.py", "test_runbook.py")
+LONGEST_FIRST = ("test_real_scene.py", "test_run.py", "test_image_steps.py", "test_hpc.py", "test_runbook.py")
 """Files that take minutes: begun last, one would keep one process busy with nothing left for the other."""
 
 UTM_GRID = GeoBox((1000, 1200), Affine(10, 0, 600_000, 0, -10, 3_300_000), "EPSG:32614")
