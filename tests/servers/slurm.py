@@ -104,8 +104,9 @@ def slurm_cluster(folder: Path) -> Iterator[Slurm]:
     ------
     ServerMissingError : SLURM or munge is not installed
     """
-    programs = {name: shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") for name in
-                ("munged", "slurmctld", "slurmd")}  # fmt: skip
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"  # some users have no folder of daemons in theirs
+    programs = {name: shutil.which(name, path=path) for name in ("munged", "slurmctld", "slurmd")}
+    programs |= {name: shutil.which(name) for name in ("sbatch", "srun", "sinfo")}
     if missing := [name for name, path in programs.items() if path is None]:
         raise ServerMissingError(
             f"{', '.join(missing)} is missing; tests/servers/install-slurm.sh installs it"
