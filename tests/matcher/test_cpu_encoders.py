@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter
 
 from crosstie.config import ComputeSettings, Settings
 from crosstie.flows.registration.load_matcher import load_matcher
-from crosstie.io.raster.plane import optical_plane, sar_plane
+from crosstie.io.raster.values.plane import optical_plane, sar_plane
 from crosstie.matcher.calibration import Calibration
 from crosstie.matcher.cpu_encoders import CpuEncoders
 from crosstie.matcher.matching import Matcher, Matches
