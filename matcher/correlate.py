@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from scipy.fft import next_fast_len
 from torch import Tensor
 
 
@@ -15,8 +16,8 @@ def correlate(
     """Correlate each template with each window of its search area, over all channels at once.
 
     r(d) = sum_c,x (T - mean T)(S_d - mean S_d) / (|T - mean T| |S_d - mean S_d|), means per channel and
-    window. The transform is circular and as long as the search area: the wrapped part never reaches an
-    offset that is returned. With masks, invalid pixels have no weight. The search mean is then that of the
+    window. The transform is circular and at least as long as the search area: the wrapped part never reaches
+    an offset that is returned. With masks, invalid pixels have no weight. The search mean is then that of the
     whole search area: an approximation that changes the level of r, not the position of its peak.
 
     Parameters
@@ -40,6 +41,7 @@ def correlate(
     """
     m, n = template.shape[-1], search.shape[-1]
     shifts = n - m + 1
+    whole = (next_fast_len(n, real=True),) * 2  # 394 px take twice as long as 400
     template, search = template.float(), search.float()
     if template_valid is None or search_valid is None:
         template = template - template.mean(dim=(-2, -1), keepdim=True)
@@ -48,14 +50,15 @@ def correlate(
     else:
         template = _centre(template, template_valid)
         search = _centre(search, search_valid)
-    spectrum = torch.fft.rfft2(template, s=(n, n)).conj() * torch.fft.rfft2(search)
-    top = torch.fft.irfft2(spectrum.sum(dim=1), s=(n, n))[..., :shifts, :shifts]
+    spectrum = torch.fft.rfft2(template, s=whole).conj() * torch.fft.rfft2(search, s=whole)
+    top = torch.fft.irfft2(spectrum.sum(dim=1), s=whole)[..., :shifts, :shifts]
     search_energy = box_sums(search.square().sum(dim=1), m) - box_sums(search, m).square().sum(dim=1) / m**2
     if search_valid is None:
         template_energy = template.square().sum(dim=(1, 2, 3))[:, None, None]
     else:
-        energy_spectrum = torch.fft.rfft2(template.square().sum(dim=1), s=(n, n)).conj()
-        overlapped = torch.fft.irfft2(energy_spectrum * torch.fft.rfft2(search_valid[:, 0]), s=(n, n))
+        energy_spectrum = torch.fft.rfft2(template.square().sum(dim=1), s=whole).conj()
+        valid_spectrum = torch.fft.rfft2(search_valid[:, 0], s=whole)
+        overlapped = torch.fft.irfft2(energy_spectrum * valid_spectrum, s=whole)
         template_energy = overlapped[..., :shifts, :shifts]
     # Below a thousandth of the usual energy there is no texture: r -> 0 rather than noise over noise.
     floor = 1e-3 * template.shape[1] * m**2 * 1e-2

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from scipy.fft import next_fast_len
 from torch import Tensor
 
 from crosstie.matcher.correlate import box_sums
@@ -86,6 +87,7 @@ def _cells(
     """Of each cell: raw correlation (M, 2R + 1, 2R + 1), sum (M, C) and energy (M,) of its pixels."""
     side = CELL_PX + 2 * search_px
     shifts = 2 * search_px + 1
+    whole = (next_fast_len(side, real=True),) * 2
     off = [mean[:, None, None] for mean in means]
     # Filled in place: small results kept among large temporary ones would leave holes of 100 MB in the heap.
     products = reference.new_empty(len(places), shifts, shifts)
@@ -97,8 +99,8 @@ def _cells(
         window = torch.stack(
             [secondary[:, r - search_px :, c - search_px :][:, :side, :side] for r, c in batch]
         ).sub_(off[1])
-        spectrum = torch.fft.rfft2(cell, s=(side, side)).conj() * torch.fft.rfft2(window)
-        products[here] = torch.fft.irfft2(spectrum.sum(1), s=(side, side))[:, :shifts, :shifts]
+        spectrum = torch.fft.rfft2(cell, s=whole).conj() * torch.fft.rfft2(window, s=whole)
+        products[here] = torch.fft.irfft2(spectrum.sum(1), s=whole)[:, :shifts, :shifts]
         sums[here] = cell.sum((2, 3))
         energies[here] = cell.square().sum((1, 2, 3))
     return products, sums, energies

@@ -28,8 +28,9 @@ def stacks() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(rng.normal(size=(2, 3, 12, 12)) + 7), torch.tensor(search)
 
 
-def test_equals_the_definition_in_every_window(stacks: tuple[torch.Tensor, torch.Tensor]) -> None:
-    template, search = stacks
+@pytest.mark.parametrize("side", [20, 19])  # 19: the transform is longer than the search area
+def test_equals_the_definition_in_every_window(stacks: tuple[torch.Tensor, torch.Tensor], side: int) -> None:
+    template, search = stacks[0], stacks[1][..., :side, :side]
     got = correlate(template, search).numpy()
     for b in range(2):
         want = by_definition(template[b].numpy(), search[b].numpy())
@@ -46,9 +47,12 @@ def test_a_window_of_the_search_area_is_found_with_correlation_one() -> None:
         assert surface.max() == pytest.approx(1, abs=1e-4)
 
 
-def test_masks_of_all_true_change_nothing_that_matters(stacks: tuple[torch.Tensor, torch.Tensor]) -> None:
-    template, search = stacks
-    masked = correlate(template, search, torch.ones(2, 1, 12, 12), torch.ones(2, 1, 20, 20))
+@pytest.mark.parametrize("side", [20, 19])
+def test_masks_of_all_true_change_nothing_that_matters(
+    stacks: tuple[torch.Tensor, torch.Tensor], side: int
+) -> None:
+    template, search = stacks[0], stacks[1][..., :side, :side]
+    masked = correlate(template, search, torch.ones(2, 1, 12, 12), torch.ones(2, 1, side, side))
     torch.testing.assert_close(masked, correlate(template, search), rtol=0, atol=2e-5)
 
 

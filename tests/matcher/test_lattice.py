@@ -12,9 +12,9 @@ from crosstie.matcher.lattice import correlate_tiles, shares_cells
 @pytest.mark.parametrize(
     ("size", "places"), [(64, [(20, 31)]), (128, [(16, 16), (16, 80), (80, 16), (33, 47)])]
 )
-def test_equals_the_plain_correlation(size: int, places: list[tuple[int, int]]) -> None:
+@pytest.mark.parametrize("search", [16, 15])  # 15: the transform is longer than the search area
+def test_equals_the_plain_correlation(size: int, places: list[tuple[int, int]], search: int) -> None:
     """Tiles that share cells, and one off the lattice of the others."""
-    search = 16
     generator = torch.Generator().manual_seed(0)
     reference, secondary = (torch.randn(5, 240, 240, generator=generator) + 30 for _ in range(2))
     secondary[:, 4:, 6:] += reference[:, :-4, :-6]
