@@ -18,7 +18,7 @@ export DO_NOT_TRACK := 1
 # Threads that wait by spinning stall the processes of the tests beside them.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help install demo test fuzz chaos unit integration deploy-check rehearsal servers postgis promtool slurm browser docs check format clean
+.PHONY: help install demo test fuzz chaos unit integration deploy-check rehearsal servers postgis promtool slurm engine browser docs check format clean
 
 help:
 	@echo "make install   a virtual environment in .venv with everything in it"
@@ -27,7 +27,7 @@ help:
 	@echo "make unit      the tests of the parts alone"
 	@echo "make integration  the tests against Prefect, Dask, SeaweedFS and a STAC API, which it starts and stops"
 	@echo "make deploy-check  every file of deploy/ against its schema, its linter or the server that takes it"
-	@echo "make rehearsal    the process set of the compose file, the run-book's commands and the image's steps, without an engine; jobs under SLURM"
+	@echo "make rehearsal    the image built and run, the run-book's commands, SLURM, and the process set of the compose file without an engine"
 	@echo "make fuzz      damaged files at everything that reads some: CASES=50000 SEED=1"
 	@echo "make chaos     faults at every step of writing and reading an archive: INJECTIONS=1000 SEED=1"
 	@echo "make docs      build the documentation into $(DOCS)/site; a warning is an error"
@@ -78,7 +78,7 @@ chaos: $(STAMP)
 deploy-check: $(STAMP) promtool
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/deploy
 
-rehearsal: $(STAMP) $(SERVERS_STAMP) postgis promtool slurm
+rehearsal: $(STAMP) $(SERVERS_STAMP) postgis promtool slurm engine
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/rehearsal
 
 docs: $(STAMP)
@@ -105,6 +105,9 @@ promtool:
 
 slurm:
 	@tests/servers/install-slurm.sh
+
+engine:
+	@tests/servers/install-engine.sh
 
 browser:
 	@tests/servers/install-chromium.sh

@@ -1,10 +1,9 @@
-"""What a built root holds: sizes, packages, libraries."""
+"""What the files of a built image are: packages, libraries."""
 
 from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -39,11 +38,6 @@ def files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def size_bytes(root: Path) -> int:
-    """Bytes that the build put into a root, as an engine counts them."""
-    return sum(path.lstat().st_size for path in files(root))
-
-
 def distributions(root: Path) -> dict[str, str]:
     """Version of each Python package, by its normal name."""
     found = metadata.distributions(path=[str(root / PACKAGES)])
@@ -73,13 +67,3 @@ def libraries_of_the_system(root: Path) -> set[str]:
     shown = subprocess.run(["readelf", "--dynamic", "--wide", *listed], capture_output=True, text=True).stdout
     needed = {line.partition("[")[2].rstrip("]") for line in shown.splitlines() if "(NEEDED)" in line}
     return needed - brought
-
-
-def pip_check(root: Path) -> list[str]:
-    """What pip finds missing or of a wrong version."""
-    said = subprocess.run(
-        [sys.executable, "-m", "pip", "--python", root / VENV / "bin/python", "check"],
-        capture_output=True,
-        text=True,
-    ).stdout
-    return [line for line in said.splitlines() if "No broken requirements" not in line]
