@@ -1,6 +1,6 @@
 """One place through a year, solved as a network: what pairs leave, and how well a date repeats.
 
-    python benchmarks/archive/series.py ../shared/data/series/finland0060 --cache runs/finland.parquet
+    python benchmarks/archive/series.py ../shared/data/series/finland0060 --picture docs/series.png
 
 Every S1 date is matched against every S2 date, one tile of 192 px a pair. An S2 date takes part where the
 matcher is sure of it (0.9) in most of its pairs; no screen for clouds has a say, which takes snow for one.
@@ -11,8 +11,12 @@ Then:
   half is solved on its own, and the S1 dates compared. The two halves differ by a constant, which S2 dates
   themselves cause and which is taken off. The spread of what is left is that of a difference; over the
   square root of 2 it is that of an offset out of half the dates. Both are printed;
-- loops S1 a -> S2 i -> S1 b -> S2 j -> S1 a, of the raw pairs;
+- all loops S1 a -> S2 i -> S1 b -> S2 j -> S1 a, of the raw pairs;
+- scatter of the S1 dates of a track, measured S1 against S1 by a classical matcher: as delivered, with each
+  date moved onto the nearest S2 date, and adjusted; beside it, that matcher's own error;
 - the mirror of ascending and descending, as metres of height.
+
+With `--cache FILE` the measured pairs are kept, and read from there the next time.
 """
 
 from __future__ import annotations
@@ -24,8 +28,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from measuring import PIXEL_M, cached, every_pair, positions_px, residuals_px, solved, spread
+from measuring import PIXEL_M, Planes, cached, every_pair, positions_px, residuals_px, solved, spread
 from numpy.typing import NDArray
+from stack import TrackStack, measured_stack
 
 from crosstie.estimation.adjustment import Adjustment
 from crosstie.estimation.systematic import (
@@ -41,7 +46,8 @@ from crosstie.matcher.matching import Matcher
 from crosstie.types import Kind
 
 SURE = 0.9
-HALVES, LOOPS = 100, 2000
+HALVES = 100
+TRACKS = ("asc", "desc")
 LATITUDE_DEG = 62.2
 INCIDENCE_DEG = 39.0
 """Of the middle of the swath; the items do not say it. A height goes with its tangent."""
@@ -60,14 +66,16 @@ def main() -> None:
     keep_freed_memory()
     torch.set_num_threads(available_cores())
     matcher = Matcher.load(given.weights, device="cpu")
-    pairs = cached(given.cache, matcher, lambda m: measured(m, given.series))
+    optical, sar = planes_of(given.series)
+    pairs = cached(given.cache, matcher, lambda m: every_pair(m, given.series.name, optical, sar))
     report(pairs, np.random.default_rng(given.seed))
+    report_stacks(pairs, sar)
     if given.picture is not None:
         given.picture.write_bytes(picture(pairs))
 
 
-def measured(matcher: Matcher, folder: Path) -> pd.DataFrame:
-    """Every pair of the folder, read as the programs read it, on the grid of the first S2 date."""
+def planes_of(folder: Path) -> tuple[Planes, Planes]:
+    """S2 and S1 images of the folder, read as the programs read them, on the grid of the first S2 date."""
     optical = sorted(folder.glob("s2_*.tif"))
     sar = sorted(folder.glob("s1_*.tif"))
     planes = {}
@@ -76,7 +84,7 @@ def measured(matcher: Matcher, folder: Path) -> pd.DataFrame:
         grid, source = open_pair(optical[0], path, reference_kind=Kind.OPTICAL, secondary_kind=kind)
         planes[path.stem] = read_plane(source, grid.geobox)
     first, second = ({p.stem: planes[p.stem] for p in side} for side in (optical, sar))
-    return every_pair(matcher, folder.name, first, second)
+    return first, second
 
 
 def sure_of(pairs: pd.DataFrame) -> list[str]:
@@ -95,7 +103,7 @@ def picture(pairs: pd.DataFrame) -> bytes:
     )
     alone = {str(name): rows[["dx_px", "dy_px"]].to_numpy() for name, rows in used.groupby("secondary")}
     tracks = []
-    for name in ("asc", "desc"):
+    for name in TRACKS:
         dates = sorted(scene for scene in alone if f"_{name}_" in scene)
         tracks.append(
             DrawnTrack(
@@ -136,7 +144,7 @@ def report(pairs: pd.DataFrame, rng: np.random.Generator) -> None:
         f"(their difference {np.sqrt(2) * apart[:, 0].std():.3f}, {np.sqrt(2) * apart[:, 1].std():.3f}); "
         f"95 % of lengths {np.quantile(np.hypot(*apart.T), 0.95):.3f} px"
     )
-    print(f"loops of four pairs: {spread(loops(used, rng))}")
+    print(f"loops of four pairs, all: {spread(loops(used))}")
     for part in height(found):
         print(part)
     for name, position in positions_px(found).items():
@@ -186,18 +194,48 @@ def halves(pairs: pd.DataFrame, references: list[str], rng: np.random.Generator)
     return np.concatenate(found)
 
 
-def loops(pairs: pd.DataFrame, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Lengths of what drawn loops of four pairs miss, px."""
-    table = {
-        name: pairs.pivot(index="secondary", columns="reference", values=name).to_numpy()
+def loops(pairs: pd.DataFrame) -> NDArray[np.float64]:
+    """Lengths of what the loops of four pairs miss, all that there are, px."""
+    tables = [
+        pairs.pivot(index="secondary", columns="reference", values=name).to_numpy()
         for name in ("dx_px", "dy_px")
-    }
-    rows, cols = table["dx_px"].shape
-    a, b = rng.permuted(np.tile(np.arange(rows), (LOOPS, 1)), axis=1)[:, :2].T
-    i, j = rng.permuted(np.tile(np.arange(cols), (LOOPS, 1)), axis=1)[:, :2].T
-    missed = [t[a, i] - t[b, i] + t[b, j] - t[a, j] for t in table.values()]
+    ]
+    rows, cols = tables[0].shape
+    a, b = (side[:, None] for side in np.triu_indices(rows, 1))
+    i, j = (side[None] for side in np.triu_indices(cols, 1))
+    missed = [t[a, i] - t[b, i] + t[b, j] - t[a, j] for t in tables]
     length: NDArray[np.float64] = np.hypot(*missed)
-    return length
+    return length[np.isfinite(length)]
+
+
+def report_stacks(pairs: pd.DataFrame, sar: Planes) -> None:
+    """Print how the dates of each track scatter, measured S1 against S1."""
+    used = pairs[pairs["reference"].isin(sure_of(pairs))]
+    corrections = {
+        "as delivered": None,
+        "each on the nearest S2 date": nearest(used),
+        "adjusted": positions_px(solved(used)[0]),
+    }
+    for track in TRACKS:
+        dates = [date for date in sar if f"_{track}_" in date]
+        stack: TrackStack = measured_stack(sar, dates)
+        print(f"scatter of {len(dates)} {track}ending dates, S1 against S1 (std x, y):")
+        for what, correction in corrections.items():
+            print(f"  {what:<28} {_pair(stack.scatter_px(correction))}")
+        print(f"  {'that measure by itself:':<28} {_pair(stack.contradiction_px)} from its own loops,")
+        print(f"  {'':<28} {_pair(stack.halves_px)} from the two halves of the image")
+
+
+def nearest(pairs: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
+    """Offset of each S1 date, px, by its pair with the S2 date of the nearest month alone."""
+    gap = (pairs["reference"].str[-2:].astype(int) - pairs["secondary"].str[-2:].astype(int)).abs()
+    ordered = pairs.assign(gap=gap).sort_values(["secondary", "gap", "reference"])
+    first = ordered.drop_duplicates("secondary").set_index("secondary")[["dx_px", "dy_px"]]
+    return dict(zip(first.index, first.to_numpy(), strict=True))
+
+
+def _pair(values: NDArray[np.float64]) -> str:
+    return f"{values[0]:.3f}, {values[1]:.3f} px"
 
 
 if __name__ == "__main__":
