@@ -82,13 +82,13 @@ def _pair_of_each(archive: Store, positions: AdjustedPositions) -> dict[tuple[st
         if any(other.sensor == at.sensor != "" for other in positions.of_scene.get(reference, ())):
             continue
         unused = row["pair_key"] not in positions.places[at.place].used
-        before = found.get((at.place, _file_name(scene)))
+        before = found.get((at.place, _stack_name(scene)))
         if before is None or unused < before[0]:
-            found[at.place, _file_name(scene)] = unused, row
+            found[at.place, _stack_name(scene)] = unused, row
     return {key: row for key, (_, row) in found.items()}
 
 
-def _file_name(scene: str) -> str:
+def _stack_name(scene: str) -> str:
     """A scene's id as the name of a file; of one that had to be changed, a digest keeps it apart."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", scene).strip("-.")[:160]
     return name if name == scene else f"{name}-{hashlib.sha256(scene.encode()).hexdigest()[:10]}"

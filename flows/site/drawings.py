@@ -101,7 +101,7 @@ def draw_network(scenes: gpd.GeoDataFrame, edges: pd.DataFrame) -> NetworkDrawin
     }
     drawn = edges[edges["reference"].isin(at) & edges["secondary"].isin(at)].iloc[:MOST_EDGES]
     lines = [
-        (_rounded(*at[a], *at[b]), kept)
+        (_line_between(*at[a], *at[b]), kept)
         for a, b, kept in zip(drawn["reference"], drawn["secondary"], drawn["kept"], strict=True)
     ]
     return NetworkDrawing(
@@ -197,6 +197,6 @@ def _axis(
     )
 
 
-def _rounded(*values: float) -> Line:
+def _line_between(*values: float) -> Line:
     a, b, c, d = (round(value, 1) for value in values)
     return a, b, c, d

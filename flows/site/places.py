@@ -28,7 +28,7 @@ CSV_COLUMNS = (
     "edges", "rejected_edges", "redundancy", "verdict", "part", "datum", "place", "crs", "version",
 )  # fmt: skip
 
-MOST_ROWS = 1000
+MOST_TABLE_ROWS = 1000
 """Of the table on a page; the CSV has all."""
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -75,8 +75,8 @@ def view_place(store: Store, name: str, sort: str) -> PlaceView:
     """
     if sort not in SORTS:
         raise HTTPException(400, f"sort must be one of {', '.join(SORTS)}")
-    scenes, edges, summary = _read(store, name)
-    ordered = scenes.sort_values([sort, "scene"], na_position="last").iloc[:MOST_ROWS]
+    scenes, edges, summary = _read_whole_place(store, name)
+    ordered = scenes.sort_values([sort, "scene"], na_position="last").iloc[:MOST_TABLE_ROWS]
     return PlaceView(
         name=name,
         summary=summary,
@@ -98,7 +98,7 @@ def place_csv(store: Store, name: str) -> str:
     StoreError
         It is broken.
     """
-    scenes, _, _ = _read(store, name)
+    scenes, _, _ = _read_whole_place(store, name)
     table = scenes[list(CSV_COLUMNS)].copy()
     for column in ("scene", "sensor", "platform", "track", "baseline", "datum"):
         table[column] = [
@@ -108,7 +108,7 @@ def place_csv(store: Store, name: str) -> str:
     return text
 
 
-def _read(store: Store, name: str) -> tuple[gpd.GeoDataFrame, pd.DataFrame, dict[str, Any]]:
+def _read_whole_place(store: Store, name: str) -> tuple[gpd.GeoDataFrame, pd.DataFrame, dict[str, Any]]:
     scenes = read_place(store, name) if is_place_name(name) else None
     if scenes is None or scenes.empty or not is_version_name(scenes["version"].iloc[0]):
         raise HTTPException(404, "no such place")

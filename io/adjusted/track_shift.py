@@ -65,13 +65,13 @@ class TrackShifts:
             file = str(said["field"])
             if file != field_file(track):
                 raise ValueError(f"field {file[:80]!r} of track {track[:80]!r}")
-            of_track[track] = _shift(track, file, 0.0, 0.0, said["scatter_m"])
+            of_track[track] = _checked_shift(track, file, 0.0, 0.0, said["scatter_m"])
             for scene, by in said["scenes"].items():
-                of_scene[scene] = _shift(track, file, by["dx_m"], by["dy_m"], by["sigma_m"])
+                of_scene[scene] = _checked_shift(track, file, by["dx_m"], by["dy_m"], by["sigma_m"])
         return cls(of_scene, of_track)
 
 
-def _shift(track: str, file: str, *numbers: float) -> TrackShift:
+def _checked_shift(track: str, file: str, *numbers: float) -> TrackShift:
     x, y, sigma = map(float, numbers)
     if not (math.isfinite(x) and math.isfinite(y) and math.isfinite(sigma) and sigma >= 0):
         raise ValueError(f"shift {x}, {y}, {sigma} of track {track[:80]!r}")

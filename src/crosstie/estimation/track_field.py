@@ -39,7 +39,7 @@ FEWEST_TILES = 3
 MOST_CELLS = 90_000
 """Of a place: a tile of Sentinel-2 has 29,000 at a stride of 64 px."""
 
-LEAST_SIGMA_M = 0.01
+LEAST_POINT_SIGMA_M = 0.01
 """Of a tie point: simulated ones may have none."""
 
 
@@ -122,13 +122,13 @@ def track_field(dates: Sequence[DatePoints], crs: str) -> TrackField | None:
     shifts = {
         date.scene: shift
         for date, (own, spread) in zip(dates, cells, strict=True)
-        if (shift := _shift(found, own, spread)) is not None
+        if (shift := _shift_against(found, own, spread)) is not None
     }
     field = lattice.field(found.offset, found.sigma, crs)
     return TrackField(field, len(full), float(np.sqrt(relief2)), float(np.sqrt(noise2)), shifts)
 
 
-def _shift(field: StaticField, offset: FloatArray, sigma: FloatArray) -> DateShift | None:
+def _shift_against(field: StaticField, offset: FloatArray, sigma: FloatArray) -> DateShift | None:
     try:
         found = align(field, offset, sigma)
     except ValueError:  # it shows none of the ground that the field knows
@@ -139,7 +139,7 @@ def _shift(field: StaticField, offset: FloatArray, sigma: FloatArray) -> DateShi
 
 
 @dataclass(frozen=True, slots=True)
-class _Lattice:
+class _TileCells:
     """Cells of one tile stride; row 0 is the northernmost."""
 
     west_m: float
@@ -159,7 +159,7 @@ class _Lattice:
     def cells_of(self, date: DatePoints) -> tuple[FloatArray, FloatArray]:
         """Weighted mean offset (2, rows, cols) and sigma (rows, cols) of the points in each cell."""
         count = self.shape[0] * self.shape[1]
-        at, weight = self.index(date.xy_m), 1 / np.maximum(date.sigma_m, LEAST_SIGMA_M) ** 2
+        at, weight = self.index(date.xy_m), 1 / np.maximum(date.sigma_m, LEAST_POINT_SIGMA_M) ** 2
         total = np.bincount(at, weight, count)
         known = total > 0
         total = np.where(known, total, np.nan)
@@ -190,7 +190,7 @@ class _Lattice:
         return DisplacementField(nodes, *bands)
 
 
-def _in_common(lattice: _Lattice, first: FloatArray, second: FloatArray) -> float:
+def _in_common(lattice: _TileCells, first: FloatArray, second: FloatArray) -> float:
     """Variance per axis that two fields of independent noise share, over an affine each."""
     known = np.asarray(np.isfinite(first).all(axis=0) & np.isfinite(second).all(axis=0), np.bool_)
     if known.sum() <= FEWEST_TILES:
@@ -199,7 +199,7 @@ def _in_common(lattice: _Lattice, first: FloatArray, second: FloatArray) -> floa
     return float((one * other).mean())
 
 
-def _lattice(dates: Sequence[DatePoints]) -> _Lattice | None:
+def _lattice(dates: Sequence[DatePoints]) -> _TileCells | None:
     """Cells for the tiles of all dates; None where their step is not known or they lie too far apart."""
     xy_m = np.concatenate([date.xy_m for date in dates])
     step_m = _tile_step(dates)
@@ -213,7 +213,7 @@ def _lattice(dates: Sequence[DatePoints]) -> _Lattice | None:
     cols, rows = (np.rint((high - low) / step_m).astype(int) + 1).tolist()
     if rows * cols > MOST_CELLS:
         return None
-    return _Lattice(float(low[0]), float(high[1]), step_m, (rows, cols))
+    return _TileCells(float(low[0]), float(high[1]), step_m, (rows, cols))
 
 
 def _tile_step(dates: Sequence[DatePoints]) -> float | None:
