@@ -17,6 +17,7 @@ import numpy as np
 from crosstie.errors import StoreError
 from crosstie.estimation.track_field import FEWEST_DATES, DatePoints, track_field
 from crosstie.flows.archive.measuring import PRODUCTS_AT_ONCE
+from crosstie.flows.archive.solving import OPTICAL
 from crosstie.io.adjusted.layout import EDGES, SCENES, SUMMARY, field_file
 from crosstie.io.adjusted.measured import read_pair_points
 from crosstie.io.adjusted.publish import as_json
@@ -56,9 +57,12 @@ def with_track_fields(store: Store, solved: SolvedPlace, pairs: Sequence[Archive
     used = set(edges.loc[edges["kept"], "pair_key"])
     by_track: defaultdict[str, list[ArchivePair]] = defaultdict(list)
     for pair in pairs:
-        of_one_sensor = scenes.loc[pair.reference, "sensor"] == scenes.loc[pair.secondary, "sensor"]
-        # Two dates of one sensor show no relief against each other: their field is no field of the track.
-        if pair.product.pair_key in used and not of_one_sensor:
+        # Sentinel-2 is orthorectified: against it a date shows its own relief. Against another it would show
+        # that of the other, too.
+        against_optical = (
+            scenes.loc[pair.reference, "sensor"] == OPTICAL != scenes.loc[pair.secondary, "sensor"]
+        )
+        if pair.product.pair_key in used and against_optical:
             by_track[scenes.loc[pair.secondary, "track"]].append(pair)
     files, said = dict(solved.files), {}
     for track, own in sorted(by_track.items()):

@@ -278,6 +278,21 @@ def test_a_date_that_is_added_makes_a_new_version_and_leaves_the_old_one(copy: R
     assert said["dates"] == DATES + 1
 
 
+def test_dates_of_sentinel_2_against_sentinel_1_make_no_field_of_a_track(
+    made: Relief, tmp_path: Path
+) -> None:
+    """What they show against it is the relief of the other scene."""
+    store, rng = open_store(str(tmp_path / "products")), np.random.default_rng(3)
+    for date in range(5):
+        for n in range(2):
+            offset = -made.truth_px(0) + rng.normal(0, NOISE_PX, (ACROSS * ACROSS, 2))
+            commit_without_pictures(
+                store, registration(sar_id(TILE, n), optical_id(TILE, date), offset, date, rng)
+            )
+    [place] = adjust(store)
+    assert (place.summary["placed"], place.summary["tracks"]) == (7, {})
+
+
 def test_a_broken_field_is_told(copy: Relief) -> None:
     at = version(copy.store)
     copy.store.put(at.file(f"field_{TRACK}.tif"), b"no raster")
