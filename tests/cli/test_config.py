@@ -26,6 +26,24 @@ def write(tmp_path: Path, text: str) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2025-01-41", "2025-02-30T10:00:00Z", "2025-01-01T25:00:00Z", "2025-01-01T00:00:00+99:99", "9" * 5000,
+        "!!timestamp x", "!!bool x", "!!int x", "!!float x", "!!binary x", "[" * 5000,
+    ],
+    ids=lambda value: value[:20],
+)  # fmt: skip
+def test_a_value_that_yaml_cannot_make_is_a_line(
+    value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SettingsError, match=r"settings\.yaml: is not YAML"):
+        load_settings(write(tmp_path, f"catalog: {{start_utc: {value}}}"))
+    monkeypatch.setenv("CROSSTIE_CATALOG__START_UTC", value)
+    with pytest.raises(SettingsError, match="CROSSTIE_CATALOG__START_UTC"):
+        load_settings()
+
+
 def test_later_sources_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path, "tiles:\n  size_px: 96\n  stride_px: 48\n  search_px: 16\n")
     monkeypatch.setenv("CROSSTIE_TILES__SIZE_PX", "128")

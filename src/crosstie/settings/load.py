@@ -102,6 +102,13 @@ def given_options(options: Mapping[str, object] | None) -> dict[str, object]:
     return {name: value for name, value in (options or {}).items() if value is not None}
 
 
+NO_YAML = (
+    yaml.YAMLError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
+"""What reading YAML raises: beyond its own errors those of a day that no month has (`2025-01-41`), of a
+number of thousands of digits, of a tag that its value does not fit (`!!bool x`), of brackets without end."""
+
+
 def read_yaml(path: Path, *, hint: str) -> dict[str, Any]:
     """Read the values of a YAML file, by dotted name; `hint` ends every message.
 
@@ -111,10 +118,12 @@ def read_yaml(path: Path, *, hint: str) -> dict[str, Any]:
         The file cannot be read, or holds no settings.
     """
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
         raise SettingsError(f"settings {path}: cannot be read ({problem}); {hint}") from None
-    except yaml.YAMLError as problem:
+    try:
+        given = yaml.safe_load(text)
+    except NO_YAML as problem:
         raise SettingsError(
             f"settings {path}: is not YAML ({' '.join(str(problem).split())}); {hint}"
         ) from None
@@ -133,7 +142,7 @@ def _from_environment() -> dict[str, Any]:
         if variable.startswith(ENV_PREFIX) and ("__" in name or name in Settings.model_fields):
             try:
                 found[name.replace("__", ".")] = yaml.safe_load(text)
-            except yaml.YAMLError:
+            except NO_YAML:
                 raise SettingsError(f"environment {variable}: cannot be read: {text!r}") from None
     return found
 
