@@ -12,7 +12,7 @@ from crosstie.io.storage.href import product_href
 from crosstie.types import Model, VerdictCode
 
 if TYPE_CHECKING:
-    from crosstie.types import AffineCorrection, Estimate, FieldReport, Registration
+    from crosstie.types import AffineCorrection, FieldReport, Registration
 
 _COLOURS = {
     VerdictCode.CORRECTED: "#0f766e",
@@ -138,16 +138,15 @@ def _with_field(registration: Registration, report: FieldReport) -> list[str]:
         said = f"The secondary lies on the reference on average, but differs by {left}, mostly relief"
         carried = "corrected.vrt is the secondary as it was delivered"
     leaves_m = report.error_after.rmse_m
-    gain = (
-        f", which reduces it to an estimated {_both(leaves_m, registration)}"
-        if leaves_m < _left_m(registration)
-        else ""
-    )
+    gain = within = ""
+    if leaves_m < _left_m(registration):
+        gain = f", which reduces it to an estimated {_both(leaves_m, registration)}"
+        within = " The estimate above adds the relief within a tile, which no tie point shows."
     return [
         f"{said}. To remove that, too, crosstie apply aligns the image with the displacement field{gain}.",
         f"The field covers {100 * report.coverage:.0f} % of the scene. It was checked at tie points left out "
         f"of the fit: they differ by {_both(report.error_held_out.rmse_m, registration)} from the field, and "
-        f"by {_both(report.error_affine.rmse_m, registration)} from the affine (RMSE).",
+        f"by {_both(report.error_affine.rmse_m, registration)} from the affine (RMSE).{within}",
         f"{carried}; displacement.tif holds the field.",
     ]
 
@@ -171,13 +170,13 @@ def figures(registration: Registration) -> list[tuple[str, str]]:
     rows += [
         (
             "Median offset",
-            _east_north(*_on_ground(registration).east_north(*estimate.median_offset_m))
-            + ", secondary from reference",
+            "the secondary lies "
+            + _east_north(*_on_ground(registration).east_north(*estimate.median_offset_m)),
         ),
         ("Tiles worth matching", f"{registration.planned:,}"),
         (
             "Tie points",
-            f"{len(registration.points):,} matched, {int(estimate.used.sum()):,} used{_for(estimate)}",
+            f"{len(registration.points):,} matched, {int(estimate.used.sum()):,} used to fit the model",
         ),
         *_quality(registration),
         *_errors(registration),
@@ -187,12 +186,6 @@ def figures(registration: Registration) -> list[tuple[str, str]]:
         ("Made by", _made_by(registration)),
     ]
     return rows
-
-
-def _for(estimate: Estimate) -> str:
-    """Say which model uses the points: the field uses others."""
-    model = estimate.fitted.model
-    return "" if model is Model.IDENTITY else f" for the {model}"
 
 
 def _quality(registration: Registration) -> list[tuple[str, str]]:
@@ -294,8 +287,7 @@ def _map_scale(registration: Registration) -> list[tuple[str, str]]:
     return [
         (
             "Metres in this text",
-            "metres on the ground; 1 m of the map projection, as in correction.json, is "
-            f"{frame.scale:.3f} m there",
+            f"metres on the ground; correction.json has metres of the projection, {frame.scale:.3f} m each",
         )
     ]
 

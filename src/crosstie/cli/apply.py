@@ -87,7 +87,7 @@ def apply_command(
     ] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Align the pixels of a secondary scene with the reference, by the displacement field or the affine.
+    """Align the pixels of a secondary scene with the reference, by its displacement field, else its affine.
 
     Writes a COG on the reference's grid, and a STAC item beside it.
 

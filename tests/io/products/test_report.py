@@ -52,7 +52,7 @@ def test_the_page_says_verdict_figures_and_provenance(make_registration: MakeReg
         "24.0 m",
         "3.25 m",
         "300",
-        "150 matched, 120 used for the affine",
+        "150 matched, 120 used to fit the model",
         "EPSG:32614",
         "ab" * 32,
         "2026-01-02",

@@ -137,7 +137,7 @@ def test_metres_are_those_on_the_ground(make_relief: MakeRegistration):
     assert "Metres in this text" not in dict(figures(at_home))
     far_north = replace(at_home, grid=mercator)
     assert (
-        "1 m of the map projection, as in correction.json, is 0.443 m"
+        "correction.json has metres of the projection, 0.443 m each"
         in dict(figures(far_north))["Metres in this text"]
     )
     for (px, metres), (same_px, fewer) in zip(told(at_home), told(far_north), strict=True):
