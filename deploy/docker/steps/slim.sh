@@ -21,6 +21,10 @@ rm -f torch/lib/*_test.so torch/lib/libbackend_with_compiler.so torch/lib/libaot
 rm onnxruntime/capi/libonnxruntime.so.*
 rm -r onnxruntime/transformers onnxruntime/quantization onnxruntime/tools onnxruntime/datasets
 
+# What runs graphs without it, and fonts in PDF and PostScript: pictures here are PNG and WebP.
+rm -r onnx/reference onnx/backend
+find fontTools -mindepth 1 -maxdepth 1 -type d -not -name misc -not -name encodings -exec rm -r {} +
+
 # What Amazon's other services look like: rasters and products lie in S3, and profiles may ask for a token.
 find botocore/data -mindepth 1 -maxdepth 1 -type d -not -name s3 -not -name sts -not -name 'sso*' -not -name signin -exec rm -r {} +
 
@@ -40,7 +44,7 @@ if [ "$variant" = cpu ]; then
     strip --strip-unneeded torch/lib/*.so pyarrow/lib*.so.*
 fi
 
-# Compiled here, since the root is read-only later; by the hash of the source, so that times of files do not matter. What only developers
-# and compilers of networks import is left as source.
+# Compiled here, since the root is read-only later; by the hash of the source, so that times of files do not matter. What only developers,
+# compilers of networks and training on several machines import is left as source.
 "$venv/bin/python" -m compileall -q -j 0 --invalidation-mode unchecked-hash \
-    -x '/(sympy|networkx|mpmath|setuptools|torchgen|pip)/|(torch/(_inductor|_dynamo|testing|onnx|ao)|onnx/(reference|backend))/' .
+    -x '/(sympy|networkx|mpmath|setuptools|torchgen|pip)/|torch/(_inductor|_dynamo|testing|onnx|ao|distributed)/' .
