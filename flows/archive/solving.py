@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import shapely
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from crosstie.io.adjusted.places import ArchivePair, ArchivePlace
     from crosstie.io.adjusted.scene_names import SceneName
     from crosstie.io.adjusted.tables import MeasuredPairs
+    from crosstie.settings.groups import AdjustGroup
     from crosstie.types import BoolArray, FloatArray, IntArray
 
 OPTICAL = "sentinel-2"
@@ -72,6 +73,11 @@ class AdjustOptions:
     def __post_init__(self) -> None:
         if self.datum != "mean-s2" and not re.fullmatch("scene:.+", self.datum):
             raise BadInputError(f"datum {self.datum!r}: must be mean-s2 or scene:ID")
+
+    @classmethod
+    def of(cls, group: AdjustGroup) -> Self:
+        """Take from the settings what decides a solution; the others say when, and what is done with it."""
+        return cls(**group.model_dump(include={own.name for own in fields(cls)}))
 
     @property
     def scene(self) -> str | None:

@@ -45,9 +45,7 @@ def adjust_all(store: Store, settings: Settings) -> list[PlaceOutcome]:
         The root cannot be read or written.
     """
     outcomes = []
-    for outcome in adjust_archive(
-        store, AdjustOptions(**settings.adjust.model_dump(exclude={"after_run", "stack"}))
-    ):
+    for outcome in adjust_archive(store, AdjustOptions.of(settings.adjust)):
         PLACES.labels(outcome.action).inc()
         for problem in outcome.problems:
             LOG.warning("place %s: %s", outcome.place, problem)

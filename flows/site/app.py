@@ -18,23 +18,18 @@ from crosstie.errors import BadInputError, StoreError
 from crosstie.flows.site import drawings, files
 from crosstie.flows.site.guard import Guard
 from crosstie.flows.site.metrics import registry_of
-from crosstie.flows.site.places import latest_moves, place_csv, place_names, view_place
+from crosstie.flows.site.places import HEADINGS, latest_moves, place_csv, view_place
 from crosstie.flows.site.query import Query, corrections, failures, read_query
 from crosstie.flows.site.text import FILTERS
 from crosstie.flows.site.watch import Watch
 from crosstie.flows.web.access import Access
 from crosstie.flows.web.address import LOOPBACK_HOSTS
+from crosstie.io.adjusted.publish import adjusted_places
 from crosstie.types import Reason, VerdictCode
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 DAY_S = 86_400
-
-HEADINGS = (
-    ("scene", "Scene"), ("date", "Date"), ("track", "Track"), ("dx_m", "x"), ("dy_m", "y"),
-    ("sigma_x_m", "Sigma"), ("edges", "Pairs"), ("redundancy", "Redundancy"), ("verdict", "Verdict"),
-)  # fmt: skip
-"""Columns of the table of scenes."""
 
 
 def make_site_app(watch: Watch, access: Access | None, *, local: bool) -> Starlette:
@@ -115,7 +110,7 @@ class Pages:
     def places(self, request: Request) -> Response:
         """All adjusted places, and what moved lately."""
         store = self._watch.store
-        return self._page("places.html", request, names=place_names(store), moved=latest_moves(store))
+        return self._page("places.html", request, names=adjusted_places(store), moved=latest_moves(store))
 
     def place(self, request: Request) -> Response:
         """One adjusted place: series, network, outlines, and the table of its scenes."""

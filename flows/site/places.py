@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from crosstie.flows.site.drawings import draw_map, draw_network, draw_series
 from crosstie.io.adjusted.layout import PlaceVersion, is_place_name, is_version_name
 from crosstie.io.adjusted.moved import MOVED
-from crosstie.io.adjusted.publish import adjusted_places, read_edges, read_place, read_summary
+from crosstie.io.adjusted.publish import read_edges, read_place, read_summary
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from crosstie.flows.site.drawings import MapDrawing, NetworkDrawing, SeriesDrawing
     from crosstie.io.storage.store import Store
 
-SORTS = ("date", "scene", "track", "dx_m", "dy_m", "sigma_x_m", "edges", "redundancy", "verdict")
-"""Columns that a table can be sorted by."""
+HEADINGS = (
+    ("scene", "Scene"), ("date", "Date"), ("track", "Track"), ("dx_m", "x"), ("dy_m", "y"),
+    ("sigma_x_m", "Sigma"), ("edges", "Pairs"), ("redundancy", "Redundancy"), ("verdict", "Verdict"),
+)  # fmt: skip
+"""Columns of the table of scenes, which can be sorted by each."""
 
 CSV_COLUMNS = (
     "scene", "sensor", "platform", "track", "baseline", "date", "dx_m", "dy_m", "sigma_x_m", "sigma_y_m",
@@ -49,11 +52,6 @@ class PlaceView:
     map: MapDrawing | None
 
 
-def place_names(store: Store) -> list[str]:
-    """Places that are adjusted."""
-    return adjusted_places(store)
-
-
 def latest_moves(store: Store) -> list[str]:
     """Sentences of what the last flow found to have moved; none where there is no list, or it is broken."""
     try:
@@ -73,8 +71,8 @@ def view_place(store: Store, name: str, sort: str) -> PlaceView:
     StoreError
         It is broken.
     """
-    if sort not in SORTS:
-        raise HTTPException(400, f"sort must be one of {', '.join(SORTS)}")
+    if sort not in dict(HEADINGS):
+        raise HTTPException(400, f"sort must be one of {', '.join(dict(HEADINGS))}")
     scenes, edges, summary = _read_whole_place(store, name)
     ordered = scenes.sort_values([sort, "scene"], na_position="last").iloc[:MOST_TABLE_ROWS]
     return PlaceView(

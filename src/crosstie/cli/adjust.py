@@ -54,7 +54,7 @@ def adjust_command(
     from crosstie.io.storage.store import open_store
 
     settings = load_settings(config, options={"adjust.datum": datum})
-    options = AdjustOptions(**settings.adjust.model_dump(exclude={"after_run", "stack"}))
+    options = AdjustOptions.of(settings.adjust)
     store = open_store(out, settings.storage)
     with show_progress(Console(stderr=True), "places") as progress:
         places = list(adjust_archive(store, options, only=place or (), dry_run=dry_run, progress=progress))
