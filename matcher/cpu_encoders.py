@@ -31,7 +31,7 @@ class CpuEncoders:
         Parameters
         ----------
         tensors : Mapping[str, NDArray[np.float32]]
-            Weights by the names of `network.MatchingNetwork.state_dict`, normalisations not folded.
+            Weights by the names of `network.MatchingNetwork.state_dict`, after `network.fuse`.
         threads : int
             Threads that a call may use, the calling one included.
         """

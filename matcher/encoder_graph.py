@@ -1,9 +1,8 @@
 """One encoder of `network.py` as an ONNX graph, made from its weights.
 
-Inference engines take such a graph, and on a CPU they run it faster than torch. The normalisations are folded
-into the convolutions before them. Every intermediate result is declared with the names of its rows and
-columns: only then does ONNX Runtime know which of them are equally large, and fuse the additions, which saves
-a fifth of its time.
+Inference engines take such a graph, and on a CPU they run it faster than torch. Every intermediate result is
+declared with the names of its rows and columns: only then does ONNX Runtime know which of them are equally
+large, and fuse the additions, which saves a fifth of its time.
 """
 
 from __future__ import annotations
@@ -17,16 +16,10 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 Tensors = Mapping[str, NDArray[np.float32]]
-"""Weights by the names of `network.Encoder.state_dict`."""
+"""Weights by the names of `network.Encoder.state_dict`, after `network.fuse`."""
 
 OPSET, IR_VERSION = 17, 8
 """As old as the operators allow: any ONNX Runtime that runs with numpy 2 reads them."""
-
-NORM_EPSILON = 1e-5
-"""Of `torch.nn.BatchNorm2d`."""
-
-NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
-"""What it consists of."""
 
 GRAPH_INPUT, GRAPH_OUTPUTS = "plane", ("shallow", "deep")
 
@@ -99,14 +92,17 @@ class _Drawing:
 
     def block(self, x: _Layer, name: str) -> _Layer:
         """`network.ResidualBlock`."""
-        y = self.rectified(self._normalised(x, f"{name}.conv1", f"{name}.norm1"))
-        y = self._normalised(y, f"{name}.conv2", f"{name}.norm2")
+        y = self.rectified(self.convolved(x, f"{name}.conv1"))
+        y = self.convolved(y, f"{name}.conv2")
         return self.rectified(self.summed(y, self.convolved(x, f"{name}.shortcut")))
 
     def convolved(self, x: _Layer, name: str, *, as_name: str | None = None) -> _Layer:
         """A convolution with the weights of that name."""
         weight, bias = self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"]
-        return self._convolution(x, name, weight, bias, as_name=as_name)
+        side = weight.shape[-1]
+        inputs = [x.name, self._constant(f"{name}.weight", weight), self._constant(f"{name}.bias", bias)]
+        made = _Layer(as_name or name, weight.shape[0], x.stride)
+        return self._add("Conv", inputs, made, kernel_shape=[side, side], pads=[side // 2] * 4)
 
     def halved(self, x: _Layer) -> _Layer:
         """`network._halve`. The padding at the end reaches no window, but marks the size as an exact half."""
@@ -134,28 +130,6 @@ class _Drawing:
     def rectified(self, x: _Layer) -> _Layer:
         """What is negative becomes 0."""
         return self._add("Relu", [x.name], _Layer(f"{x.name}.rectified", x.channels, x.stride))
-
-    def _normalised(self, x: _Layer, convolution: str, norm: str) -> _Layer:
-        """A convolution and the fixed normalisation after it, as one convolution."""
-        statistic = {part: self.tensors[f"{norm}.{part}"].astype(np.float64) for part in NORM_PARTS}
-        gain = statistic["weight"] / np.sqrt(statistic["running_var"] + NORM_EPSILON)
-        weight = self.tensors[f"{convolution}.weight"] * gain[:, None, None, None]
-        bias = statistic["bias"] - statistic["running_mean"] * gain
-        return self._convolution(x, convolution, weight, bias)
-
-    def _convolution(
-        self,
-        x: _Layer,
-        name: str,
-        weight: NDArray[np.floating],
-        bias: NDArray[np.floating],
-        *,
-        as_name: str | None = None,
-    ) -> _Layer:
-        side = weight.shape[-1]
-        inputs = [x.name, self._constant(f"{name}.weight", weight), self._constant(f"{name}.bias", bias)]
-        made = _Layer(as_name or name, weight.shape[0], x.stride)
-        return self._add("Conv", inputs, made, kernel_shape=[side, side], pads=[side // 2] * 4)
 
     def _constant(self, name: str, value: NDArray[np.floating]) -> str:
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name))

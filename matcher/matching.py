@@ -119,11 +119,12 @@ class Matcher:
 
         On a CPU as many threads work as torch is set to (`torch.set_num_threads`) at this moment.
         """
+        network = fuse(network)
         on_cpu = None
         if device == "cpu":
             tensors = {name: tensor.detach().numpy() for name, tensor in network.state_dict().items()}
             on_cpu = CpuEncoders.of(tensors, threads=torch.get_num_threads())
-        return cls(fuse(network).to(device), calibration, weights_sha256, device, on_cpu)
+        return cls(network.to(device), calibration, weights_sha256, device, on_cpu)
 
     @property
     def halo_px(self) -> int:

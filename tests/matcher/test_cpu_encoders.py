@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from crosstie.io.raster.values.plane import optical_plane, sar_plane
 from crosstie.matcher.calibration import Calibration
 from crosstie.matcher.cpu_encoders import CpuEncoders
 from crosstie.matcher.matching import Matcher, Matches
-from crosstie.matcher.network import MatchingNetwork
+from crosstie.matcher.network import MatchingNetwork, fuse
 from crosstie.matcher.normalise import normalise
 from crosstie.matcher.weights import load, save
 from crosstie.types import Kind
@@ -57,7 +58,11 @@ def random_network() -> MatchingNetwork:
 
 
 def encoders_of(network: MatchingNetwork, threads: int = 1) -> CpuEncoders:
-    return CpuEncoders.of({name: t.numpy() for name, t in network.state_dict().items()}, threads=threads)
+    """As `Matcher.of` makes them: `fuse` changes a network in place, so that it gets a copy."""
+    fused = fuse(copy.deepcopy(network))
+    return CpuEncoders.of(
+        {name: t.detach().numpy() for name, t in fused.state_dict().items()}, threads=threads
+    )
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (416, 416), (640, 272)])
