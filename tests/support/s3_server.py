@@ -40,4 +40,8 @@ def s3_server(bucket: str, *, secret: str = "mine") -> Iterator[S3Server]:
     try:
         yield S3Server(url, client, environment)
     finally:
+        # moto's buckets outlive the server in this process: the next of that name would not be empty.
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+            for stored in page.get("Contents", ()):
+                client.delete_object(Bucket=bucket, Key=stored["Key"])
         server.stop()
