@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from crosstie.flows.web.connections import ConnectionLimits, protocol_with
+from crosstie.flows.web.lingering import Lingering
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -40,7 +41,7 @@ async def serve_on(
         waiting=max(max_connections // 2, 1), waiting_each=max(max_connections // 4, 1)
     )
     config = uvicorn.Config(
-        app,
+        Lingering(app),
         http=protocol_with(limits),
         ws="none",
         lifespan="off",
