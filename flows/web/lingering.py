@@ -76,4 +76,4 @@ def _has_body(scope: Scope) -> bool:
 
 
 def _more_follows(message: Message) -> bool:
-    return message["type"] == "http.request" and message.get("more_body", False)
+    return message["type"] == "http.request" and bool(message.get("more_body"))
