@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from affine import Affine
 from odc.geo import CRS
-from scipy.ndimage import distance_transform_edt, map_coordinates, spline_filter
+from scipy.ndimage import distance_transform_edt, map_coordinates
 
 from crosstie.io.raster.resample import apply
 from crosstie.types import IDENTITY_AFFINE
 
 if TYPE_CHECKING:
-    from crosstie.types import DisplacementField, FloatArray, Plane, Registration
+    from numpy.typing import NDArray
+
+    from crosstie.types import DisplacementField, FloatArray, Registration
 
 FADE_NODES = 16
 """Beyond its known nodes, what a field has over the affine fades to nothing over so many nodes: four tile
 strides."""
 
-STRIP_NODES = 256
-"""Rows of nodes that are prepared at a time: bounds the memory."""
+SPLINE_NODES = 16
+"""Nodes around the places asked for that their spline is made from: it forgets a node further away, by 0.27 a
+node."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,8 +42,6 @@ class Mapping:
     """The correction (a, b, c, d, e, f): map (x, y) of the secondary -> of the reference, metres of `crs`."""
     field: DisplacementField | None = None
     """Takes the place of the affine where it is known."""
-    _excess: tuple[Plane, Plane] | None = dataclasses.field(init=False, repr=False)
-    """Spline coefficients of what the field has over the affine, padded; None without a field."""
 
     def __post_init__(self) -> None:
         if len(self.affine) != 6 or not np.isfinite(self.affine).all() or Affine(*self.affine).is_degenerate:
@@ -50,8 +50,6 @@ class Mapping:
             raise ValueError(
                 f"the field is in {self.field.grid.crs}, the pair in {self.crs}; give both in one CRS"
             )
-        excess = None if self.field is None else _excess(self.field, ~Affine(*self.affine))
-        object.__setattr__(self, "_excess", excess)
 
     def secondary_xy(self, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Where on the secondary's map, as it was delivered, the ground at (x, y) of the reference is seen.
@@ -63,15 +61,9 @@ class Mapping:
         x, y : any shape, metres of `crs`
         """
         to_x, to_y = apply(~Affine(*self.affine), x, y)
-        if self.field is None or self._excess is None:
+        if self.field is None:
             return to_x, to_y
-        col, row = apply(~self.field.grid.affine, x, y)
-        at = np.stack([row, col]) + (FADE_NODES - 0.5)  # counted from the centre of the first padded node
-        at[:, ~np.isfinite(at).all(axis=0)] = -1.0
-        dx, dy = (
-            map_coordinates(plane, at, order=3, mode="constant", cval=0.0, prefilter=False)
-            for plane in self._excess
-        )
+        dx, dy = _excess_at(self.field, ~Affine(*self.affine), *apply(~self.field.grid.affine, x, y))
         return to_x + dx, to_y + dy
 
 
@@ -88,27 +80,51 @@ def mapping_of(registration: Registration) -> Mapping:
     return Mapping(str(registration.grid.crs), registration.estimate.correction.affine, field)
 
 
-def _excess(field: DisplacementField, back: Affine) -> tuple[Plane, Plane]:
-    """Spline coefficients of the field less the affine, padded, and faded out beyond the known nodes.
+def _excess_at(field: DisplacementField, back: Affine, col: FloatArray, row: FloatArray) -> FloatArray:
+    """Interpolate what the field has over the affine: (2, ...) metres, at places in pixels of its grid.
 
-    float32, whose steps are a hundredth of a millimetre here, and a strip at a time: a scene of 21,960 px has
-    two million nodes. Nodes beyond a strip and its margin are too far away to count.
+    Only the part of the field around the places is touched: a scene of 21,960 px has two million nodes, and
+    is asked for block by block.
     """
-    known = np.pad(np.isfinite(field.dx_m) & np.isfinite(field.dy_m), FADE_NODES)
+    at = np.stack([row, col]) - 0.5  # counted from the centre of the first node
+    limits = np.reshape(field.grid.shape, (2, *(1,) * (at.ndim - 1))) - 1
+    near = ((at > -FADE_NODES) & (at < limits + FADE_NODES)).all(axis=0)  # false where a place is not finite
+    found = np.zeros(at.shape)
+    if near.any():
+        inner = at[:, near]
+        begin = np.floor(inner.min(axis=1)).astype(int) - SPLINE_NODES
+        end = np.ceil(inner.max(axis=1)).astype(int) + SPLINE_NODES + 1
+        for axis, over in enumerate(_excess(field, back, begin, end)):
+            found[axis, near] = map_coordinates(over, inner - begin[:, None], order=3, mode="constant")
+    return found
+
+
+def _excess(
+    field: DisplacementField, back: Affine, begin: NDArray[np.int_], end: NDArray[np.int_]
+) -> FloatArray:
+    """Take the field less the affine at nodes `begin` to `end`, (row, col), also outside of its grid.
+
+    Beyond the known nodes it has the nearest one's value, faded out.
+    """
+    reach = np.stack([begin - FADE_NODES, end + FADE_NODES])  # nodes further away do not count
+    inside = np.clip(reach, 0, field.grid.shape)
+    part = tuple(slice(first, last) for first, last in inside.T)
+    known = np.pad(
+        np.isfinite(field.dx_m[part]) & np.isfinite(field.dy_m[part]), list(np.abs(reach - inside).T)
+    )
+    over = np.zeros((2, *(end - begin)))
+    if not known.any():
+        return over
+    away, nearest = (
+        found[..., FADE_NODES:-FADE_NODES, FADE_NODES:-FADE_NODES]
+        for found in distance_transform_edt(~known, return_indices=True)
+    )
+    row, col = nearest + reach[0][:, None, None]
     across, down, constant = (
         np.subtract(field.grid.affine[:6], (back @ field.grid.affine)[:6]).reshape(2, 3).T
     )
-    over = np.zeros((2, *known.shape), np.float32)
-    for first in range(0, len(known), STRIP_NODES):
-        begin, end = max(0, first - FADE_NODES), first + STRIP_NODES + FADE_NODES
-        if not known[begin:end].any():
-            continue
-        strip = slice(first - begin, first - begin + STRIP_NODES)
-        away, nearest = distance_transform_edt(~known[begin:end], return_indices=True)
-        row, col = nearest[0, strip] + (begin - FADE_NODES), nearest[1, strip] - FADE_NODES
-        fade = np.maximum(0.0, 1.0 - away[strip] / FADE_NODES)
-        for axis, offset_m in enumerate((field.dx_m, field.dy_m)):
-            beyond = across[axis] * (col + 0.5) + down[axis] * (row + 0.5) + constant[axis]
-            over[axis, first : first + STRIP_NODES] = fade * (offset_m[row, col] + beyond)
-    dx, dy = (spline_filter(plane, order=3, mode="constant", output=np.float32) for plane in over)
-    return dx, dy
+    fade = np.maximum(0.0, 1.0 - away / FADE_NODES)
+    for axis, offset_m in enumerate((field.dx_m, field.dy_m)):
+        beyond = across[axis] * (col + 0.5) + down[axis] * (row + 0.5) + constant[axis]
+        over[axis] = fade * (offset_m[row, col] + beyond)
+    return over

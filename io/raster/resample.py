@@ -27,8 +27,9 @@ its chord by 2 mm (L^2 / 8R), 0.0002 px."""
 
 
 def apply(affine: Affine, x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Move columns of coordinates by an affine."""
-    return affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f
+    """Move columns of coordinates by an affine; a place that is not finite stays without one."""
+    with np.errstate(invalid="ignore"):
+        return affine.a * x + affine.b * y + affine.c, affine.d * x + affine.e * y + affine.f
 
 
 def positions(geobox: GeoBox, locate: Locate) -> tuple[FloatArray, FloatArray]:

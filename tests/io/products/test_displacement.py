@@ -114,6 +114,29 @@ def test_far_from_the_known_nodes_the_affine_holds_and_nothing_jumps():
     assert step < 0.6  # metres over 10 m of ground: the sine's own slope is 0.12, the fade's 0.12
 
 
+def test_a_place_has_one_position_whichever_others_are_asked_for_with_it():
+    rng = np.random.default_rng(3)
+    grid = GeoBox((60, 90), NODES, UTM)
+    field = DisplacementField(
+        grid, *rng.normal(0, 30, (2, 60, 90)), np.ones((60, 90))
+    )  # rough from node to node
+    field.dx_m[rng.random((60, 90)) < 0.4] = np.nan
+    field.dx_m[20:45, 30:] = np.nan
+    mapping = Mapping(UTM, affine=(1.0005, 0.0, -300.0, 0.0, 0.9995, 2600.0), field=field)
+    x, y = grid.affine @ (rng.uniform(-30, 120, 2000), rng.uniform(-30, 90, 2000))
+    together = np.stack(mapping.secondary_xy(x, y))
+    alone = np.stack([mapping.secondary_xy(x[n : n + 1], y[n : n + 1]) for n in range(2000)], axis=1)[..., 0]
+    np.testing.assert_allclose(alone, together, rtol=0, atol=1e-4)  # metres
+
+
+def test_a_place_that_is_not_finite_spoils_no_other():
+    field = a_field()
+    x, y = node_xy(field)
+    wanted = Mapping(UTM, field=field).secondary_xy(x[1:], y[1:])
+    x[0] = np.inf
+    np.testing.assert_array_equal(np.stack(Mapping(UTM, field=field).secondary_xy(x, y))[:, 1:], wanted)
+
+
 def test_a_correction_that_cannot_be_turned_round_is_refused():
     with pytest.raises(ValueError, match="cannot be turned round"):
         Mapping(UTM, affine=(1.0, 1.0, 0.0, 1.0, 1.0, 0.0))
