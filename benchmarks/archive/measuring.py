@@ -1,8 +1,9 @@
-"""Every scene of one sensor against every scene of the other: one tile a pair, kept in a file."""
+"""Scenes of one place against each other: one tile a pair, kept in a file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,23 +36,37 @@ def cached(path: Path | None, matcher: Matcher, measured: Callable[[Matcher], pd
 
 def every_pair(matcher: Matcher, place: str, optical: Planes, sar: Planes) -> pd.DataFrame:
     """Match the middle tile of each optical image in each SAR image; all are planes of 256 x 256 px."""
+    pairs = itertools.product(optical.items(), sar.items())
+    return _measured(matcher, place, pairs, (Kind.OPTICAL, Kind.SAR))
+
+
+def each_two(matcher: Matcher, place: str, images: Planes, kind: Kind) -> pd.DataFrame:
+    """The same of every two images of one sensor."""
+    return _measured(matcher, place, itertools.combinations(images.items(), 2), (kind, kind))
+
+
+def _measured(
+    matcher: Matcher,
+    place: str,
+    pairs: Iterable[tuple[tuple[str, Plane], tuple[str, Plane]]],
+    kinds: tuple[Kind, Kind],
+) -> pd.DataFrame:
     start = np.array([SEARCH_PX])
     rows = []
-    for reference, plane in optical.items():
-        for secondary, other in sar.items():
-            found = matcher.match(
-                plane,
-                other,
-                start,
-                start,
-                size_px=SIZE_PX,
-                search_px=SEARCH_PX,
-                reference_kind=Kind.OPTICAL,
-                secondary_kind=Kind.SAR,
-            )
-            x, y = found.offset_px[0]
-            sure = float(found.sigma_px[0]), float(found.confidence[0])
-            rows.append((place, reference, secondary, float(x), float(y), *sure))
+    for (reference, plane), (secondary, other) in pairs:
+        found = matcher.match(
+            plane,
+            other,
+            start,
+            start,
+            size_px=SIZE_PX,
+            search_px=SEARCH_PX,
+            reference_kind=kinds[0],
+            secondary_kind=kinds[1],
+        )
+        x, y = found.offset_px[0]
+        sure = float(found.sigma_px[0]), float(found.confidence[0])
+        rows.append((place, reference, secondary, float(x), float(y), *sure))
     columns = ["place", "reference", "secondary", "dx_px", "dy_px", "sigma_px", "confidence"]
     return pd.DataFrame(rows, columns=columns)
 

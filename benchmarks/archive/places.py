@@ -3,7 +3,8 @@
     python benchmarks/archive/places.py ../shared/data/pairs/sebast144 --picture docs/places.png
 
 The places are parts of the same scenes, so each date must have the same position in all of them. At each
-place every S1 date is matched against every S2 date, one tile of 192 px a pair, and solved as a network.
+place every two dates are matched, one tile of 192 px a pair, and solved as a network: once with the pairs
+of S1 against S2 alone, and once with those of two dates of one sensor as well (`pairing.same_kind`).
 Positions of a place have a datum of their own: a constant a place is taken off, the mean over the dates.
 
 What disagrees need not be noise: shadows that turn with the season move what an image shows, one way at a
@@ -17,12 +18,13 @@ With `--cache FILE` the measured pairs are kept, and read from there the next ti
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from measuring import Plane, cached, every_pair, positions_px, residuals_px, solved, spread
+from measuring import Plane, cached, each_two, every_pair, positions_px, residuals_px, solved, spread
 from numpy.typing import NDArray
 
 from crosstie.flows.registration.load_matcher import available_cores, keep_freed_memory
@@ -52,13 +54,20 @@ def main() -> None:
     keep_freed_memory()
     torch.set_num_threads(available_cores())
     matcher = Matcher.load(given.weights, device="cpu")
-    positions = report(cached(given.cache, matcher, lambda m: measured(m, given.pairs)))
+    pairs = cached(given.cache, matcher, lambda m: measured(m, given.pairs))
+    across = pairs["reference"].str[:2] != pairs["secondary"].str[:2]
+    print("# S1 against S2 alone")
+    report(pairs[across])
+    print("# with pairs of one sensor")
+    positions = report(pairs)
+    for line in dates_of(positions):
+        print(line)
     if given.picture is not None:
         given.picture.write_bytes(picture(positions))
 
 
 def measured(matcher: Matcher, folder: Path) -> pd.DataFrame:
-    """Every pair of dates of each place."""
+    """Every two dates of each place: of both sensors, then of one."""
     planes: dict[str, tuple[dict[str, Plane], dict[str, Plane]]] = {}
     for path in sorted((folder / "s2").glob("*.jpg")):
         date, _, place = path.stem.partition("_")
@@ -66,11 +75,16 @@ def measured(matcher: Matcher, folder: Path) -> pd.DataFrame:
         whole = {"row": 0, "col": 0, "shape": (SIDE_PX, SIDE_PX)}
         optical[f"s2_{date}"] = read_picture(path, Kind.OPTICAL, **whole)
         sar[f"s1_{date}"] = read_picture(folder / "s1" / f"{path.stem}.png", Kind.SAR, **whole)
-    return pd.concat([every_pair(matcher, place, *images) for place, images in planes.items()])
+    tables = []
+    for place, (optical, sar) in planes.items():
+        tables.append(every_pair(matcher, place, optical, sar))
+        tables.append(each_two(matcher, place, optical, Kind.OPTICAL))
+        tables.append(each_two(matcher, place, sar, Kind.SAR))
+    return pd.concat(tables)
 
 
 def report(pairs: pd.DataFrame) -> Positions:
-    """Print what the twelve networks leave, and how far they agree; the position of each date at each."""
+    """Print what the twelve networks leave, and how far they agree."""
     used = pairs[pairs["confidence"] >= SURE]
     found = {str(place): solved(rows)[0] for place, rows in used.groupby("place")}
     residuals = np.concatenate([residuals_px(a) for a in found.values()])
@@ -87,12 +101,16 @@ def report(pairs: pd.DataFrame) -> Positions:
             seen = np.isfinite(left).sum()
             print(f"{sensor} {name} between places: std {whole:.3f} px ({seen} of place and date),")
             print(f"  {rest:.3f} px without the strongest pattern, which is {swing}")
+    return positions
+
+
+def dates_of(positions: Positions) -> Iterator[str]:
+    """The position of each date, a line each."""
     for sensor in SENSORS:
         dates, table = of_places(positions, sensor)
         mean, sigma = np.nanmean(table, axis=0), sigma_of_mean(table)
         for date, at, off in zip(dates, mean, sigma, strict=True):
-            print(f"  {date}  {at[0]:+.3f} {at[1]:+.3f} px, sigma {off[0]:.3f} {off[1]:.3f}")
-    return positions
+            yield f"  {date}  {at[0]:+.3f} {at[1]:+.3f} px, sigma {off[0]:.3f} {off[1]:.3f}"
 
 
 def picture(positions: Positions) -> bytes:
