@@ -7,12 +7,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
-from odc.geo.geobox import GeoBox
 from scipy.ndimage import map_coordinates
 
 from crosstie.types.correction import UNKNOWN_ERROR, Error
 
 if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
     from crosstie.types import BoolArray, FloatArray, Plane
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-
-from odc.geo.geobox import GeoBox
+from typing import TYPE_CHECKING
 
 from crosstie.types.control_points import ControlPoints
 from crosstie.types.correction import Estimate
 from crosstie.types.displacement import FieldFit
 from crosstie.types.tie_points import TiePoints
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
 
 
 @dataclass(frozen=True, slots=True)
