@@ -28,7 +28,7 @@ help:
 	@echo "make integration  the tests against Prefect, Dask, SeaweedFS and a STAC API, which it starts and stops"
 	@echo "make deploy-check  every file of deploy/ against its schema, its linter or the server that takes it"
 	@echo "make rehearsal    the image built and run, the run-book's commands, SLURM, and the process set of the compose file without an engine"
-	@echo "make fuzz      damaged files at everything that reads some: CASES=50000 SEED=1"
+	@echo "make fuzz      damaged files at everything that reads some: CASES=50000 SEED=1; what fails is kept in build/fuzz"
 	@echo "make chaos     faults at every step of writing and reading an archive: INJECTIONS=1000 SEED=1"
 	@echo "make docs      build the documentation into $(DOCS)/site; a warning is an error"
 	@echo "make servers   start these servers, print their addresses and what to export; Ctrl-C stops them"

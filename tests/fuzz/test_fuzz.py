@@ -1,10 +1,11 @@
 """Damaged and hostile documents at every door: an error of ours or a result, never a traceback or a hang.
 
-`make fuzz CASES=50000 SEED=7` tries more of them, and others.
+`make fuzz CASES=50000 SEED=7` tries more of them, and others. What fails is kept in `build/fuzz`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import resource
 import shutil
@@ -23,6 +24,8 @@ from crosstie.errors import CrosstieError
 
 CASES = int(os.environ.get("CROSSTIE_FUZZ_CASES", "2000"))
 SEED = os.environ.get("CROSSTIE_FUZZ_SEED")
+FOUND = Path(__file__).parents[2] / "build" / "fuzz"
+"""Bodies that failed are kept here."""
 HANG_CPU_S = 10.0
 MOST_KIB = 2 * 2**20
 
@@ -57,9 +60,20 @@ def pass_through(door: Door, body: bytes) -> None:
             door.read(folder, body)
     except CrosstieError as refusal:
         if not str(refusal).strip() or "Traceback" in str(refusal):
+            keep(door, body)
             raise AssertionError(f"{refusal!r} says nothing to a user") from refusal
+    except BaseException:
+        keep(door, body)
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def keep(door: Door, body: bytes) -> None:
+    """Write down what failed at once: a run of hours may be stopped before it reports."""
+    name = f"{door.name.replace(' ', '-')}-{hashlib.sha256(body).hexdigest()[:16]}"
+    FOUND.mkdir(parents=True, exist_ok=True)
+    (FOUND / name).write_bytes(body)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -83,8 +97,15 @@ def test_damage_ends_in_an_error_of_ours(known: dict[str, Door], name: str) -> N
     )  # fmt: skip
     @given(body=damaged(door.seeds))
     def run(body: bytes) -> None:
+        before = peak_kib()
         pass_through(door, body)
+        if peak_kib() - before > MOST_KIB // 4:
+            keep(door, body)
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_kib()
     (run if SEED is None else seed(int(SEED))(run))()
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MOST_KIB
+    assert peak_kib() - before < MOST_KIB
+
+
+def peak_kib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
