@@ -18,7 +18,7 @@ export DO_NOT_TRACK := 1
 # Threads that wait by spinning stall the processes of the tests beside them.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help install demo test fuzz chaos unit integration deploy-check rehearsal servers postgis promtool slurm engine browser docs check format clean
+.PHONY: help install demo test coverage fuzz chaos unit integration deploy-check rehearsal servers postgis promtool slurm engine browser docs check format clean
 
 help:
 	@echo "make install   a virtual environment in .venv with everything in it"
@@ -28,6 +28,7 @@ help:
 	@echo "make integration  the tests against Prefect, Dask, SeaweedFS and a STAC API, which it starts and stops"
 	@echo "make deploy-check  every file of deploy/ against its schema, its linter or the server that takes it"
 	@echo "make rehearsal    the image built and run, the run-book's commands, SLURM, and the process set of the compose file without an engine"
+	@echo "make coverage  the tests of the parts, and the share of lines and branches that they run: at least 90 %"
 	@echo "make fuzz      damaged files at everything that reads some: CASES=50000 SEED=1; what fails is kept in build/fuzz"
 	@echo "make chaos     faults at every step of writing and reading an archive: INJECTIONS=1000 SEED=1"
 	@echo "make docs      build the documentation into $(DOCS)/site; a warning is an error"
@@ -65,6 +66,9 @@ test: unit deploy-check integration rehearsal
 
 unit: $(STAMP) browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore tests/integration --ignore tests/deploy --ignore tests/rehearsal
+
+coverage: $(STAMP) browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore tests/integration --ignore tests/deploy --ignore tests/rehearsal --cov --cov-report=term --cov-fail-under=90
 
 CASES ?= 50000
 SEED ?= 1
