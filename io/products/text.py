@@ -173,7 +173,7 @@ def figures(registration: Registration) -> list[tuple[str, str]]:
             "the secondary lies "
             + _east_north(*_on_ground(registration).east_north(*estimate.median_offset_m)),
         ),
-        ("Tiles worth matching", f"{registration.planned:,}"),
+        ("Tiles to match", f"{registration.planned:,} (enough clear, textured ground)"),
         (
             "Tie points",
             f"{len(registration.points):,} matched, {int(estimate.used.sum()):,} used to fit the model",

@@ -23,7 +23,7 @@ def gc_command(
     ] = 7.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would go; remove nothing.")] = False,
 ) -> None:
-    """Remove what killed runs left in a product root: old, unfinished products that no run works on.
+    """Remove what killed runs left among the products: old, unfinished ones that no run works on.
 
     These are products without a _COMMIT, files that a _COMMIT does not list, and claims that have run out.
     Only files with names that crosstie gives are removed. Failure records stay. Prints the removed files.

@@ -97,7 +97,7 @@ def status_command(
     as_json: JsonOption = False,
     form: FormatOption = ReportFormat.TABLE,
 ) -> None:
-    """Count the pairs of a product root: done by verdict, failed by code, in progress, pending.
+    """Count the pairs: done by verdict, failed by code, in progress, pending.
 
     Changes nothing.
 

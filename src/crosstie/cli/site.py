@@ -34,7 +34,7 @@ def site_command(
         typer.Option("--open", help="Ask nobody for a token, even if other machines can reach the address."),
     ] = False,
 ) -> None:
-    """Show a product root in a browser: corrections, reports, failures, last runs. Changes nothing.
+    """Show the products in a browser: corrections, reports, failures, last runs. Changes nothing.
 
     / lists the committed corrections, newest first, and filters them by verdict, reason and scene; each has
     its picture, report and files. /failures lists the failed pairs. /metrics has the state of the archive for
