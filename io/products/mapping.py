@@ -14,6 +14,8 @@ from crosstie.io.raster.resample import apply
 from crosstie.types import IDENTITY_AFFINE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from crosstie.types import DisplacementField, FloatArray, Registration
@@ -25,6 +27,9 @@ strides."""
 SPLINE_NODES = 16
 """Nodes around the places asked for that their spline is made from: it forgets a node further away, by 0.27 a
 node."""
+
+PART_NODES = 128
+"""Nodes along an axis that are prepared at a time: bounds the memory. A block of pixels spans 64 or fewer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,13 +95,32 @@ def _excess_at(field: DisplacementField, back: Affine, col: FloatArray, row: Flo
     limits = np.reshape(field.grid.shape, (2, *(1,) * (at.ndim - 1))) - 1
     near = ((at > -FADE_NODES) & (at < limits + FADE_NODES)).all(axis=0)  # false where a place is not finite
     found = np.zeros(at.shape)
-    if near.any():
-        inner = at[:, near]
+    for index in _side_by_side(at[:, near]):
+        inner = at[:, near][:, index]
         begin = np.floor(inner.min(axis=1)).astype(int) - SPLINE_NODES
         end = np.ceil(inner.max(axis=1)).astype(int) + SPLINE_NODES + 1
+        part = np.flatnonzero(near)[index]
         for axis, over in enumerate(_excess(field, back, begin, end)):
-            found[axis, near] = map_coordinates(over, inner - begin[:, None], order=3, mode="constant")
+            found[axis].flat[part] = map_coordinates(over, inner - begin[:, None], order=3, mode="constant")
     return found
+
+
+def _side_by_side(at: FloatArray) -> Iterator[NDArray[np.int_]]:
+    """Split places (2, N) into groups, none of which spans more than `PART_NODES` along an axis."""
+
+    def split(index: NDArray[np.int_]) -> Iterator[NDArray[np.int_]]:
+        inner = at[:, index]
+        axis = int(np.ptp(inner, axis=1).argmax())
+        low, high = inner[axis].min(), inner[axis].max()
+        if high - low <= PART_NODES:
+            yield index
+            return
+        first = inner[axis] <= (low + high) / 2
+        yield from split(index[first])
+        yield from split(index[~first])
+
+    if at.size:
+        yield from split(np.arange(at.shape[1]))
 
 
 def _excess(
