@@ -47,6 +47,7 @@ from crosstie.io.storage.href import public_href
 from crosstie.io.storage.href_policy import is_url
 from crosstie.io.storage.redaction import first_line
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options, s3fs_options
+from crosstie.io.storage.trust import hint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -170,7 +171,7 @@ def _as_catalog_error(root: str) -> Iterator[None]:
         text = first_line(error)
         if text.startswith("Parquet but not"):
             raise CatalogError(f"{public_href(root)} is {text}") from None
-        raise CatalogError(f"cannot read the catalog {public_href(root)}: {text}") from None
+        raise CatalogError(f"cannot read the catalog {public_href(root)}: {text}{hint(error)}") from None
 
 
 def _rows_of_table(table: pa.Table, preset: Preset, asset_names: Callable[..., list[str]]) -> Rows:

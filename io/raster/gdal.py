@@ -175,8 +175,9 @@ def opened(
             raster = _open_allowed(_followed(signed(href)), drivers)
         except RasterioError as error:
             cause = _cause(error)
+            step = UNTRUSTED if _is_refused_on_s3(href, storage) else _next_step(cause, drivers)
             raise UnreadableRasterError(
-                f"{public_href(href)}: cannot be opened as a raster ({cause}); {_next_step(cause, drivers)}"
+                f"{public_href(href)}: cannot be opened as a raster ({cause}); {step}"
             ) from None
         with raster, _texts_of(href):
             refuse_untrusted(raster, name=public_href(href), drivers=drivers)
@@ -290,6 +291,21 @@ def _forget(path: str, drivers: tuple[str, ...]) -> None:
     """
     with rasterio.Env(session=DummySession(), CPL_VSIL_CURL_NON_CACHED=path):
         _reader(path, drivers).close()
+
+
+def _is_refused_on_s3(href: str, storage: S3Options) -> bool:
+    """Whether S3's certificate is not trusted: GDAL only says then that there is no such file."""
+    if not href.lower().startswith("s3://"):
+        return False
+    from crosstie.io.storage.store import check_certificate, is_fault  # slow to import, and seldom needed
+
+    try:
+        check_certificate(storage, urlsplit(href).netloc)
+    except BaseException as error:
+        if not is_fault(error):
+            raise
+        return is_untrusted(error)
+    return False
 
 
 def _next_step(cause: str, drivers: tuple[str, ...]) -> str:

@@ -28,6 +28,7 @@ from crosstie.errors import CatalogError
 from crosstie.io.storage.address import AddressPolicy, RemoteAddress, parse_address, short_href
 from crosstie.io.storage.budget import MIB, CatalogBudget, CatalogLimits, DocumentLimitError
 from crosstie.io.storage.redaction import without_queries
+from crosstie.io.storage.trust import is_untrusted
 
 if TYPE_CHECKING:
     from typing import Self
@@ -80,7 +81,12 @@ class PatientRetry(Retry):
         ------
         CatalogError
             The time is up.
+        MaxRetryError
+            Nothing is left of the repetitions, or none helps: the server's certificate is not trusted.
         """
+        error = options.get("error")
+        if error is not None and is_untrusted(error):
+            return Retry.increment(self.new(total=0), *args, **options)  # raises
         again = super().increment(*args, **options)
         response = options.get("response")
         if response is not None:

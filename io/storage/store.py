@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -21,6 +23,7 @@ from crosstie.io.storage.listing import StoredObject, is_plain, objects_in_folde
 from crosstie.io.storage.redaction import first_line
 from crosstie.io.storage.root_address import bucket_and_prefix, root_folder
 from crosstie.io.storage.s3 import (
+    ENDPOINTS,
     FROM_ENVIRONMENT,
     S3Options,
     objects_of_bucket,
@@ -356,6 +359,7 @@ class Store:
 
     def _objects(self, *, make: bool = False) -> LocalStore | S3Store:
         if self._bucket is not None:
+            check_certificate(self.storage, bucket_and_prefix(self.url)[0])
             return self._bucket
         # Opened when used: the first product makes the folder, a dry run does not.
         return LocalStore(self._folder, mkdir=make)
@@ -431,3 +435,37 @@ def _s3_environment(shown: str) -> Iterator[None]:
             f"cannot open {shown}: {first_line(error)}; check the settings `storage` and the AWS_..."
             " variables of the environment"
         ) from None
+
+
+def check_certificate(storage: S3Options, bucket: str) -> None:
+    """Ask an S3 server once in this process, and without repetition, whether its certificate is trusted.
+
+    The client would repeat its requests, and a certificate that is not trusted stays so.
+
+    Raises
+    ------
+    obstore.exceptions.BaseError
+        It is not trusted. Whatever else is wrong, the next request tells.
+    """
+    _shake_hands(storage, bucket, tuple(map(os.environ.get, (*ENDPOINTS, "SSL_CERT_FILE"))))
+
+
+@lru_cache(maxsize=64)
+def _shake_hands(storage: S3Options, bucket: str, told: tuple[str | None, ...]) -> None:
+    """Send one request. `told`: what the environment says of the server and of who is trusted."""
+    del told  # part of the cache key only
+    if speaks_http(storage):
+        return
+    options = {**obstore_options(storage, bucket), "skip_signature": True}
+    options.pop("credential_provider", None)  # keys may be slow to come
+    client = S3Store(
+        bucket,
+        client_options={"connect_timeout": "5s", "timeout": "5s"},
+        retry_config={"max_retries": 0},
+        **options,
+    )
+    try:
+        obstore.head(client, ".crosstie-certificate")
+    except BaseException as error:
+        if is_untrusted(error) or not is_fault(error):
+            raise

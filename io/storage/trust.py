@@ -87,7 +87,7 @@ def _bundle(path: Path, changed_ns: int) -> str:
 
 
 UNTRUSTED = "its certificate is of an authority that is not trusted here; give its file as storage.ca_file"
-"""What to say where `is_untrusted`."""
+"""What to say where `is_untrusted`; asking again would change nothing."""
 
 _REFUSALS = (
     "invalidcertificate",
