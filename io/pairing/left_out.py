@@ -59,7 +59,8 @@ def explain_unpaired(
         return []
     kind = "SAR" if partner is Kind.SAR else "optical"
     if not len(others):
-        why = f"the catalog gave no {kind} scene at all" + (f": {scenes.seen}" if scenes.seen else "")
+        which = "that can be used" if scenes.left_out else "at all"
+        why = f"the catalog gave no {kind} scene {which}" + (f": {scenes.seen}" if scenes.seen else "")
         return [LeftOut(scenes.id[n], "no partner", why) for n in rows]
     max_gap_us = round(rules.max_days * DAY_US)
     close = _nearest(index, rows, others, max_gap_us, rules.min_overlap)

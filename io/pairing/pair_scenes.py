@@ -71,7 +71,7 @@ def _usable(given: Scenes, left_out: list[LeftOut]) -> tuple[Scenes, Ground]:
     kept = np.flatnonzero(~flat)
     ids = given.id.tolist()
     order = sorted(kept.tolist(), key=lambda n: (given.acquired_us[n], ids[n]))
-    table = replace(given.take(np.array(order, np.int64)), left_out=())
+    table = replace(given.take(np.array(order, np.int64)), left_out=tuple(left_out))
     ground = Ground.of(_areal(table.outline))
     keep, older = keep_newest(table, ground)
     left_out += older

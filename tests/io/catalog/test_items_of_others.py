@@ -256,6 +256,25 @@ def test_a_catalogue_without_scenes_says_what_it_holds(tmp_path: Path, caplog: p
     )
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"assets": {"visual": {"href": "http://tiles.test/tci.tif"}}},
+        {"assets": {"thumbnail": {"href": "a.png"}}},
+        {"geometry": polygon((500000, 5.1e6), (600000, 5.1e6), (600000, 5.2e6)), "bbox": None},
+    ],
+    ids=["plain http", "no image", "metres"],
+)
+def test_a_scene_is_not_told_that_there_is_no_partner_where_the_partner_cannot_be_used(
+    wrong: Json, tmp_path: Path
+):
+    optical = {**stac_item("o", collection="sentinel-2-l2a"), **wrong}
+    echo = stac_item("e", collection="sentinel-1-grd")
+    told = {out.scene: out.why for out in pair_scenes(find_scenes(results(tmp_path, optical, echo))).left_out}
+    assert set(told) == {"o", "e"}
+    assert told["e"].startswith("the catalog gave no optical scene that can be used: its 2 items are of")
+
+
 @pytest.mark.real
 @pytest.mark.parametrize("name", sorted(path.name for path in STAC_ITEMS.glob("*.json")))
 def test_real_items_of_several_makers_pair_where_they_are_of_one_place_and_time(name: str, tmp_path: Path):
