@@ -7,7 +7,7 @@ claims of the dead run.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +30,7 @@ from crosstie.io.storage.store import open_store
 
 if TYPE_CHECKING:
     from crosstie.config import Settings
+    from crosstie.io.archive.failures import Failure
     from crosstie.io.storage.store import Store
     from crosstie.types import ScenePair
 
@@ -63,14 +64,16 @@ def planned(catalog: str, out: str, settings: Settings, asked: Backfill) -> Iter
     for period in periods_of(settings, asked.order):
         if left == 0:
             return
-        pairs = pairs_of_period(catalog, settings, period)[:left]
-        left = None if left is None else left - len(pairs)
+        pairs = pairs_of_period(catalog, settings, period)
+        if not asked.only_failed:
+            pairs = pairs[:left]
         done = done_outcomes(store, pairs, settings, weights_sha256=digest)
         failed = failed_before(store, pairs, settings, weights_sha256=digest)
         failed = {key: failure for key, failure in failed.items() if key not in done}
         damaged = sum(not outcome.already_done for outcome in done.values())
-        wanted = [f for f in failed.values() if asked.code in {None, f.code}]
-        to_do = len(wanted) if asked.only_failed else len(pairs) - len(done)
+        again = _with_code(failed, asked.code)[:left]
+        to_do = len(again) if asked.only_failed else len(pairs) - len(done)
+        left = None if left is None else left - len(again if asked.only_failed else pairs)
         took += [outcome.seconds for outcome in done.values() if outcome.seconds]
         # Pairs with these settings tell more than a run with other settings.
         each = statistics.fmean(took) if took else seconds
@@ -111,7 +114,8 @@ def backfill(
         only_failed: Retry only the pairs that failed in an earlier run.
         code: With only_failed, retry only pairs with this failure code, such as time_limit; `crosstie status`
             lists the codes.
-        limit: Maximum number of pairs, for a trial, done ones included; leave it empty for all.
+        limit: Maximum number of pairs, for a trial, done ones included; leave it empty for all. With
+            only_failed, of failed pairs that are tried again.
     """
     known = settings_of(settings)
     ask = Backfill(order=order, priority=priority, only_failed=only_failed, code=code, limit=limit)
@@ -137,10 +141,11 @@ def backfill(
                 break
             if n > 0:
                 pairs = plan(period)
-            pairs = pairs[:left]
-            left = None if left is None else left - len(pairs)
-            wanted = _failed_only(pairs, out, known, ask) if only_failed else None
-            for _ in run.take(pairs, only=wanted):
+            again = _failed_keys(pairs, out, known, ask.code)[:left] if only_failed else None
+            if again is None:
+                pairs = pairs[:left]
+            left = None if left is None else left - len(pairs if again is None else again)
+            for _ in run.take(pairs, only=again):
                 pass
             pairs = []  # so that only one period is in memory while the next is planned
     after_run(private(out), known)
@@ -178,13 +183,18 @@ def _shown_parameters(
     }
 
 
-def _failed_only(
-    pairs: list[ScenePair], out: str, settings: Settings, asked: Backfill
-) -> Callable[[ScenePair], bool]:
+def _failed_keys(pairs: list[ScenePair], out: str, settings: Settings, code: str | None) -> list[str]:
+    """Keys of the pairs that failed before and are not done since, in the order of the pairs."""
     store, digest = open_store(out, settings.storage), weights_sha256(settings)
-    failed = failed_before(store, pairs, settings, weights_sha256=digest)
-    keys = {key for key, failure in failed.items() if asked.code in {None, failure.code}}
-    return lambda pair: pair.key in keys
+    failed = set(_with_code(failed_before(store, pairs, settings, weights_sha256=digest), code))
+    # A pair may be done although its failure still lies there: a run was cut off between commit and clean-up.
+    candidates = [pair for pair in pairs if pair.key in failed]
+    done = done_outcomes(store, candidates, settings, weights_sha256=digest)
+    return [pair.key for pair in candidates if pair.key not in done]
+
+
+def _with_code(failed: Mapping[str, Failure], code: str | None) -> list[str]:
+    return [key for key, failure in failed.items() if code in {None, failure.code}]
 
 
 def _seconds_per_pair(store: Store) -> float | None:

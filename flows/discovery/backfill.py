@@ -28,7 +28,8 @@ class Backfill:
     code: str | None = None
     """With `only_failed`: try only pairs with this failure code."""
     limit: int | None = None
-    """Maximum number of pairs, done ones included; None for all."""
+    """Maximum number of pairs, done ones included; with `only_failed`, of failed pairs that are tried again.
+    None for all."""
 
     def __post_init__(self) -> None:
         if self.code is not None and not self.only_failed:

@@ -116,10 +116,14 @@ class Run:
             self._end()
         self._context.close()
 
-    def take(
-        self, pairs: Sequence[ScenePair], *, only: Callable[[ScenePair], bool] | None = None
-    ) -> Iterator[Outcome]:
-        """Yield outcomes of more pairs: those registered earlier first, then the rest that `only` accepts.
+    def take(self, pairs: Sequence[ScenePair], *, only: Sequence[str] | None = None) -> Iterator[Outcome]:
+        """Yield outcomes of more pairs: those registered earlier first, then the rest.
+
+        Parameters
+        ----------
+        pairs : Sequence[ScenePair]
+        only : Sequence[str] or None, optional
+            Keys of the pairs that may be registered; None for all.
 
         Raises
         ------
@@ -129,7 +133,8 @@ class Run:
             There is no cluster, or its workers hold no network.
         """
         done = self.look_up(pairs)
-        to_do = [pair for pair in pairs if pair.key not in done and (only is None or only(pair))]
+        wanted = None if only is None else set(only)
+        to_do = [pair for pair in pairs if pair.key not in done and (wanted is None or pair.key in wanted)]
         damaged = [pair for pair in pairs if pair.key in done and not done[pair.key].already_done]
         self.tally.plan(len(done) + len(to_do), to_do=len(damaged) + len(to_do))
         for pair in damaged:

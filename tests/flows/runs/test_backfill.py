@@ -118,6 +118,30 @@ def test_what_takes_too_long_is_given_up_and_can_be_tried_again_alone(
     assert [sum(getattr(part, name) for part in plan) for name in ("pairs", "done", "to_do")] == [5, 5, 0]
 
 
+def test_a_limit_counts_the_failed_pairs_that_are_tried_again_and_no_others(
+    fleet: Fleet, archive: Archive, catalog: str, tmp_path: Path
+) -> None:
+    from crosstie.flows.backfill import Backfill, planned, run_backfill
+
+    out, settings = str(tmp_path / "out"), fleet.settings(**SPAN)
+    # The three newest pairs are done, the two oldest have failed: they come last.
+    run_backfill(archive.write("newest.json", archive.items[4:]), out, settings, Backfill())
+    run_backfill(catalog, out, fleet.settings(**SPAN, runs__pair_timeout_s=0.001), Backfill())
+    assert len(failures(tmp_path / "out")) == 2
+    for asked, left in (
+        (Backfill(only_failed=True, limit=1), 1),
+        (Backfill(only_failed=True, code="storage", limit=1), 1),  # neither failed by this
+        (Backfill(only_failed=True, limit=3), 0),
+    ):
+        before = len(failures(tmp_path / "out"))
+        plan = list(planned(catalog, out, settings, asked))
+        assert sum(part.to_do for part in plan) == before - left
+        assert run_backfill(catalog, out, settings, asked).tried == before - left
+        assert len(failures(tmp_path / "out")) == left
+    # Without it, done ones count as before.
+    assert sum(part.pairs for part in planned(catalog, out, settings, Backfill(limit=2))) == 2
+
+
 def test_a_dry_run_counts_by_period_and_knows_how_long_from_earlier_runs(
     fleet: Fleet, archive: Archive, catalog: str, tmp_path: Path
 ) -> None:
