@@ -47,7 +47,21 @@ POLARISATIONS = frozenset({"vv", "vh", "hh", "hv"})
 OPTICAL_LABELS = RED | GREEN | BLUE | frozenset({"nir", "swir", "b8", "b08", "b8a", "b11", "b12"})
 """Labels of bands of an optical image."""
 
-BESIDE = frozenset({"mask", "angle", "incidence", "lia", "shadow", "layover"})
+BESIDE = frozenset(
+    {
+        "mask",
+        "angle",
+        "incidence",
+        "lia",
+        "shadow",
+        "layover",
+        "coherence",
+        "coh",
+        "phase",
+        "noise",
+        "nesz",
+    }
+)
 """Words of what is written beside a polarisation, and may be named after it."""
 
 NO_ECHO = BESIDE | frozenset(
@@ -63,6 +77,8 @@ NO_ECHO = BESIDE | frozenset(
         "classification",
         "ratio",
         "valid",
+        "looks",
+        "simulated",
     }
 )
 """Words of bands that are no echo, where they name no polarisation."""
@@ -74,9 +90,17 @@ DB_SHARE = 0.01
 """Power and amplitude are never negative; dB mostly are. The share forgives stray ringing."""
 
 
+_WRITTEN_TOGETHER = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[0-9])(?=(?:VV|VH|HH|HV)(?![A-Za-z]))")
+
+
 def tokens(name: str) -> list[str]:
     """Words of a file name or of a band's description, lower case: `S1_VH-1.tif` -> s1, vh, 1, tif."""
     return [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
+
+
+def _words_of_radar(label: str) -> set[str]:
+    """Words of a label as SAR software writes them, together too: `localIncidenceAngle`, `Sigma0VV`."""
+    return {*tokens(label), *tokens(_WRITTEN_TOGETHER.sub(" ", label))}
 
 
 def find_kind(
@@ -115,8 +139,9 @@ def find_kind(
 
 def labelled(descriptions: Sequence[str]) -> tuple[bool, bool]:
     """Say whether labels of bands name a polarisation, and whether they name a colour."""
+    echoes = {word for text in descriptions for word in _words_of_radar(text)}
     words = {word for text in descriptions for word in tokens(text)}
-    return bool(POLARISATIONS & words), bool(OPTICAL_LABELS & words)
+    return bool(POLARISATIONS & echoes), bool(OPTICAL_LABELS & words)
 
 
 def are_db(sample: FloatArray) -> bool:
@@ -179,7 +204,7 @@ def sar_bands(labels: Sequence[str], bare: Collection[int] = ()) -> tuple[int, .
     bare : Collection[int], optional
         Positions of bands that hold nothing or zeros only: not chosen beside one that holds an image.
     """
-    words = [set(tokens(text)) for text in labels]
+    words = [_words_of_radar(text) for text in labels]
     # a ratio names two polarisations
     named = [n for n, said in enumerate(words) if len(POLARISATIONS & said) == 1 and not said & BESIDE]
     echoes = named or [n for n, said in enumerate(words) if not said & NO_ECHO] or list(range(len(labels)))

@@ -47,6 +47,15 @@ def written(path: Path, *bands: np.ndarray, labels: tuple[str, ...] = ()) -> Pat
         ("x.tif", (ZERO, VH), ("VV", "VH"), (2,)),
         ("s1.tif", (VV, NONE), (), (1,)),
         ("x.tif", (VV, VH), ("Sigma0_VV", "Sigma0_VH"), (1, 2)),
+        # words written together
+        ("s1.tif", (ANGLE, VV), ("localIncidenceAngle", "Sigma0"), (2,)),
+        ("x.tif", (VV, ANGLE), ("Sigma0VV", "incidenceAngleFromEllipsoid"), (1,)),
+        ("x.tif", (ONE, VV, VH), ("layoverShadowMask", "gamma0VV", "gamma0VH"), (2, 3)),
+        ("x.tif", (VV / VH, VH), ("ratioVV_VH", "intensityVH"), (2,)),
+        # what is measured of an echo and is none
+        ("x.tif", (ANGLE, VV), ("VV_coherence", "VV"), (2,)),
+        ("x.tif", (VV, ANGLE, VH), ("vv", "phase_vv", "vh"), (1, 3)),
+        ("s1.tif", (ANGLE, VH), ("number_of_looks", "gamma0"), (2,)),
     ],
 )
 def test_the_polarisations_are_read_and_nothing_else(
@@ -103,3 +112,8 @@ def test_labels_outweigh_names_and_one_that_contradicts_itself_is_asked_about(tm
     ):
         open_source(stack)
     assert open_source(stack, kind=Kind.SAR).bands == (1, 2)
+
+
+@pytest.mark.parametrize("labels", [("redEdge1", "B8A"), ("T32VVH_B04", "T32VVH_B08"), ("B04", "B8A")])
+def test_labels_of_colours_name_no_polarisation(labels: tuple[str, ...], tmp_path: Path):
+    assert open_source(written(tmp_path / "x.tif", VV, VH, labels=labels)).kind is Kind.OPTICAL
