@@ -37,6 +37,7 @@ USUAL_FILLS = frozenset(
     [
         *(sign * nines for sign in (-1, 1) for nines in (9999.0, 99999.0, 999999.0)),
         *(-999.0, -32768.0, -32767.0, 32767.0, 65535.0, -(2.0**31), 2.0**31 - 1, 2.0**32 - 1),
+        *(-100.0, -10_000.0),  # dB of 1e-10, which is put for 0 before the logarithm, and in hundredths
     ]
 )
 """What writers put where there is nothing; each may be a measurement, too, until it stands apart."""
@@ -48,8 +49,9 @@ GAP_SHARE = 0.1
 """Pixels between 0 and the darkest ones shown, per pixel of 0, up to which a border is blank: JPEG leaves
 some."""
 
-ZEROS_STAND_OUT = 4
-"""Times that exact zeros among dB must be as many as the next value below or above."""
+STANDS_OUT = 4
+"""Times that a value must be as frequent as the next one to stand for nothing: zeros among dB, a negative
+value among others that are not."""
 
 MAX_FILLS = 4
 """Fill values looked for in one raster: one on either side, and those of a second writer."""
@@ -59,7 +61,8 @@ def find_fills(sample: FloatArray) -> tuple[float, ...]:
     """Find fill values that nothing declares.
 
     A fill is repeated exactly, is the least or the largest value, and stands apart from the rest: by the
-    range of the rest where it is a usual fill value, else by ten times that range.
+    range of the rest where it is a usual fill value, else by ten times that range; or it alone is negative,
+    and far more frequent than the next value.
 
     Parameters
     ----------
@@ -112,7 +115,7 @@ def are_zeros_no_echo(db: FloatArray) -> bool:
         return False
     sides = [side for side in (db[db < 0], db[db > 0]) if len(side)]
     beside = max((int((side == side[np.abs(side).argmin()]).sum()) for side in sides), default=0)
-    return exact > ZEROS_STAND_OUT * beside
+    return exact > STANDS_OUT * beside
 
 
 def _stands_apart(value: float, sample: FloatArray, least: float) -> bool:
@@ -121,6 +124,8 @@ def _stands_apart(value: float, sample: FloatArray, least: float) -> bool:
         return False
     low, high = np.percentile(others, [1, 99])
     gap = max(low - value, value - high)
+    if value < 0 <= others.min() and len(sample) - len(others) > STANDS_OUT * (others == others.min()).sum():
+        return bool(high > low)
     # Of a mask of zeros and ones neither is a fill: the rest must vary.
     return bool(high > low and gap > (high - low) * (1 if value in USUAL_FILLS else 10))
 

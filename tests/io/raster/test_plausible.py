@@ -69,6 +69,7 @@ def image(name):
         "s1 db int16": lambda: np.rint(100 * db).astype(np.int16),
         "s1 power": lambda: (10 ** (db / 10)).astype(np.float32),
         "s1 uint16": lambda: np.rint(500 * 10 ** (db / 20)).astype(np.uint16) + np.uint16(1),
+        "s1 int16": lambda: np.rint(500 * 10 ** (db / 20)).astype(np.int16),
     }[name]()
 
 
@@ -90,6 +91,11 @@ ONE, BLOCK, WEDGE = (
         ("s2 uint16", 65535, (ONE, BLOCK, WEDGE)), ("s2 int16", -32768, (ONE, BLOCK, WEDGE)),
         ("s2 int16", -9999, (BLOCK, WEDGE)), ("s1 db int16", -32768, (ONE, BLOCK, WEDGE)),
         ("s1 db int16", -9999, (BLOCK, WEDGE)), ("s1 uint16", 65535, (BLOCK, WEDGE)),
+        # alone below zero, in the middle of no other value
+        ("s2 reflectance", -1, (BLOCK, WEDGE)), ("s2 int16", -1, (BLOCK, WEDGE)),
+        ("s1 int16", -1, (BLOCK, WEDGE)), ("s1 power", -1, (BLOCK, WEDGE)), ("s1 power", -0.001, (WEDGE,)),
+        # the logarithm of nothing
+        ("s1 db", -100, (BLOCK, WEDGE)), ("s1 db int16", -10_000, (BLOCK, WEDGE)),
     ],
 )  # fmt: skip
 def test_a_wild_value_is_invalid_and_all_else_is_as_without_it(tmp_path, name, wild, places):
@@ -197,6 +203,14 @@ def test_a_fill_repeats_and_stands_apart():
     assert find_fills(np.repeat([0.0, 1.0], 100)) == ()  # a mask
     assert find_fills(np.append(1000 * rng.gamma(1, 10, 5000), np.full(500, 65535.0))) == ()  # saturated
     assert find_fills(np.full(100, -9999.0)) == ()
+
+
+@pytest.mark.parametrize("least", [-1, -2, -3])
+def test_the_least_of_values_that_run_through_zero_is_no_fill(least):
+    """Dark water after an offset, or whole numbers of dB: the next value is about as frequent."""
+    body = np.random.default_rng(0).normal(3, 3, 20_000).round()
+    assert find_fills(np.maximum(body, least)) == ()
+    assert find_fills(body[body >= least]) == ()
 
 
 def test_limits_follow_the_unit():
