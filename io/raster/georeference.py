@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,12 @@ MAX_ERROR_PX = 0.05
 
 FARTHEST, SMALLEST_AREA = 1e9, 1e-20
 """Larger coordinates and smaller pixels are in no coordinate system of the Earth, whatever its unit."""
+
+HIGHEST_DEG, EASTERNMOST_DEG = 91.0, 720.0
+"""Of latitude and longitude: a pixel beyond the pole and two turns exist; what is farther is in metres."""
+
+DEGREES_PX = 0.01
+"""Side of a pixel in degrees, about a kilometre; as metres it is that of no image of the ground."""
 
 NODES = 21
 """Points per side at which a correction is carried over to another CRS."""
@@ -70,6 +77,8 @@ def georeference_of(raster: DatasetReader) -> Georeference:
                 f"{shown_name(raster.name)}: its transform, {numbers}, gives no place on Earth; say where its"
                 " corners lie (gdal_edit.py -a_ullr WEST NORTH EAST SOUTH)"
             )
+        px = math.sqrt(abs(transform.determinant))
+        _refuse_other_unit(raster, crs, _apply(transform, _nodes(raster.shape)), px)
         return Georeference(shape=raster.shape, crs=raster.crs.to_wkt(), transform=transform)
     gcps, crs = raster.gcps
     if gcps and crs is not None:
@@ -77,9 +86,11 @@ def georeference_of(raster: DatasetReader) -> Georeference:
             control = ground_map(points_of(gcps), crs.to_wkt())
         except NoGeoreferenceError as error:
             raise NoGeoreferenceError(f"{shown_name(raster.name)}: {error}") from None
-        return Georeference(
+        place = Georeference(
             shape=raster.shape, crs=crs.to_wkt(), transform=None, gcps=tuple(gcps), control=control
         )
+        _refuse_other_unit(raster, CRS.from_wkt(place.crs), _xy_of(_followed(place)), math.inf)
+        return place
     raise NoGeoreferenceError(f"{shown_name(raster.name)}: {_what_lacks(raster)}")
 
 
@@ -89,6 +100,30 @@ def _is_on_earth(transform: Affine, shape: tuple[int, int]) -> bool:
     corners = np.array([transform @ corner for corner in ((0, 0), (cols, 0), (0, rows), (cols, rows))])
     area = abs(transform.determinant)
     return bool(np.isfinite(corners).all() and np.abs(corners).max() < FARTHEST and area > SMALLEST_AREA)
+
+
+def _refuse_other_unit(raster: DatasetReader, crs: CRS, xy: FloatArray, px: float) -> None:
+    """Refuse metres where the CRS is in degrees, and degrees where it is in metres.
+
+    Parameters
+    ----------
+    xy : (N, 2) places of the raster in its CRS
+    px : side of a pixel, in the unit of the CRS
+    """
+    unit = crs.axis_info[0].unit_name if crs.axis_info else ""
+    reach_x, reach_y = np.abs(xy).max(axis=0)
+    degrees = reach_x <= EASTERNMOST_DEG and reach_y <= HIGHEST_DEG
+    if crs.is_geographic and unit == "degree" and not degrees:
+        farthest = f"latitude {reach_y:.6g}" if reach_y > HIGHEST_DEG else f"longitude {reach_x:.6g}"
+        what = f"is in degrees, but its coordinates are not ({farthest})"
+    elif crs.is_projected and degrees and px < DEGREES_PX:
+        what = f"is in {unit or 'metre'}, but its coordinates are degrees (its pixels have {px:.3g})"
+    else:
+        return
+    raise NoGeoreferenceError(
+        f"{shown_name(raster.name)}: its coordinate system, {crs.name!r}, {what}; say which it is in"
+        " (gdal_edit.py -a_srs EPSG:...), and give x or longitude before y or latitude"
+    )
 
 
 def _what_lacks(raster: DatasetReader) -> str:

@@ -109,3 +109,65 @@ def test_a_transform_that_is_no_place_is_refused(transform: Affine, tmp_path: Pa
     path = written(tmp_path / "s1_vh.tif", UTM, transform)
     with pytest.raises(NoGeoreferenceError, match=r"s1_vh.tif: its transform, .* gives no place on Earth"):
         open_source(path)
+
+
+LONLAT = CRS.from_epsg(4326)
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "said"),
+    [
+        (LONLAT, PLACE, "latitude 5.3e+06"),
+        (LONLAT, Affine(10, 0, -1.097e7, 0, -10, 3.4e6), "latitude 3.4e+06"),
+        (CRS.from_epsg(4258), Affine(10, 0, 4.3e6, 0, -10, 700), "latitude 700"),
+        (LONLAT, Affine(10, 0, 5e5, 0, -10, 50 + 320), "latitude 370"),
+        (LONLAT, Affine(30, 0, -9000, 0, -1e-3, 40), "longitude 9000"),
+        (LONLAT, Affine(1e-4, 0, 30.1, 0, -1e-4, -98.2), "latitude 98.2064"),
+    ],
+)
+def test_metres_or_swapped_axes_are_no_degrees(crs: CRS, transform: Affine, said: str, tmp_path: Path):
+    path = written(tmp_path / "s1_vh.tif", crs, transform)
+    with pytest.raises(NoGeoreferenceError) as caught:
+        open_source(path)
+    assert f"is in degrees, but its coordinates are not ({said})" in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [
+        (UTM, Affine(1e-4, 0, 11, 0, -1e-4, 48)),
+        (CRS.from_epsg(3857), Affine(9e-5, 0, -98.5, 0, -9e-5, 29.5)),
+        (CRS.from_epsg(2263), Affine(2.7e-4, 0, -74, 0, -2.7e-4, 40.7)),
+    ],
+)
+def test_degrees_are_no_metres(crs: CRS, transform: Affine, tmp_path: Path):
+    with pytest.raises(NoGeoreferenceError, match=r"coordinates are degrees .*gdal_edit\.py -a_srs"):
+        open_source(written(tmp_path / "s1_vh.tif", crs, transform))
+
+
+def test_control_points_with_latitude_first_are_told(tmp_path: Path):
+    path = tmp_path / "s1_vh.tif"
+    corners = [(r, c) for r in (0, 32, 64) for c in (0, 32, 64)]
+    with rasterio.open(path, "w", count=1, height=64, width=64, dtype="uint8", driver="GTiff") as raster:
+        raster.write(np.full((1, 64, 64), 7, np.uint8))
+        raster.gcps = (
+            [GroundControlPoint(row=r, col=c, x=29 - r / 1e4, y=-98 + c / 1e4) for r, c in corners],
+            LONLAT,
+        )
+    with pytest.raises(NoGeoreferenceError, match=r"latitude 98\).*longitude before y or latitude"):
+        open_source(path)
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform"),
+    [
+        (LONLAT, Affine(360 / 64, 0, 0, 0, -181 / 64, 90.5)),  # the whole Earth, and half a pixel more
+        (LONLAT, Affine(1e-4, 0, 359.9, 0, -1e-4, -89.9)),
+        (CRS.from_epsg(4901), Affine(1e-4, 0, 2, 0, -1e-4, 95)),  # grads: the pole is at 100
+        (UTM, Affine(0.005, 0, 600_000, 0, -0.005, 5_300_000)),  # a drone's millimetres
+        (CRS.from_epsg(3857), Affine(10, 0, -80, 0, -10, 80)),  # metres where the axes cross
+    ],
+)
+def test_unusual_places_stay_places(crs: CRS, transform: Affine, tmp_path: Path):
+    assert open_source(written(tmp_path / "s1_vh.tif", crs, transform)).transform is not None
