@@ -38,7 +38,10 @@ CatalogOption = Annotated[
     str, typer.Option("--catalog", help="STAC catalog: path or URL of a static catalog, or URL of an API.")
 ]
 OutOption = Annotated[
-    str, typer.Option("--out", "-o", help="Product root: where all products lie; a folder, file://… or s3://bucket/prefix.")
+    str,
+    typer.Option(
+        "--out", "-o", help="Product root: where all products lie; a folder, file://… or s3://bucket/prefix."
+    ),
 ]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show the messages of Prefect as well.")]
 LimitOption = Annotated[
