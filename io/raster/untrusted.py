@@ -86,7 +86,10 @@ def _refuse_size(raster: DatasetReader, name: str) -> None:
         math.prod(block) * np.dtype(dtype.removeprefix("complex_")).itemsize
         for block, dtype in zip(raster.block_shapes, raster.dtypes, strict=True)
     ]
-    together = raster.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL"
+    # A JPEG 2000 block holds all bands. Asked for it, GDAL walks all boxes of the file, for ever where the
+    # length of one is 0.
+    is_jp2 = raster.driver == "JP2OpenJPEG"
+    together = is_jp2 or raster.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL"
     refuse_beyond(
         name,
         "decoded bytes in one block",
