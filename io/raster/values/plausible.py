@@ -163,6 +163,10 @@ def find_limits(kind: Kind, *, is_db: bool, scale: float, sample: FloatArray) ->
         if not len(positive):
             return 0.0, BEYOND_UNITS
         level_db = 10 * np.log10(positive)
+        # What is put for nothing before a logarithm, such as 1e-10, may fill any share of the image.
+        above = level_db[level_db > level_db.min()]
+        if len(above) and np.median(above) - level_db.min() > POWER_BELOW_DB:
+            level_db = above
         low, high = _around(level_db, below=POWER_BELOW_DB, above=POWER_ABOVE_DB)
         return float(10 ** (low / 10)), float(min(10 ** (high / 10), BEYOND_UNITS))
     physical = DB if kind is Kind.SAR else (REFLECTANCE[0] / scale, REFLECTANCE[1] / scale)

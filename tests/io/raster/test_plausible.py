@@ -78,6 +78,7 @@ ONE, BLOCK, WEDGE = (
     (slice(40, 70), slice(200, 230)),
     (slice(0, 300), slice(0, 90)),
 )
+HALF = (slice(0, 300), slice(120, 300))
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,8 @@ ONE, BLOCK, WEDGE = (
         ("s1 int16", -1, (BLOCK, WEDGE)), ("s1 power", -1, (BLOCK, WEDGE)), ("s1 power", -0.001, (WEDGE,)),
         # the logarithm of nothing
         ("s1 db", -100, (BLOCK, WEDGE)), ("s1 db int16", -10_000, (BLOCK, WEDGE)),
+        ("s1 power", 1e-10, (ONE, BLOCK, WEDGE, HALF)), ("s1 power", 1e-30, (WEDGE, HALF)),
+        ("s1 power", 1.2e-38, (HALF,)),
     ],
 )  # fmt: skip
 def test_a_wild_value_is_invalid_and_all_else_is_as_without_it(tmp_path, name, wild, places):
