@@ -168,7 +168,8 @@ def find_limits(kind: Kind, *, is_db: bool, scale: float, sample: FloatArray) ->
         if len(above) and np.median(above) - level_db.min() > POWER_BELOW_DB:
             level_db = above
         low, high = _around(level_db, below=POWER_BELOW_DB, above=POWER_ABOVE_DB)
-        return float(10 ** (low / 10)), float(min(10 ** (high / 10), BEYOND_UNITS))
+        # Held to what a unit reaches before it is raised: values of 1e-38 beside 1e9 spread over 470 dB.
+        return float(10 ** (low / 10)), float(10 ** (min(high, 10 * np.log10(BEYOND_UNITS)) / 10))
     physical = DB if kind is Kind.SAR else (REFLECTANCE[0] / scale, REFLECTANCE[1] / scale)
     if not len(sample):
         return physical

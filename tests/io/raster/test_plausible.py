@@ -383,3 +383,21 @@ def test_a_few_decibels_around_zero_are_echoes(tmp_path):
     rng = np.random.default_rng(2)
     db = np.rint(rng.normal(-1, 3, (SIDE, SIDE))).astype("int16")  # a city, in whole dB
     assert np.isfinite(read(write(tmp_path / "s1_vv.tif", db))).all()
+
+
+@pytest.mark.parametrize("least", [1e-300, 1e-45, 1e-38, 1e-10])
+@pytest.mark.parametrize("most", [1e9, 9.9e9, 1.0])
+@pytest.mark.parametrize("kind", list(Kind))
+def test_values_of_every_size_have_limits(least, most, kind):
+    sample = np.geomspace(least, most, 1000)
+    for is_db in (False, True):
+        low, high = find_limits(kind, is_db=is_db and kind is Kind.SAR, scale=1, sample=sample)
+        assert np.isfinite([low, high]).all()
+        assert low <= np.median(sample) <= high
+
+
+def test_an_image_of_damaged_floats_is_read(tmp_path):
+    rng = np.random.default_rng(4)
+    bits = rng.integers(0, 2**31, (SIDE, SIDE), np.int32)  # every exponent, positive
+    values = np.nan_to_num(bits.view(np.float32), nan=0, posinf=0)
+    read(write(tmp_path / "s1_vh.tif", values), kind=Kind.SAR)
