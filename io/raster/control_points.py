@@ -33,6 +33,12 @@ Point = tuple[float, float, float, float, float]
 DEGREE = 4
 """Of the polynomial, at most: leaves 1 cm of the geometry of a swath of 250 km from the equator to 80 N."""
 
+FARTHEST_PX, HIGHEST_M = 1e7, 1e5
+"""Rows and columns, and heights, beyond these are of no image of the ground: such a point is not used."""
+
+SAME_PX = 1e-6
+"""Points whose rows or columns spread less than this lie on one line."""
+
 FEW = 6
 """Fewer points than this fix an affine map and no more."""
 
@@ -194,10 +200,13 @@ def ground_map(points: tuple[Point, ...], crs: str) -> GroundMap:
             f"{len(points)} ground control points do not fix its place; at least three do"
         )
     table = np.array(points, np.float64)
-    rc, height = table[:, :2], np.nan_to_num(table[:, 4], posinf=0.0, neginf=0.0)
+    table[np.isinf(table)] = np.nan
+    rc, height = table[:, :2], np.nan_to_num(table[:, 4])
     lon, lat = _to_lon_lat(table[:, 2:4], crs)
     xyz = _earth_centred(np.radians(lon), np.radians(lat))
     known = np.asarray(np.isfinite(np.column_stack([rc, xyz])).all(axis=1), np.bool_)
+    known &= (np.abs(rc) <= FARTHEST_PX).all(axis=1) & (np.abs(height) <= HIGHEST_M)
+    rc[~known], xyz[~known], height[~known] = 0.0, 0.0, 0.0  # their size must not spoil what the others say
     kept = _consistent(rc, xyz, height, known)
     most = max(1, MOST_BLUNDERS * len(points))
     if (~kept).sum() > most and np.ptp(height) <= ROUGH_M:
@@ -263,7 +272,7 @@ def _consistent(rc: FloatArray, xyz: FloatArray, height: FloatArray, kept: BoolA
         )
         good &= ~(far > FAR * np.percentile(far[kept], 90)) if kept.any() else kept
     for degree in (1, DEGREE):
-        if good.sum() < FEW or (np.ptp(rc[good], axis=0) == 0).any():
+        if good.sum() < FEW or not (rc[good].std(axis=0) > SAME_PX).all():
             return good
         st = (rc[good] - rc[good].mean(axis=0)) / rc[good].std(axis=0)
         powers = _powers(st, degree=degree, spare=2)

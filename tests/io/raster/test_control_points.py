@@ -385,3 +385,17 @@ def test_pixels_are_moved_from_where_they_are_read(swath: Swath):
     row, col = np.array([100.0, 5_000.0, 9_000.0]), np.array([25_000.0, 40.0, 3.0])
     found_col, found_row = locator(place, "EPSG:4326")(*swath.ground(row, col))
     np.testing.assert_allclose((found_row, found_col), (row, col), rtol=0, atol=0.01)  # px
+
+
+@pytest.mark.parametrize("value", [0.0, 5e-324, 1e-200, 1e-9, 1e7, 1e20, 1e300, -1e300, np.nan, np.inf])
+@pytest.mark.parametrize("column", range(5), ids=["row", "col", "x", "y", "height"])
+@pytest.mark.parametrize("which", [slice(4, 5), slice(0, 3), slice(None)], ids=["one", "three", "all"])
+def test_numbers_that_damage_leaves_behind_end_in_a_map_or_a_refusal(column: int, value: float, which: slice):
+    for points in (Swath(29.5).points().copy(), two_rows(), line(5)):
+        points[which, column] = value
+        try:
+            found = follow(points)
+        except NoGeoreferenceError as problem:
+            assert str(problem)  # noqa: PT017
+        else:
+            assert np.isfinite(found.coefficients).all()
