@@ -141,7 +141,7 @@ def _run_metrics(runs: Iterable[FlowRuns]) -> Iterator[Metric]:
 def _seconds(log: RunLog | None, field: str) -> float | None:
     try:
         return None if log is None else datetime.fromisoformat(getattr(log, field)).timestamp()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

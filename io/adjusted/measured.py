@@ -57,7 +57,15 @@ def read_pair_points(store: Store, product: ProductKey) -> PairPoints:
         table = pq.ParquetFile(pa.BufferReader(body)).read(columns=POINT_COLUMNS, use_threads=False)
         used = _points(table.filter(table["used"]))
         confident = _points(table.filter(_is_confident(table)))
-    except (KeyError, TypeError, ValueError, pa.ArrowException, OSError, shapely.errors.GEOSException) as why:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        pa.ArrowException,
+        OSError,
+        shapely.errors.GEOSException,
+    ) as why:
         raise StoreError(
             f"{store.url_of(product.prefix)} is committed, but broken ({type(why).__name__}: "
             f"{' '.join(str(why).split())[:160]}); delete its folder and run the pair again"

@@ -242,7 +242,7 @@ def _place_frame(store: Store, version: PlaceVersion) -> PlaceFrame:
     said = read_summary(store, version)
     try:
         centre, tracks = np.array(said["centre_m"], np.float64), TrackShifts.read(said)
-    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+    except (ValueError, OverflowError, KeyError, TypeError, AttributeError) as problem:
         raise broken_table(store.url_of(version.file(SUMMARY)), problem) from None
     scenes = frozenset(edges["reference"]) | frozenset(edges["secondary"])
     used = frozenset(edges.loc[edges["kept"], "pair_key"])

@@ -123,7 +123,7 @@ def measured_of(edges: pd.DataFrame, url: str) -> MeasuredPairs:
         }
         if not all(np.isfinite(column).all() for column in numbers.values()):
             raise ValueError("a measurement is not finite")
-    except (ValueError, TypeError) as problem:
+    except (ValueError, OverflowError, TypeError) as problem:
         raise broken_table(url, problem) from None
     return MeasuredPairs(edges["pair_key"].to_list(), edges["run_key"].to_list(), **numbers)
 

@@ -157,7 +157,8 @@ def index_row(
         }
         pa.scalar(row, pa.struct(ROW_SCHEMA))  # a text in place of a number would make the whole batch fail
     except (
-        KeyError, TypeError, ValueError, AttributeError, pa.ArrowException, shapely.errors.GEOSException,
+        KeyError, TypeError, ValueError, OverflowError, AttributeError, pa.ArrowException,
+        shapely.errors.GEOSException,
     ) as problem:  # fmt: skip
         raise IncompleteProductError(
             f"{products} is committed, but its item.json or correction.json is incomplete "

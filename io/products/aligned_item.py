@@ -93,7 +93,7 @@ def aligned_item(
             },
             stac_extensions=[PROJECTION, *extensions],
         )
-    except (KeyError, TypeError, ValueError, AttributeError, pystac.STACError) as problem:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, pystac.STACError) as problem:
         said = " ".join(f"{type(problem).__name__}: {problem}".split())[:200]
         raise BadInputError(
             f"the item of {product_url} or of its source is no STAC item ({said}); give another"

@@ -198,7 +198,7 @@ def open_product(
             CRS(crs)
         hrefs = [str(record["pair"][role]["href"]) for role in ("reference", "secondary")]
         offered = bool((record.get("field") or {}).get("offered"))
-    except (KeyError, TypeError, ValueError, AttributeError, CRSError) as problem:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, CRSError) as problem:
         raise _broken(where, problem) from None
     reference, secondary = (_named(href, root, allow_hosts, allow_buckets) for href in hrefs)
     field = _field(store, key) if offered else None

@@ -76,7 +76,7 @@ def figure_axes(png: bytes, ax: Axes | None) -> Axes:
 def _safe_rows(correction: dict[str, Any]) -> list[tuple[str, str]]:
     try:
         return rows(correction)
-    except (KeyError, TypeError, ValueError):  # what others wrote: a repr does not raise
+    except (KeyError, TypeError, ValueError, OverflowError):  # what others wrote: a repr does not raise
         return [("record", "incomplete")]
 
 
