@@ -44,7 +44,7 @@ def build(engine: Engine, dockerfile: Path = context.DOCKERFILE, tag: str = IMAG
             "build", "--format=docker", "--pull=never", f"--secret=id=pip,src={secret}",
             # torch without CUDA is where pip's own configuration says, as for the environment of the tests
             *volumes, "--build-arg=TORCH_INDEX=", f"--file={dockerfile}", f"--tag={tag}", context.ROOT,
-            timeout_s=900,
+            timeout_s=1800,  # two minutes where nothing else runs
         )  # fmt: skip
     finally:
         secret.unlink()

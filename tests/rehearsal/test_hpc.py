@@ -38,7 +38,7 @@ WHOLE = ("--start", "2025-06-01", "--end", "2025-06-20")
 ALIKE = {"OMP_NUM_THREADS": "1", "CROSSTIE_COMPUTE__THREADS": "1", "CROSSTIE_TILES__STRIDE_PX": "64"}
 """Settings of all runs, with SLURM and without."""
 
-PATIENCE_S = 400.0
+PATIENCE_S = 1200.0
 
 
 @pytest.fixture(scope="module")
