@@ -157,17 +157,10 @@ def backfill_command(
             show_default=False,
         ),
     ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Maximum number of pairs, done ones included; with --only-failed, of failed ones to try.",
-            show_default=False,
-        ),
-    ] = None,
+    limit: LimitOption = None,
     only_failed: Annotated[
-        bool, typer.Option("--only-failed", help="Only pairs that failed in an earlier run.")
+        bool,
+        typer.Option("--only-failed", help="Only pairs that failed in an earlier run; --limit counts these."),
     ] = False,
     code: Annotated[
         str | None,
