@@ -29,8 +29,9 @@ def prepare(*, verbose: bool) -> None:
         os.environ.setdefault(name, value)
     # The command reports an error once; Prefect would add a traceback for each.
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
-    # Dask tells each worker that comes and goes.
-    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "info" if verbose else "error")
+    # Dask tells each worker that comes and goes, and as an error a heartbeat that was on its way when the
+    # cluster closed. What stops a run is told by the run.
+    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "info" if verbose else "critical")
 
 
 def loopback_without_proxy() -> None:

@@ -151,6 +151,21 @@ def test_what_is_given_is_checked_before_prefect_is_asked(
     assert said in refused(nightly(**places, home=tmp_path, PREFECT_API_URL=f"{DEAD}/api"))
 
 
+@pytest.mark.parametrize("verbose", [False, True])
+def test_dask_says_nothing_unless_it_is_asked_to(verbose: bool):
+    """A heartbeat that is on its way when the cluster closes is an error of Dask's, now and then."""
+    program = (
+        f"from crosstie.flows.runs.prefect_env import prepare; prepare(verbose={verbose});"
+        "import distributed, logging; logging.getLogger('distributed.worker').error('heartbeat')"
+    )
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("DASK_")}
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=plain, capture_output=True, text=True, timeout=120
+    )
+    assert ran.returncode == 0
+    assert ("heartbeat" in ran.stdout + ran.stderr) is verbose
+
+
 @pytest.mark.parametrize(
     "environment", [PROXIES, {"HOME": "/proc/nowhere"}, PROXIES | {"NO_PROXY": "example.com"}]
 )
