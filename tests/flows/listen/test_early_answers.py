@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from asgi_server import serving
 
 from crosstie.flows.web.lingering import Lingering, LingerLimits
-from crosstie.flows.web.server import serve_on
 
 pytestmark = pytest.mark.server
 
@@ -34,30 +31,6 @@ async def early(scope: Any, receive: Any, send: Any) -> None:
     length = (b"content-length", str(len(ANSWER)).encode())
     await send({"type": "http.response.start", "status": 413, "headers": [length, *CLOSES]})
     await send({"type": "http.response.body", "body": ANSWER})
-
-
-@contextmanager
-def serving() -> Iterator[int]:
-    bound = socket.create_server(("127.0.0.1", 0))
-    loop = asyncio.new_event_loop()
-    task = loop.create_task(serve_on(bound, early, max_connections=32, shutdown_s=1))
-
-    def run() -> None:
-        try:
-            loop.run_until_complete(task)
-        except asyncio.CancelledError:
-            pass
-        finally:
-            loop.close()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield bound.getsockname()[1]
-    finally:
-        loop.call_soon_threadsafe(task.cancel)
-        thread.join(30)
-        bound.close()
 
 
 def asked(port: int, path: str, size: int, *, chunked: bool) -> bytes:
@@ -79,7 +52,7 @@ def asked(port: int, path: str, size: int, *, chunked: bool) -> bytes:
 @pytest.mark.parametrize("size", [10, 20_001, 3_000_000])
 @pytest.mark.parametrize("path", ["/at-once", "/piece", "/whole"])
 def test_a_client_that_still_sends_gets_its_answer(path: str, size: int, chunked: bool) -> None:
-    with serving() as port:
+    with serving(early) as port:
         answer = asked(port, path, size, chunked=chunked)
     assert answer.startswith(b"HTTP/1.1 413")
     assert answer.endswith(ANSWER)
@@ -110,7 +83,7 @@ def test_what_follows_is_dropped_within_limits(limits: LingerLimits) -> None:
 
 def test_a_client_that_waits_for_a_word_is_not_told_to_send() -> None:
     """`Expect: 100-continue`: the answer stands in for the word, and the body never comes."""
-    with serving() as port, socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+    with serving(early) as port, socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(
             b"POST /at-once HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
         )

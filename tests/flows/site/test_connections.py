@@ -7,19 +7,16 @@ wait, of one client and of all.
 
 from __future__ import annotations
 
-import asyncio
 import socket
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
 import pytest
+from asgi_server import serving
 
 from crosstie.flows.web.connections import ConnectionLimits
-from crosstie.flows.web.server import serve_on
 
 pytestmark = pytest.mark.server
 
@@ -33,30 +30,6 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         body = b"x" * (2**20 if long else 2)
         await send({"type": "http.response.body", "body": body, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
-
-
-@contextmanager
-def serving(limits: ConnectionLimits | None, most: int = 192) -> Iterator[int]:
-    bound = socket.create_server(("127.0.0.1", 0), backlog=512)
-    loop = asyncio.new_event_loop()
-    task = loop.create_task(serve_on(bound, app, max_connections=most, shutdown_s=1, limits=limits))
-
-    def run() -> None:
-        try:
-            loop.run_until_complete(task)
-        except asyncio.CancelledError:
-            pass
-        finally:
-            loop.close()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield bound.getsockname()[1]
-    finally:
-        loop.call_soon_threadsafe(task.cancel)
-        thread.join(30)
-        bound.close()
 
 
 def health(port: int) -> int:
@@ -78,7 +51,7 @@ def is_closed(connection: socket.socket, within_s: float = 30) -> bool:
 @pytest.mark.parametrize("sent", [b"", b"GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: "])
 @pytest.mark.parametrize("limits", [None, PATIENT])
 def test_half_sent_requests_do_not_stop_a_service(sent: bytes, limits: ConnectionLimits | None):
-    with serving(limits) as port, ExitStack() as held:
+    with serving(app, limits=limits) as port, ExitStack() as held:
         for _ in range(300):
             connection = held.enter_context(socket.create_connection(("127.0.0.1", port), 30))
             connection.sendall(sent)
@@ -87,7 +60,7 @@ def test_half_sent_requests_do_not_stop_a_service(sent: bytes, limits: Connectio
 
 def test_many_clients_together_do_not_stop_it_either():
     limits = ConnectionLimits(header_s=600, idle_s=600, waiting_each=10_000)
-    with serving(limits) as port, ExitStack() as held:
+    with serving(app, limits=limits) as port, ExitStack() as held:
         for _ in range(300):
             held.enter_context(socket.create_connection(("127.0.0.1", port), 30))
         assert health(port) == 200
@@ -96,7 +69,7 @@ def test_many_clients_together_do_not_stop_it_either():
 @pytest.mark.parametrize("sent", [b"", b"GET /health HTTP/1.1\r\nHost: x\r\n"])
 def test_headers_have_a_time_limit(sent: bytes):
     with (
-        serving(ConnectionLimits(header_s=0.5)) as port,
+        serving(app, limits=ConnectionLimits(header_s=0.5)) as port,
         socket.create_connection(("127.0.0.1", port), 30) as connection,
     ):
         connection.sendall(sent)
@@ -105,7 +78,7 @@ def test_headers_have_a_time_limit(sent: bytes):
 
 def test_dripping_headers_have_it_too():
     with (
-        serving(ConnectionLimits(header_s=0.5)) as port,
+        serving(app, limits=ConnectionLimits(header_s=0.5)) as port,
         socket.create_connection(("127.0.0.1", port), 30) as connection,
         pytest.raises(ConnectionError),
     ):
@@ -121,7 +94,7 @@ def drip(connection: socket.socket) -> None:
 @pytest.mark.parametrize("more", [b"", b"GET /health HTTP/1.1\r\n"])
 def test_idle_connections_have_a_time_limit(more: bytes):
     with (
-        serving(ConnectionLimits(idle_s=0.5, header_s=600)) as port,
+        serving(app, limits=ConnectionLimits(idle_s=0.5, header_s=600)) as port,
         socket.create_connection(("127.0.0.1", port), 30) as connection,
     ):
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -131,7 +104,7 @@ def test_idle_connections_have_a_time_limit(more: bytes):
 
 
 def test_requests_one_after_another_and_at_once_are_answered():
-    with serving(ConnectionLimits(idle_s=600, header_s=600)) as port:
+    with serving(app, limits=ConnectionLimits(idle_s=600, header_s=600)) as port:
         with httpx.Client() as client:
             assert {client.get(f"http://127.0.0.1:{port}/").status_code for _ in range(20)} == {200}
         with socket.create_connection(("127.0.0.1", port), 30) as connection:
@@ -145,7 +118,7 @@ def test_requests_one_after_another_and_at_once_are_answered():
 
 def test_an_answer_that_nobody_takes_has_a_time_limit():
     with (
-        serving(ConnectionLimits(stalled_s=0.5)) as port,
+        serving(app, limits=ConnectionLimits(stalled_s=0.5)) as port,
         socket.create_connection(("127.0.0.1", port), 30) as connection,
     ):
         connection.sendall(b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n")
