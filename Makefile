@@ -60,15 +60,16 @@ demo: $(STAMP)
 
 # Two files at a time: many of them wait for servers most of the time. A file stays in one process.
 SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
+PARTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore tests/integration --ignore tests/deploy --ignore tests/rehearsal
 
 # One after the other: the servers of all of them together are load enough.
 test: unit deploy-check integration rehearsal
 
 unit: $(STAMP) browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore tests/integration --ignore tests/deploy --ignore tests/rehearsal
+	$(PARTS)
 
 coverage: $(STAMP) browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore tests/integration --ignore tests/deploy --ignore tests/rehearsal --cov --cov-report=term --cov-fail-under=90
+	$(PARTS) --cov --cov-report=term --cov-fail-under=90
 
 CASES ?= 50000
 SEED ?= 1
