@@ -19,7 +19,6 @@ Halved precisions are of the convolutions alone; correlation stays in float32.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import sys
 import tempfile
@@ -283,5 +282,4 @@ def say(what: str, **found: object) -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):
-        main()
+    main()

@@ -95,13 +95,15 @@ def _excess_at(field: DisplacementField, back: Affine, col: FloatArray, row: Flo
     limits = np.reshape(field.grid.shape, (2, *(1,) * (at.ndim - 1))) - 1
     near = ((at > -FADE_NODES) & (at < limits + FADE_NODES)).all(axis=0)  # false where a place is not finite
     found = np.zeros(at.shape)
-    for index in _side_by_side(at[:, near]):
-        inner = at[:, near][:, index]
+    places, numbers = at[:, near], np.flatnonzero(near)
+    for index in _side_by_side(places):
+        inner = places[:, index]
         begin = np.floor(inner.min(axis=1)).astype(int) - SPLINE_NODES
         end = np.ceil(inner.max(axis=1)).astype(int) + SPLINE_NODES + 1
-        part = np.flatnonzero(near)[index]
         for axis, over in enumerate(_excess(field, back, begin, end)):
-            found[axis].flat[part] = map_coordinates(over, inner - begin[:, None], order=3, mode="constant")
+            found[axis].flat[numbers[index]] = map_coordinates(
+                over, inner - begin[:, None], order=3, mode="constant"
+            )
     return found
 
 
