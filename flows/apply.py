@@ -321,7 +321,7 @@ def _same(body: bytes | None, item: dict[str, Any]) -> bool:
     try:
         there = json.loads(body or b"")
         return bool(_undated(there) == _undated(json.loads(json.dumps(item))))
-    except (ValueError, OverflowError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return False
 
 

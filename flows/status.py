@@ -187,7 +187,7 @@ def _made_good(failure: Failure, created_utc: datetime | None) -> bool:
     """Whether a run with other settings or weights has committed the pair after the failure."""
     try:
         return created_utc is not None and created_utc > datetime.fromisoformat(failure.failed_utc)
-    except (ValueError, OverflowError, TypeError):  # no date, or one without a time zone
+    except (ValueError, TypeError):  # no date, or one without a time zone
         return False
 
 

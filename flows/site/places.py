@@ -57,7 +57,7 @@ def latest_moves(store: Store) -> list[str]:
     try:
         said = json.loads(store.get(MOVED) or b"null")
         return [str(finding["sentence"])[:500] for finding in said["findings"]][:50]
-    except (ValueError, OverflowError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return []
 
 

@@ -44,7 +44,7 @@ def took(log: RunLog) -> str:
     """How long a finished run took, `0:05:10`."""
     try:
         length = datetime.fromisoformat(log.ended_utc or "") - datetime.fromisoformat(log.started_utc)
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError):
         return "–"
     return str(timedelta(seconds=round(length.total_seconds())))
 

@@ -24,7 +24,7 @@ def known_moves(store: Store) -> set[str]:
     try:
         said = json.loads(store.get(MOVED) or b"null")
         return {str(finding["key"]) for finding in said["findings"]}
-    except (ValueError, OverflowError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return set()
 
 

@@ -177,7 +177,7 @@ def last_success(store: Store, flow: str, *, scope: str) -> RunLog | None:
 def _is_past(text: str | None, now: datetime) -> bool:
     try:
         return text is None or datetime.fromisoformat(text) <= now
-    except (TypeError, ValueError, OverflowError):  # no moment, or one without a zone
+    except (TypeError, ValueError):  # no moment, or one without a zone
         return False
 
 
@@ -206,5 +206,5 @@ def _parse_log(body: bytes | None) -> RunLog | None:
         if said["schema"] != RUN_LOG_SCHEMA:
             return None
         return RunLog(**{name: said[name] for name in RunLog.__dataclass_fields__})
-    except (KeyError, TypeError, ValueError, OverflowError):
+    except (KeyError, TypeError, ValueError):
         return None
