@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import resource
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ import pytest
 from fuzz.damage import damaged
 from fuzz.doors import NAMES, Door, doors
 from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
 
 from crosstie.errors import CrosstieError
 
@@ -105,6 +108,27 @@ def test_damage_ends_in_an_error_of_ours(known: dict[str, Door], name: str) -> N
     before = peak_kib()
     (run if SEED is None else seed(int(SEED))(run))()
     assert peak_kib() - before < MOST_KIB
+
+
+def test_a_thread_that_draws_random_numbers_fails_no_case() -> None:
+    done = threading.Event()
+
+    def draw() -> None:
+        while not done.is_set():
+            random.random()
+
+    @settings(max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(body=st.binary(min_size=100))
+    def run(body: bytes) -> None:
+        assert len(body) >= 100
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        run()
+    finally:
+        done.set()
+        thread.join()
 
 
 def peak_kib() -> int:
