@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from crosstie.errors import SettingsError, WeightsError
 from crosstie.flows.evaluation.report import evaluation_report
 from crosstie.matcher.evaluation.comparison import Comparison, compare
-from crosstie.matcher.weights import SHIPPED, verified_sha256
+from crosstie.matcher.weights_file import SHIPPED, verified_sha256
 
 if TYPE_CHECKING:
     from crosstie.flows.evaluation.evaluate import Evaluation

@@ -49,7 +49,7 @@ def weights_sha256(settings: Settings) -> str:
     WeightsError
         The weights are missing, or have another sha256.
     """
-    from crosstie.matcher.weights import verified_sha256
+    from crosstie.matcher.weights_file import verified_sha256
 
     return verified_sha256(settings.weights)
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -26,6 +26,7 @@ from pydantic import SecretStr
 from crosstie.errors import SettingsError
 from crosstie.flows.runs.prefect_database import why_not_opened
 from crosstie.flows.runs.prefect_env import loopback_without_proxy, prepare, writable_home
+from crosstie.flows.runs.signals import signals_wait
 from crosstie.io.storage.href import public_href
 from crosstie.io.storage.redaction import first_line
 from crosstie.io.storage.trust import UNTRUSTED, is_untrusted
@@ -44,8 +45,19 @@ KNOWS_US = (200, 401, 403)
 """Answers of a Prefect API; a key is checked later, by Prefect."""
 
 
-def make_ready(*, verbose: bool) -> None:
+STOP_S = 5.0
+"""Time that a server gets to end by itself, seconds."""
+
+
+def make_ready(*, verbose: bool, meanwhile: Callable[[], object] = lambda: None) -> None:
     """Check the Prefect server that is named, or start one that ends with this process.
+
+    Parameters
+    ----------
+    verbose : bool
+        Whether Prefect logs what it does.
+    meanwhile : callable
+        Done once the server has been started and before it is waited for: imports take as long.
 
     Raises
     ------
@@ -63,7 +75,10 @@ def make_ready(*, verbose: bool) -> None:
     url = settings.api.url
     if url and url != named:
         _check_server(url, f"api.url of the Prefect profile in {settings.profiles_path}")
-    elif not url:
+    if url:
+        with signals_wait():
+            meanwhile()
+    else:
         if not settings.server.ephemeral.enabled:
             raise SettingsError(
                 "Prefect has no server: PREFECT_SERVER_ALLOW_EPHEMERAL_MODE forbids a run to start its own,"
@@ -71,7 +86,7 @@ def make_ready(*, verbose: bool) -> None:
             )
         _check_database(settings)
         _lock(settings)
-        _start_own(settings.server.ephemeral.startup_timeout_seconds, str(settings.home))
+        _start_own(settings, meanwhile)
 
 
 def _refuse_socks() -> None:
@@ -89,7 +104,10 @@ def _refuse_socks() -> None:
 
 def _settings_of_prefect() -> Any:
     try:
-        with _quiet_stderr():  # Prefect prints the same trouble in its own words, in several lines
+        with (
+            signals_wait(),
+            _quiet_stderr(),
+        ):  # Prefect prints the same trouble in its own words, in several lines
             from prefect.settings import get_current_settings
 
             return get_current_settings()
@@ -183,27 +201,36 @@ def _lock(settings: Any) -> None:
     os.environ.update(dict.fromkeys(("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"), password))
 
 
-def _start_own(timeout_s: float, home: str) -> None:
-    """Start the server that Prefect would start, and give it to Prefect: here its end is watched.
+def _start_own(settings: Any, meanwhile: Callable[[], object]) -> None:
+    """Start the server that Prefect would start, and name it to Prefect: here its end is watched.
 
-    Prefect itself waits for the whole time even if the server has ended, and leaves it behind when it is
-    killed.
+    Prefect itself waits for the whole time even if the server has ended, leaves it behind when it is killed,
+    and loads all of the server's code into this process to start it.
     """
-    from prefect.server.api.server import SubprocessASGIServer
-
-    server = SubprocessASGIServer()
-    if server.running:
-        return
     log = tempfile.TemporaryFile(mode="w+", errors="replace")  # noqa: SIM115  as long as the server
-    server.port = _free_port()
-    server.server_process = _spawn(server.port, log)
-    server.running = True
-    atexit.register(server.stop)
+    port = _free_port()
+    server = _spawn(port, log)
+    atexit.register(_stop, server)
+    # As with the password: Prefect is told here, processes that are started read the environment.
+    settings.api.url = os.environ["PREFECT_API_URL"] = f"http://{LOOPBACK}:{port}/api"
     try:
-        _wait_until_healthy(server.port, server.server_process, log, timeout_s, home)
+        with signals_wait():
+            meanwhile()
+        _wait_until_healthy(
+            port, server, log, settings.server.ephemeral.startup_timeout_seconds, str(settings.home)
+        )
     except BaseException:
-        server.stop()
+        _stop(server)
         raise
+
+
+def _stop(server: subprocess.Popen[Any]) -> None:
+    server.terminate()
+    try:
+        server.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
 
 
 def _free_port() -> int:

@@ -60,6 +60,20 @@ def test_importing_crosstie_and_asking_for_help_loads_no_engine() -> None:
     assert loaded == "[]"
 
 
+def test_a_run_that_plans_loads_neither_torch_nor_a_server() -> None:
+    """Each costs every run seconds of start; workers load torch, and a process of its own is the server."""
+    planning = (
+        "import sys; from crosstie.config import load_settings;"
+        "from crosstie.flows.registration.load_matcher import weights_sha256;"
+        "from crosstie.flows import nightly, backfill, new_scene; from crosstie.flows.runs import own_server;"
+        "weights_sha256(load_settings());"
+    )
+    loaded = python(
+        planning + "print([n for n in ('torch', 'prefect.server.api.server') if n in sys.modules])"
+    )
+    assert loaded == "[]"
+
+
 def test_the_package_offers_what_it_promises() -> None:
     shown = python("import crosstie; print(*[getattr(crosstie, n).__name__ for n in crosstie.__all__])")
     names = (

@@ -10,7 +10,8 @@ import torch
 from crosstie.errors import WeightsError
 from crosstie.matcher.calibration import Calibration
 from crosstie.matcher.network import MatchingNetwork
-from crosstie.matcher.weights import load, save, verified_sha256
+from crosstie.matcher.weights import load, save
+from crosstie.matcher.weights_file import verified_sha256
 
 CALIBRATION = Calibration(np.array([0.0, 0, 1, 0, -3]), np.array([1.0, 0, 0, 0]), np.zeros(2))
 

@@ -122,7 +122,7 @@ def try_the_old_secret(walk: Walk) -> None:
 def promote_bad_weights(walk: Walk) -> None:
     """Leave weights as two retrainings do, the second one bad."""
     from crosstie.flows.evaluation.promote import promote
-    from crosstie.matcher.weights import SHIPPED
+    from crosstie.matcher.weights_file import SHIPPED
 
     target = walk.state / "weights" / "matcher.safetensors"
     promote(SHIPPED, target)
@@ -311,7 +311,7 @@ def test_after_upgrade_and_rotation_the_history_is_there_and_the_old_secret_is_n
 @pytest.mark.server
 @pytest.mark.slow
 def test_the_model_is_the_one_of_before(walk: Walk) -> None:
-    from crosstie.matcher.weights import SHIPPED, verified_sha256
+    from crosstie.matcher.weights_file import SHIPPED, verified_sha256
 
     target = walk.state / "weights" / "matcher.safetensors"
     assert verified_sha256(target) == hashlib.sha256(SHIPPED.read_bytes()).hexdigest()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import signal
-import threading
 from collections.abc import Callable
 from typing import Annotated, ParamSpec, TypeVar
 
@@ -14,6 +12,7 @@ import typer
 from crosstie.cli.printing import say
 from crosstie.errors import BadInputError
 from crosstie.flows.observe.printable_log import keep_log_printable
+from crosstie.flows.runs.signals import ended_by
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -22,24 +21,6 @@ EXIT_BAD_INPUT, EXIT_UNRELIABLE = 2, 3
 
 EXIT_SIGNAL = 128
 """Plus the number of the signal that ended a command, as shells count: 130, 143, 129."""
-
-_ENDED_BY: list[int] = []
-"""Signals that have ended this process's command."""
-
-
-def end_on_signals() -> None:
-    """Let SIGTERM and SIGHUP end a run as an interrupt does; where SIGHUP is ignored (nohup) it stays so."""
-
-    def stop(number: int, frame: object) -> None:
-        del frame
-        _ENDED_BY.append(number)
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is signal.SIG_DFL:
-                signal.signal(number, stop)
-
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -85,8 +66,7 @@ def exit_codes(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(EXIT_BAD_INPUT) from None
         except KeyboardInterrupt:
             say("stopped; committed results are kept, run the command again to continue", err=True)
-            number = _ENDED_BY[-1] if _ENDED_BY else signal.SIGINT
-            raise typer.Exit(EXIT_SIGNAL + number) from None
+            raise typer.Exit(EXIT_SIGNAL + ended_by()) from None
 
     run.__doc__ = _paragraphs(command.__doc__ or "")
     return run

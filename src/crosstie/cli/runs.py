@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from crosstie.cli.app import EXIT_UNRELIABLE, app, end_on_signals, exit_codes
+from crosstie.cli.app import EXIT_UNRELIABLE, app, exit_codes
 from crosstie.cli.options import (
     CatalogOption,
     DryRunOption,
@@ -35,6 +36,7 @@ from crosstie.cli.printing import (
 from crosstie.codes import Order
 from crosstie.flows.runs.in_words import counted
 from crosstie.flows.runs.prefect_env import prepare as prepare_prefect
+from crosstie.flows.runs.signals import end_on_signals
 from crosstie.io.storage.href import public_href
 from crosstie.io.storage.redaction import printable
 
@@ -56,16 +58,24 @@ LOOKING = "finding pairs"
 BACKFILL_PLAN_SCHEMA = "crosstie/backfill-plan/1"
 
 
-def check_then_prepare(catalog: str, out: str, settings: Settings, *, verbose: bool) -> None:
-    """Check what a run was given, then make Prefect ready: a slip of the pen costs no start of a server."""
+def check_then_prepare(catalog: str, out: str, settings: Settings, *, flow: str, verbose: bool) -> None:
+    """Check what a run was given, then make Prefect ready: a slip of the pen costs no start of a server.
+
+    The module of the flow is loaded while the server starts.
+    """
     end_on_signals()
     from crosstie.flows.discovery.pairs import check_places
 
     check_places(catalog, out, settings)
+    prepare_for(flow, verbose=verbose)
+
+
+def prepare_for(flow: str, *, verbose: bool) -> None:
+    """Make Prefect ready for the flow of that module."""
     from crosstie.flows.runs.own_server import make_ready
 
     with show_waiting("starting Prefect"):
-        make_ready(verbose=verbose)
+        make_ready(verbose=verbose, meanwhile=lambda: import_module(f"crosstie.flows.{flow}"))
 
 
 @app.command("nightly")
@@ -111,7 +121,7 @@ def nightly_command(
         since_utc = since(out, settings, scope_of(catalog, settings))
         _print_to_do(new_pairs(catalog, settings, since_utc)[:limit], catalog, out, settings, as_json=as_json)
         return
-    check_then_prepare(catalog, out, settings, verbose=verbose)
+    check_then_prepare(catalog, out, settings, flow="nightly", verbose=verbose)
     from crosstie.flows.nightly import run_nightly
     from crosstie.flows.runs.progress import report_run_to
 
@@ -195,7 +205,7 @@ def backfill_command(
     if dry_run:
         _print_backfill_plan(catalog, out, settings, asked, as_json=as_json)
         return
-    check_then_prepare(catalog, out, settings, verbose=verbose)
+    check_then_prepare(catalog, out, settings, flow="backfill", verbose=verbose)
     from crosstie.flows.backfill import run_backfill
     from crosstie.flows.runs.progress import report_run_to
 
@@ -240,7 +250,7 @@ def new_scene_command(
             say(f"{scene}: in no pair: {partners.why_none}")
         _print_to_do(partners.pairs[:limit], catalog, out, settings, as_json=as_json)
         return
-    check_then_prepare(catalog, out, settings, verbose=verbose)
+    check_then_prepare(catalog, out, settings, flow="new_scene", verbose=verbose)
     from crosstie.flows.new_scene import run_new_scene
     from crosstie.flows.runs.progress import report_run_to
 
@@ -279,12 +289,10 @@ def retrain_command(
     --config train.yaml
     """
     prepare_prefect(verbose=verbose)
-    from crosstie.flows.runs.own_server import make_ready
     from crosstie.train_settings import load_train_settings
 
     settings = load_train_settings(config, options={"start_from": "shipped"})
-    with show_waiting("starting Prefect"):
-        make_ready(verbose=verbose)
+    prepare_for("retrain", verbose=verbose)
     from crosstie.flows.retrain import run_retrain
     from crosstie.flows.training.progress import report_training_to
 

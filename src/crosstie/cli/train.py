@@ -10,7 +10,8 @@ from rich.console import Console
 
 from crosstie.cli.app import app, exit_codes
 from crosstie.cli.options import TrainConfigOption, VerboseOption
-from crosstie.cli.printing import say, show_waiting
+from crosstie.cli.printing import say
+from crosstie.cli.runs import prepare_for
 
 
 @app.command("train")
@@ -131,10 +132,7 @@ def train_command(
         typer.echo(commented_yaml(settings), nl=False)
         return
     if flow:
-        from crosstie.flows.runs.own_server import make_ready
-
-        with show_waiting("starting Prefect"):
-            make_ready(verbose=verbose)
+        prepare_for("training.flow", verbose=verbose)
     from crosstie.flows.training.progress import report_training_to
     from crosstie.flows.training.train import run_training
 

@@ -18,7 +18,7 @@ from crosstie.flows.evaluation.evaluate import evaluate
 from crosstie.flows.evaluation.placement import Protocol, place_templates
 from crosstie.flows.evaluation.promote import compared, opponent, promote, refuse_target
 from crosstie.io.datasets.pair_table import read_pair_table
-from crosstie.matcher.weights import SHIPPED, verified_sha256
+from crosstie.matcher.weights_file import SHIPPED, verified_sha256
 
 
 def crosstie(*arguments: str | Path | int) -> Result:

@@ -27,7 +27,8 @@ from crosstie.matcher.calibration import CONFIDENCE_TERMS, SIGMA_TERMS, Calibrat
 from crosstie.matcher.network import MatchingNetwork
 from crosstie.matcher.training.run_folder import read_log
 from crosstie.matcher.training.samples import truth_at
-from crosstie.matcher.weights import SHIPPED, SHIPPED_SHA256, load, save
+from crosstie.matcher.weights import load, save
+from crosstie.matcher.weights_file import SHIPPED, SHIPPED_SHA256
 from crosstie.train_settings import TrainSettings, load_train_settings
 
 TINY = {
