@@ -17,6 +17,8 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 # Threads that wait by spinning stall the processes of the tests beside them.
 export OMP_WAIT_POLICY := PASSIVE
+# Where this is set, each of the many processes that tests start would compile the package anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help install demo test coverage fuzz chaos unit integration deploy-check rehearsal servers postgis promtool slurm engine browser docs check format clean
 
