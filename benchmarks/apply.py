@@ -31,8 +31,8 @@ from crosstie.types import DisplacementField
 
 CRS = "EPSG:32633"
 GROUND = Affine(10, 0, 300_000, 0, -10, 5_100_000)
-NODE_PX = 16
-"""Between nodes of a field: four to a tile stride of 64."""
+NODE_PX = 32
+"""Between nodes of a field, as `register` writes it for scenes over 4096 px: four to a tile stride of 128."""
 
 
 def make_source(path: Path, size: int, dtype: str, *, holes: bool) -> None:
