@@ -29,6 +29,7 @@ from crosstie.estimation.change_points import (
 )
 from crosstie.flows.archive.series import (
     TrackSeries,
+    best_series,
     means_of_dates,
     place_series,
     pooled_series,
@@ -174,7 +175,7 @@ def monitor_positions(table: gpd.GeoDataFrame, settings: MonitorSettings = MONIT
         if not any(_same_change(finding, other) for other in general)
     ]
     # A platform is asked on the means over places where there are any: places of one pass are no witnesses.
-    best = _best_of(alone, pooled)
+    best = best_series(alone)
     platforms = list(_platform_jumps(best, _scatters(best), settings))
     differences = list(_platform_differences(alone, settings))
     return MonitorReport(
@@ -241,12 +242,6 @@ def _same_change(finding: MovedFinding, other: MovedFinding) -> bool:
     more = np.hypot(finding.east_m - other.east_m, finding.north_m - other.north_m)
     sure = SAME_SIZE_SIGMAS * np.hypot(finding.sigma_m, other.sigma_m)
     return bool(alike[0] == alike[1] and together and more <= sure)
-
-
-def _best_of(alone: Sequence[TrackSeries], pooled: Sequence[TrackSeries]) -> list[TrackSeries]:
-    """The mean over places of each track, or its only series."""
-    have = {(one.platform, one.track, one.sensor) for one in pooled}
-    return [*pooled, *(one for one in alone if (one.platform, one.track, one.sensor) not in have)]
 
 
 def _platform_jumps(

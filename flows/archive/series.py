@@ -6,7 +6,7 @@ independent: their mean is taken date by date, and its scatter is measured on th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -91,6 +91,13 @@ def pooled_series(alone: Iterable[TrackSeries]) -> list[TrackSeries]:
         for _, group in sorted(groups.items())
         if len(group) > 1
     ]
+
+
+def best_series(alone: Sequence[TrackSeries]) -> list[TrackSeries]:
+    """The mean over places of each platform and track, or its only series."""
+    pooled = pooled_series(alone)
+    have = {(one.platform, one.track, one.sensor) for one in pooled}
+    return [*pooled, *(one for one in alone if (one.platform, one.track, one.sensor) not in have)]
 
 
 def series_of(rows: pd.DataFrame, *, place: str = "", part: int = 0, places: int = 1) -> TrackSeries:

@@ -19,6 +19,7 @@ from crosstie.flows.site import drawings, files
 from crosstie.flows.site.guard import Guard
 from crosstie.flows.site.metrics import registry_of
 from crosstie.flows.site.places import HEADINGS, latest_moves, place_csv, view_place
+from crosstie.flows.site.platforms import Platforms
 from crosstie.flows.site.query import Query, corrections, failures, read_query
 from crosstie.flows.site.text import FILTERS
 from crosstie.flows.site.watch import Watch
@@ -30,6 +31,10 @@ from crosstie.types import Reason, VerdictCode
 TEMPLATES = Path(__file__).parent / "templates"
 
 DAY_S = 86_400
+
+SERIES_SIZES = {
+    "width": drawings.WIDTH, "panel": drawings.PANEL, "left": drawings.LEFT, "right": drawings.RIGHT
+}  # fmt: skip
 
 
 def make_site_app(watch: Watch, access: Access | None, *, local: bool) -> Starlette:
@@ -52,6 +57,8 @@ def make_site_app(watch: Watch, access: Access | None, *, local: bool) -> Starle
             Route("/places", pages.places),
             Route("/places/{place}", pages.place),
             Route("/places/{place}/scenes.csv", pages.place_csv),
+            Route("/platforms", pages.platforms),
+            Route("/platforms/{platform}", pages.platform),
             Route("/runs/{pair_key}/{run_key}/thumbnail.webp", pages.thumbnail),
             Route("/runs/{pair_key}/{run_key}/{name}", pages.product),
             Route("/style.css", pages.style),
@@ -72,6 +79,7 @@ class Pages:
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
         self._registry = registry_of(watch)
+        self._platforms = Platforms(watch.store, every_s=watch.every_s)
         self._thumbnail = files.thumbnails(watch.store)
         self._style = (TEMPLATES / "style.css").read_bytes()
         self._icon = (TEMPLATES / "icon.svg").read_bytes()
@@ -121,11 +129,8 @@ class Pages:
             place=view_place(self._watch.store, request.path_params["place"], sort),
             sort=sort,
             headings=HEADINGS,
-            width=drawings.WIDTH,
-            panel=drawings.PANEL,
-            left=drawings.LEFT,
-            right=drawings.RIGHT,
             map_height=drawings.MAP,
+            **SERIES_SIZES,
         )
 
     def place_csv(self, request: Request) -> Response:
@@ -133,6 +138,15 @@ class Pages:
         name = request.path_params["place"]
         headers = {"Content-Disposition": f'attachment; filename="{name}.csv"'}
         return Response(place_csv(self._watch.store, name), media_type="text/csv", headers=headers)
+
+    def platforms(self, request: Request) -> Response:
+        """All platforms that adjusted scenes are of."""
+        return self._page("platforms.html", request, rows=self._platforms.rows())
+
+    def platform(self, request: Request) -> Response:
+        """One platform: what moved, and the series of each of its tracks over all places."""
+        view = self._platforms.view(request.path_params["platform"])
+        return self._page("platform.html", request, platform=view, **SERIES_SIZES)
 
     def product(self, request: Request) -> Response:
         return files.product(self._watch.store, request)

@@ -10,10 +10,11 @@ import pandas as pd
 import shapely
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import geopandas as gpd
 
+    from crosstie.flows.archive.series import TrackSeries
     from crosstie.types import FloatArray
 
 WIDTH, PANEL, LANE, MAP = 760, 130, 34, 260
@@ -85,6 +86,32 @@ def draw_series(scenes: gpd.GeoDataFrame, edges: pd.DataFrame) -> list[SeriesDra
         for (sensor, track), own in rows.groupby(["sensor", "track"], sort=True)
         if len(own) >= 2
     ]
+
+
+def draw_pooled(tracks: Sequence[TrackSeries]) -> list[SeriesDrawing]:
+    """Draw each series of the tracks of a platform, its latest dates, on one axis of time."""
+    drawn = [(one, _rows_of(one).iloc[-MOST_SCENES:]) for one in tracks if len(one.scene) >= 2]
+    if not drawn:
+        return []
+    across = _time_axis(pd.concat([rows["date"] for _, rows in drawn]))
+    return [_one_series(_title_of(one), rows, {}, across) for one, rows in drawn]
+
+
+def _rows_of(one: TrackSeries) -> pd.DataFrame:
+    east, north = one.series.position_m.T
+    sigma = one.series.sigma_m
+    date = pd.Timestamp(0, unit="s", tz="UTC") + pd.to_timedelta(one.series.days, unit="D")
+    return pd.DataFrame(
+        {
+            "scene": one.scene, "date": date, "dx_m": east, "dy_m": north,
+            "sigma_x_m": sigma, "sigma_y_m": sigma,
+        }
+    )  # fmt: skip
+
+
+def _title_of(one: TrackSeries) -> str:
+    where = one.place or f"mean of {one.places} places"
+    return f"{one.track or 'unknown track'}, {where}"
 
 
 def draw_network(scenes: gpd.GeoDataFrame, edges: pd.DataFrame) -> NetworkDrawing | None:

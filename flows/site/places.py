@@ -52,11 +52,18 @@ class PlaceView:
     map: MapDrawing | None
 
 
-def latest_moves(store: Store) -> list[str]:
-    """Sentences of what the last flow found to have moved; none where there is no list, or it is broken."""
+def latest_moves(store: Store, *, platform: str | None = None) -> list[str]:
+    """Sentences of what the last flow found to have moved; none where there is no list, or it is broken.
+
+    Of one platform where that is given, changes against another platform included.
+    """
     try:
         said = json.loads(store.get(MOVED) or b"null")
-        return [str(finding["sentence"])[:500] for finding in said["findings"]][:50]
+        return [
+            str(finding["sentence"])[:500]
+            for finding in said["findings"]
+            if platform is None or platform in (finding.get("platform"), finding.get("against"))
+        ][:50]
     except (ValueError, KeyError, TypeError):
         return []
 

@@ -43,7 +43,7 @@ class Watch:
 
     def __init__(self, store: Store, *, every_s: float) -> None:
         self.store = store
-        self._every_s = every_s
+        self.every_s = every_s
         self._seen = LastReading()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -66,11 +66,11 @@ class Watch:
             if before.problem is None:
                 LOG.warning("the archive cannot be read, the last reading is kept: %s", problem)
             self._seen = LastReading(before.snapshot, str(problem), before.failures + 1)
-            return self._every_s
+            return self.every_s
         if before.problem is not None or before.snapshot is None:
             LOG.info("%d committed runs, read in %.1f s", snapshot.table.num_rows, snapshot.took_s)
         self._seen = LastReading(snapshot, None, before.failures)
-        return max(self._every_s, REST * snapshot.took_s)
+        return max(self.every_s, REST * snapshot.took_s)
 
     def __enter__(self) -> Self:
         self._thread.start()
