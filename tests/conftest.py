@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from affine import Affine
+from hypothesis import HealthCheck, settings
 from odc.geo.geobox import GeoBox
 
 from crosstie.types import (
@@ -30,6 +31,10 @@ REAL_DATA = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
 LONGEST_FIRST = ("test_real_scene.py", "test_run.py", "test_image_steps.py", "test_hpc.py", "test_runbook.py")
 """Files that take minutes: begun last, one would keep one process busy with nothing left for the other."""
+
+# A busy machine is no fault of the code.
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 UTM_GRID = GeoBox((1000, 1200), Affine(10, 0, 600_000, 0, -10, 3_300_000), "EPSG:32614")
 

@@ -86,6 +86,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
     address = f"tcp://{LOOPBACK}:{scheduler_port}"
     environment = {
         "CROSSTIE_OBSERVE__LOG_FORMAT": "json",
+        "DASK_LOGGING__DISTRIBUTED": "info",
         "DASK_DISTRIBUTED__WORKER__PRELOAD": PRELOAD,
         "DASK_DISTRIBUTED__SCHEDULER__PRELOAD": PRELOAD,
         "OMP_NUM_THREADS": "1",
