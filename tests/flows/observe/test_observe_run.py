@@ -87,6 +87,8 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
     environment = {
         "CROSSTIE_OBSERVE__LOG_FORMAT": "json",
         "DASK_LOGGING__DISTRIBUTED": "info",
+        # As everywhere: an idle matcher would take windows from the reader.
+        "DASK_DISTRIBUTED__SCHEDULER__WORK_STEALING": "False",
         "DASK_DISTRIBUTED__WORKER__PRELOAD": PRELOAD,
         "DASK_DISTRIBUTED__SCHEDULER__PRELOAD": PRELOAD,
         "OMP_NUM_THREADS": "1",
@@ -110,6 +112,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
     ):  # fmt: skip
         for child, port in ((scheduler, scheduler_http), (reader, reader_http), (matcher, matcher_http)):
             child.until(lambda port=port: answers(f"http://{LOOPBACK}:{port}/metrics"), timeout_s=PATIENCE_S)
+        scheduler.until(lambda: workers_known(fetched(scheduler_http)) == 2, timeout_s=PATIENCE_S)
         assert value(fetched(matcher_http), "crosstie_tiles_total") == 0, "there before the first tile"
         settings = load_settings(
             options={**OPTIONS, "compute.cluster": address, "compute.worker_timeout_s": PATIENCE_S,
@@ -145,6 +148,10 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
             reader_lines=[json.loads(line) for line in text.splitlines() if line.startswith("{")],
             failed=failed,
         )
+
+
+def workers_known(figures: Samples) -> float:
+    return sum(count for (name, _), count in figures.items() if name == "dask_scheduler_workers")
 
 
 class Hearing:

@@ -1,11 +1,20 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from threading import Thread
 
 import pytest
 
 from crosstie.flows.runs.signals import ENDING, signals_wait
+
+
+@pytest.fixture(autouse=True)
+def interrupts_are_heard() -> Iterator[None]:
+    """A shell that runs tests in the background lets them ignore interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_signal_waits_for_the_end_of_the_block() -> None:
