@@ -175,7 +175,7 @@ def monitor_positions(table: gpd.GeoDataFrame, settings: MonitorSettings = MONIT
         if not any(_same_change(finding, other) for other in general)
     ]
     # A platform is asked on the means over places where there are any: places of one pass are no witnesses.
-    best = best_series(alone)
+    best = best_series(alone, pooled)
     platforms = list(_platform_jumps(best, _scatters(best), settings))
     differences = list(_platform_differences(alone, settings))
     return MonitorReport(

@@ -93,9 +93,8 @@ def pooled_series(alone: Iterable[TrackSeries]) -> list[TrackSeries]:
     ]
 
 
-def best_series(alone: Sequence[TrackSeries]) -> list[TrackSeries]:
+def best_series(alone: Sequence[TrackSeries], pooled: Sequence[TrackSeries]) -> list[TrackSeries]:
     """The mean over places of each platform and track, or its only series."""
-    pooled = pooled_series(alone)
     have = {(one.platform, one.track, one.sensor) for one in pooled}
     return [*pooled, *(one for one in alone if (one.platform, one.track, one.sensor) not in have)]
 

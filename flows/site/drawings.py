@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import shapely
 
+from crosstie.flows.runs.in_words import counted
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -110,7 +112,7 @@ def _rows_of(one: TrackSeries) -> pd.DataFrame:
 
 
 def _title_of(one: TrackSeries) -> str:
-    where = one.place or f"mean of {one.places} places"
+    where = one.place or f"mean of {counted(one.places, 'place')}"
     return f"{one.track or 'unknown track'}, {where}"
 
 

@@ -62,7 +62,7 @@ def latest_moves(store: Store, *, platform: str | None = None) -> list[str]:
         return [
             str(finding["sentence"])[:500]
             for finding in said["findings"]
-            if platform is None or platform in (finding.get("platform"), finding.get("against"))
+            if platform is None or platform in (finding["platform"], finding["against"])
         ][:50]
     except (ValueError, KeyError, TypeError):
         return []

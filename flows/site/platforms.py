@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from crosstie.flows.site.drawings import SeriesDrawing
     from crosstie.io.storage.store import Store
 
-MOST_TRACKS = 60
-"""Drawn on one page."""
+MOST_SERIES = 60
+"""Drawn on one page, which says how many there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +41,20 @@ class PlatformView:
     """One platform, for its page."""
 
     row: PlatformRow
-    series: list[SeriesDrawing]
+    drawn: list[SeriesDrawing]
+    series: int
     moved: list[str]
 
 
 class Platforms:
-    """Adjusted positions of the whole archive, read at most once in so many seconds."""
+    """Platforms of the whole archive, read at most once in so many seconds."""
 
     def __init__(self, store: Store, *, every_s: float) -> None:
         self._store = store
         self._every_s = every_s
         self._lock = Lock()
         self._read_at = float("-inf")
-        self._scenes = pd.DataFrame()
+        self._rows: list[PlatformRow] = []
         self._series: list[TrackSeries] = []
 
     def rows(self) -> list[PlatformRow]:
@@ -64,17 +65,7 @@ class Platforms:
         StoreError
             A table of positions is broken.
         """
-        scenes, _ = self._seen()
-        if scenes.empty:
-            return []
-        named = scenes[scenes["platform"] != ""]
-        return [
-            PlatformRow(
-                str(name), own["sensor"].iloc[0], len(own), own["track"].nunique(), own["place"].nunique(),
-                own["date"].min(), own["date"].max(),
-            )
-            for name, own in named.groupby("platform", sort=True)
-        ]  # fmt: skip
+        return self._seen()[0]
 
     def view(self, name: str) -> PlatformView:
         """Read a platform for its page.
@@ -86,20 +77,36 @@ class Platforms:
         StoreError
             A table of positions is broken.
         """
-        row = next((one for one in self.rows() if one.name == name), None)
+        rows, series = self._seen()
+        row = next((one for one in rows if one.name == name), None)
         if row is None:
             raise HTTPException(404, "no such platform")
-        own = [one for one in self._seen()[1] if one.platform == name][:MOST_TRACKS]
-        return PlatformView(row, draw_pooled(own), latest_moves(self._store, platform=name))
+        own = [one for one in series if one.platform == name]
+        return PlatformView(
+            row, draw_pooled(own[:MOST_SERIES]), len(own), latest_moves(self._store, platform=name)
+        )
 
-    def _seen(self) -> tuple[pd.DataFrame, list[TrackSeries]]:
+    def _seen(self) -> tuple[list[PlatformRow], list[TrackSeries]]:
         # What needs scipy is loaded when the first page asks for it: the service starts small.
-        from crosstie.flows.archive.series import best_series, place_series, usable
+        from crosstie.flows.archive.series import best_series, place_series, pooled_series, usable
 
         with self._lock:
             if time.monotonic() - self._read_at >= self._every_s:
-                found = bool(adjusted_places(self._store))
-                self._scenes = usable(read_adjusted(self._store)) if found else pd.DataFrame()
-                self._series = best_series(place_series(self._scenes)) if len(self._scenes) else []
-                self._read_at = time.monotonic()
-            return self._scenes, self._series
+                rows, series = [], []
+                if adjusted_places(self._store):
+                    scenes = usable(read_adjusted(self._store))
+                    alone = place_series(scenes) if len(scenes) else []
+                    rows, series = _platform_rows(scenes), best_series(alone, pooled_series(alone))
+                self._rows, self._series, self._read_at = rows, series, time.monotonic()
+            return self._rows, self._series
+
+
+def _platform_rows(scenes: pd.DataFrame) -> list[PlatformRow]:
+    named = scenes[scenes["platform"] != ""]
+    return [
+        PlatformRow(
+            str(name), own["sensor"].iloc[0], len(own), own["track"].nunique(), own["place"].nunique(),
+            own["date"].min(), own["date"].max(),
+        )
+        for name, own in named.groupby("platform", sort=True)
+    ]  # fmt: skip

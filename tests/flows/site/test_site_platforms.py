@@ -11,11 +11,11 @@ from site_archive import Site
 
 import crosstie
 from crosstie.flows.archive.adjusting import adjust_archive
-from crosstie.flows.archive.series import best_series, place_series, usable
+from crosstie.flows.archive.series import best_series, place_series, pooled_series, usable
 from crosstie.flows.archive.solving import AdjustOptions
 from crosstie.flows.site.app import make_site_app
 from crosstie.flows.site.watch import Watch
-from crosstie.io.adjusted.moved import write_moves
+from crosstie.io.adjusted.moved import MOVED, write_moves
 from crosstie.io.storage.store import Store, open_store
 
 TILES = ("31UFS", "31UGS")
@@ -71,9 +71,8 @@ def test_each_platform_is_listed_with_what_it_has(store: Store) -> None:
 
 def test_a_page_draws_the_mean_over_places_of_each_date(store: Store) -> None:
     text = site_of(store).get(f"/platforms/{S1A}").text
-    (expected,) = [
-        one for one in best_series(place_series(usable(crosstie.read_adjusted(store)))) if one.platform == S1A
-    ]
+    alone = place_series(usable(crosstie.read_adjusted(store)))
+    (expected,) = [one for one in best_series(alone, pooled_series(alone)) if one.platform == S1A]
     assert expected.places == len(TILES)
     assert f"{expected.track}, mean of 2 places" in text
     drawing = re.search(r'<svg[^>]*aria-label="x of.*?</svg>', text, re.DOTALL)
@@ -87,6 +86,24 @@ def test_what_moved_is_told_of_the_platform_and_of_those_compared_with_it(store:
     assert "S1A &lt;b&gt;jumped&lt;/b&gt;" in text
     assert "S1C differs" in text
     assert "S2B drifts" not in text
+
+
+def test_a_broken_list_of_what_moved_spoils_no_page(store: Store) -> None:
+    kept = store.get(MOVED)
+    assert kept
+    try:
+        for broken in (b"{", b'{"findings": ["S1A jumped"]}', b'{"findings": [{"sentence": "S1A jumped"}]}'):
+            store.put(MOVED, broken)
+            answer = site_of(store).get(f"/platforms/{S1A}")
+            assert (answer.status_code, "S1A jumped" in answer.text) == (200, False)
+    finally:
+        store.put(MOVED, kept)
+
+
+def test_a_page_says_how_many_tracks_it_does_not_draw(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "tracks are drawn" not in site_of(store).get(f"/platforms/{S1A}").text
+    monkeypatch.setattr("crosstie.flows.site.platforms.MOST_SERIES", 0)
+    assert "0 of 1 tracks are drawn" in site_of(store).get(f"/platforms/{S1A}").text
 
 
 @pytest.mark.parametrize("name", ["sentinel-9", "..%2F_index", "%00", "<script>"])
