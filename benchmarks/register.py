@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import rasterio
@@ -34,7 +33,10 @@ def mirrored(source: Path, target: Path, size: int) -> None:
     with rasterio.open(source) as small:
         pixels = small.read()
         profile = {name: small.profile[name] for name in ("count", "dtype", "nodata", "crs", "transform")}
-    rows, cols = (_reflected(size, side) for side in pixels.shape[1:])
+    rows, cols = (
+        np.pad(np.arange(side), (0, max(size - side, 0)), mode="symmetric")[:size]
+        for side in pixels.shape[1:]
+    )
     with rasterio.open(
         target, "w", driver="GTiff", height=size, width=size, compress="deflate", zlevel=1,
         tiled=True, blockxsize=BLOCK_PX, blockysize=BLOCK_PX, **profile,
@@ -44,28 +46,13 @@ def mirrored(source: Path, target: Path, size: int) -> None:
             raster.write(pixels[:, part][:, :, cols], window=Window(0, begin, size, len(part)))
 
 
-def _reflected(size: int, side: int) -> np.ndarray[Any, np.dtype[np.intp]]:
-    """Index 0, 1, … of a row that is run through forth and back."""
-    there = np.arange(size) % (2 * side)
-    return np.where(there < side, there, 2 * side - 1 - there)
-
-
 def run_once(folder: Path, settings: dict[str, str]) -> dict[str, float]:
     """Run `crosstie register` in a process of its own."""
     with tempfile.TemporaryDirectory(dir=folder) as out:
         began = time.perf_counter()
-        command = [
-            "-m",
-            "crosstie",
-            "register",
-            folder / REFERENCE,
-            folder / SECONDARY,
-            "--out",
-            out,
-            "--json",
-        ]
+        rasters = [folder / REFERENCE, folder / SECONDARY]
         process = subprocess.Popen(
-            [sys.executable, *command],
+            [sys.executable, "-m", "crosstie", "register", *rasters, "--out", out, "--json"],
             env={**os.environ, **settings},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

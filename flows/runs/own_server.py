@@ -44,7 +44,6 @@ PR_SET_PDEATHSIG = 1
 KNOWS_US = (200, 401, 403)
 """Answers of a Prefect API; a key is checked later, by Prefect."""
 
-
 STOP_S = 5.0
 """Time that a server gets to end by itself, seconds."""
 
@@ -76,8 +75,7 @@ def make_ready(*, verbose: bool, meanwhile: Callable[[], object] = lambda: None)
     if url and url != named:
         _check_server(url, f"api.url of the Prefect profile in {settings.profiles_path}")
     if url:
-        with signals_wait():
-            meanwhile()
+        meanwhile()
     else:
         if not settings.server.ephemeral.enabled:
             raise SettingsError(
@@ -104,10 +102,8 @@ def _refuse_socks() -> None:
 
 def _settings_of_prefect() -> Any:
     try:
-        with (
-            signals_wait(),
-            _quiet_stderr(),
-        ):  # Prefect prints the same trouble in its own words, in several lines
+        # Prefect prints the same trouble in its own words, in several lines.
+        with signals_wait(), _quiet_stderr():
             from prefect.settings import get_current_settings
 
             return get_current_settings()
@@ -214,8 +210,7 @@ def _start_own(settings: Any, meanwhile: Callable[[], object]) -> None:
     # As with the password: Prefect is told here, processes that are started read the environment.
     settings.api.url = os.environ["PREFECT_API_URL"] = f"http://{LOOPBACK}:{port}/api"
     try:
-        with signals_wait():
-            meanwhile()
+        meanwhile()
         _wait_until_healthy(
             port, server, log, settings.server.ephemeral.startup_timeout_seconds, str(settings.home)
         )

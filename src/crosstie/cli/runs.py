@@ -36,7 +36,7 @@ from crosstie.cli.printing import (
 from crosstie.codes import Order
 from crosstie.flows.runs.in_words import counted
 from crosstie.flows.runs.prefect_env import prepare as prepare_prefect
-from crosstie.flows.runs.signals import end_on_signals
+from crosstie.flows.runs.signals import end_on_signals, signals_wait
 from crosstie.io.storage.href import public_href
 from crosstie.io.storage.redaction import printable
 
@@ -74,8 +74,12 @@ def prepare_for(flow: str, *, verbose: bool) -> None:
     """Make Prefect ready for the flow of that module."""
     from crosstie.flows.runs.own_server import make_ready
 
+    def load() -> None:
+        with signals_wait():
+            import_module(f"crosstie.flows.{flow}")
+
     with show_waiting("starting Prefect"):
-        make_ready(verbose=verbose, meanwhile=lambda: import_module(f"crosstie.flows.{flow}"))
+        make_ready(verbose=verbose, meanwhile=load)
 
 
 @app.command("nightly")
