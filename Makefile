@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SERVERS_VENV := .venv-servers
 SERVERS_STAMP := $(SERVERS_VENV)/.installed
+MUTATION_VENV := .venv-mutation
+MUTATION_STAMP := $(MUTATION_VENV)/.installed
 REAL_CATALOG := ../shared/data/scenes/catalog.json
 DEMO_CATALOG := demo-catalog/catalog.json
 DEMO_PRODUCTS := demo-products
@@ -20,7 +22,7 @@ export OMP_WAIT_POLICY := PASSIVE
 # Where this is set, each of the many processes that tests start would compile the package anew.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install demo test coverage fuzz chaos unit integration deploy-check rehearsal servers postgis promtool slurm engine browser docs check format clean
+.PHONY: help install demo test coverage fuzz chaos mutants unit integration deploy-check rehearsal servers postgis promtool slurm engine browser docs check format clean
 
 help:
 	@echo "make install   a virtual environment in .venv with everything in it"
@@ -33,6 +35,7 @@ help:
 	@echo "make coverage  the tests of the parts, and the share of lines and branches that they run: at least 90 %"
 	@echo "make fuzz      damaged files at everything that reads some: CASES=50000 SEED=1; what fails is kept in build/fuzz"
 	@echo "make chaos     faults at every step of writing and reading an archive: INJECTIONS=1000 SEED=1"
+	@echo "make mutants   small faults put into estimation and the commit protocol: MUTANTS=40 of each group, SEED=1; do the tests notice?"
 	@echo "make docs      build the documentation into $(DOCS)/site; a warning is an error"
 	@echo "make servers   start these servers, print their addresses and what to export; Ctrl-C stops them"
 	@echo "make check     format, lint, types, import rules, documentation, sdist and wheel"
@@ -81,6 +84,15 @@ fuzz: $(STAMP)
 INJECTIONS ?= 1000
 chaos: $(STAMP)
 	PYTHONPATH=tests:tests/support OMP_NUM_THREADS=1 $(BIN)/python -m chaos --injections $(INJECTIONS) --seed $(SEED)
+
+MUTANTS ?= 40
+mutants: $(STAMP) $(MUTATION_STAMP)
+	PYTHONPATH=tests $(MUTATION_VENV)/bin/python -m mutation --sample $(MUTANTS) --seed $(SEED)
+
+$(MUTATION_STAMP): tests/mutation/requirements.txt
+	@test -x $(MUTATION_VENV)/bin/python || $(PYTHON) -m venv $(MUTATION_VENV)
+	$(MUTATION_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/mutation/requirements.txt
+	@touch $@
 
 deploy-check: $(STAMP) promtool
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/deploy
