@@ -13,6 +13,7 @@ from affine import Affine
 from hypothesis import HealthCheck, settings
 from odc.geo.geobox import GeoBox
 
+from crosstie.flows.runs.prefect_env import prepare
 from crosstie.types import (
     AffineCorrection,
     Error,
@@ -82,6 +83,20 @@ def _environment_kept() -> Iterator[None]:
     for name in os.environ.keys() - before.keys():
         del os.environ[name]
     os.environ.update(before)
+
+
+@pytest.fixture(scope="module")
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home of its own for Prefect, in this process and in those that it starts.
+
+    Prefect reads its environment when it is imported: a test asks for this before it imports a flow.
+    """
+    home = tmp_path_factory.mktemp("prefect")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(home))
+        patch.setenv("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "400")  # its tables are made first
+        prepare(verbose=False)
+        yield home
 
 
 @pytest.fixture(scope="session")

@@ -26,5 +26,5 @@ def test_the_tests_of_a_group_are_there() -> None:
 
 
 def test_a_module_that_has_moved_is_told() -> None:
-    with pytest.raises(SystemExit, match="no file is io/gone.py; mend tests/mutation/groups.py"):
+    with pytest.raises(SystemExit, match=r"no file is io/gone\.py; mend tests/mutation/groups\.py"):
         Group("gone", ("io/gone.py",), ()).files(ROOT)

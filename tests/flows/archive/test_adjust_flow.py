@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +12,10 @@ import pytest
 from measured_archive import MeasuredArchive, optical_id, sar_id
 
 from crosstie.config import load_settings
-from crosstie.flows.runs.prefect_env import prepare
 from crosstie.io.adjusted.moved import MOVED, known_moves
 from crosstie.io.storage.store import open_store
 
 TILE = "31UFS"
-
-
-@pytest.fixture(scope="module")
-def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    home = tmp_path_factory.mktemp("prefect")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFECT_HOME", str(home))
-        patch.setenv("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "400")
-        prepare(verbose=False)
-        yield home
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,6 @@ from crosstie.flows.registration.load_matcher import weights_sha256
 from crosstie.flows.registration.publish import run_key_of
 from crosstie.flows.runs.done import done_outcomes
 from crosstie.flows.runs.outcome import FAILED
-from crosstie.flows.runs.prefect_env import prepare
 from crosstie.flows.site.app import make_site_app
 from crosstie.flows.site.snapshot import take_snapshot
 from crosstie.flows.site.watch import Watch
@@ -230,16 +229,6 @@ def test_the_end_of_a_large_file_is_held_back_until_all_of_it_is_known(
     with pytest.raises(RuntimeError) as broken_off:  # too late for another answer
         site.get(address)
     assert isinstance(broken_off.value.__cause__, DamagedProductError)
-
-
-@pytest.fixture(scope="module")
-def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    home = tmp_path_factory.mktemp("prefect")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFECT_HOME", str(home))
-        patch.setenv("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "400")  # its tables are made first
-        prepare(verbose=False)
-        yield
 
 
 @pytest.mark.server

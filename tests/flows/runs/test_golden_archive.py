@@ -10,14 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import geopandas as gpd
 import pytest
 
 from crosstie.config import Settings
-from crosstie.flows.runs.prefect_env import prepare
 from crosstie.flows.status import take_status
 from crosstie.io.archive.index import read_index, update_index
 from crosstie.io.archive.listing import list_archive
@@ -35,17 +33,6 @@ CLOUDED = ProductKey("SIM_S2_20250609T103000_001__SIM_S1_20250611T053000_001", "
 
 MOVED = ["assets", "products", "updated"]
 """Columns of the index that say where the archive lies, or when the row was made."""
-
-
-@pytest.fixture(scope="module")
-def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home of its own for Prefect; asked for before anything imports it."""
-    home = tmp_path_factory.mktemp("prefect")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFECT_HOME", str(home))
-        patch.setenv("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "400")  # its tables are made first
-        prepare(verbose=False)
-        yield home
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,6 @@ from affine import Affine
 
 from crosstie.config import load_settings
 from crosstie.errors import CatalogError
-from crosstie.flows.runs.prefect_env import prepare
 from crosstie.io.simulation.pairs import write_simulated_catalog
 
 if TYPE_CHECKING:
@@ -40,17 +39,6 @@ SETTINGS = load_settings(options=OPTIONS)
 SIZE = 448
 
 Run = Callable[..., list["Outcome"]]
-
-
-@pytest.fixture(scope="module")
-def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home of its own for Prefect, in this process and in those that it starts."""
-    home = tmp_path_factory.mktemp("prefect")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFECT_HOME", str(home))
-        patch.setenv("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "400")  # its tables are made first
-        prepare(verbose=False)
-        yield home
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import yaml
 from training_land import write_scene
 
 from crosstie.errors import SettingsError
-from crosstie.flows.runs.prefect_env import prepare
 from crosstie.io.simulation.pairs import write_simulated_catalog
 
 TINY = {
@@ -28,16 +26,7 @@ TINY = {
     "device": "cpu",
 }  # fmt: skip
 
-
-@pytest.fixture(scope="module", autouse=True)
-def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Prefect reads its environment when it is imported, which the first test here does."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
-        patch.setenv("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "400")
-        prepare(verbose=False)
-        yield
-
+pytestmark = pytest.mark.usefixtures("prefect_home")
 
 NOW = datetime(2025, 6, 1, 3, 0, tzinfo=UTC)
 

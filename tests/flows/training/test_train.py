@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from typer.testing import CliRunner, Result
 
 from crosstie.cli import app
 from crosstie.errors import SettingsError, WeightsError
-from crosstie.flows.runs.prefect_env import prepare
 from crosstie.flows.training.data import keep_labels, read_data
 from crosstie.flows.training.handover import hand_over
 from crosstie.flows.training.train import run_training
@@ -331,15 +330,6 @@ def test_better_weights_replace_those_in_use_and_worse_ones_do_not(make: Make, t
     assert not decision.better
     assert target.read_bytes() == SHIPPED.read_bytes()
     assert json.loads((tmp_path / "best.safetensors.comparison.json").read_text())["better"] is False
-
-
-@pytest.fixture
-def prefect_home(tmp_path: Path) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
-        patch.setenv("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "400")
-        prepare(verbose=False)
-        yield
 
 
 @pytest.mark.slow
