@@ -26,13 +26,13 @@ from crosstie.flows.registration.phases import Phase
 from crosstie.flows.registration.pipeline import Progress, register_plan
 from crosstie.flows.registration.plan import plan_pair
 from crosstie.flows.registration.publish import PairNames, assemble, publish, run_key_of
+from crosstie.flows.registration.scenes import open_scenes
 from crosstie.flows.runs.failure_codes import BUG, FailureCause, failure_cause
 from crosstie.flows.runs.outcome import Outcome
 from crosstie.flows.runs.progress import run_listener
 from crosstie.io.archive.claims import Claim, ClaimLostError, Held, take
 from crosstie.io.archive.failures import forget_failure
 from crosstie.io.products.correction import correction_dict, read_correction_of
-from crosstie.io.raster import open_pair
 from crosstie.io.storage.redaction import redacted
 from crosstie.io.storage.root_layout import ProductKey
 from crosstie.io.storage.store import open_store
@@ -136,14 +136,7 @@ def _registered(pair: ScenePair, batch: PairBatch, store: Store) -> Outcome:
         secondary_hrefs=pair.secondary.hrefs,
         secondary_acquired_utc=pair.secondary.acquired_utc,
     )
-    sources = open_pair(
-        pair.reference.hrefs,
-        pair.secondary.hrefs,
-        reference_kind=pair.reference.kind,
-        secondary_kind=pair.secondary.kind,
-        from_catalog=True,
-        storage=settings.storage,
-    )
+    sources = open_scenes(pair.reference, pair.secondary, settings)
     deadline.check()
     engine = OnCluster(Client.current())
     with step("plan"):

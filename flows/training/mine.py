@@ -21,6 +21,7 @@ from crosstie.flows.discovery.pairs import find_pairs
 from crosstie.flows.registration.measure import MatchJob
 from crosstie.flows.registration.pipeline import InProcess, find_coarse_offset
 from crosstie.flows.registration.plan import plan_pair
+from crosstie.flows.registration.scenes import open_scenes
 from crosstie.grid import window
 from crosstie.io.datasets.mined import (
     MinedTiles,
@@ -29,7 +30,7 @@ from crosstie.io.datasets.mined import (
     write_mined,
     write_mining_index,
 )
-from crosstie.io.raster import RasterSource, open_pair, read_plane
+from crosstie.io.raster import RasterSource, read_plane
 from crosstie.matcher.training.samples import CROP_MARGIN_PX
 from crosstie.types import Kind
 
@@ -183,14 +184,7 @@ def mine_pair(pair: ScenePair, settings: Settings, rules: MiningRules, matcher: 
         optical, sar = sar, optical
     if optical.kind is sar.kind:
         raise BadInputError(f"{pair.key}: both images are {optical.kind}; one of each kind is needed")
-    sources = open_pair(
-        optical.hrefs,
-        sar.hrefs,
-        reference_kind=optical.kind,
-        secondary_kind=sar.kind,
-        from_catalog=True,
-        storage=settings.storage,
-    )
+    sources = open_scenes(optical, sar, settings)
     plan = plan_pair(*sources, settings)
     if plan.grid is None or not plan.tiles:
         why = plan.reason.sentence if plan.reason else "nothing is worth matching"
@@ -253,7 +247,13 @@ def read_bands(source: RasterSource, grid: GeoBox) -> tuple[NDArray[np.uint8], N
     planes = np.stack(
         [
             read_plane(
-                replace(source, bands=(band,), hrefs=(source.hrefs[n],) if several else source.hrefs), grid
+                replace(
+                    source,
+                    bands=(band,),
+                    hrefs=(source.hrefs[n],) if several else source.hrefs,
+                    scalings=source.scalings[n : n + 1],
+                ),
+                grid,
             )
             for n, band in enumerate(source.bands)
         ]

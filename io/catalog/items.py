@@ -15,6 +15,7 @@ import shapely
 
 from crosstie.errors import CatalogError
 from crosstie.io.catalog.asset_choice import LONGEST_NAME, OPTICAL_WORDS, SAR_WORDS, best_by_words
+from crosstie.io.catalog.declared import OFFSET_APPLIED, DeclaredBands, by_address
 from crosstie.io.catalog.outlines import bbox_numbers, geometry_of_json
 from crosstie.io.scenes.table import UNKNOWN, LeftOut, microseconds, objects
 from crosstie.io.storage.budget import LIMITS, CatalogBudget
@@ -42,7 +43,7 @@ KIND_PROPERTIES = (
 )
 """What tells the sensor of an item."""
 
-OTHER_PROPERTIES = ("eo:cloud_cover",)
+OTHER_PROPERTIES = ("eo:cloud_cover", OFFSET_APPLIED)
 MAX_SHOWN = 60
 """Longest text of a catalog that a message repeats, characters."""
 
@@ -86,6 +87,8 @@ class Rows:
     by_words: Mapping[bool, Objects]
     """For SAR (True) and for optical scenes, the address of the best asset for what its name says; None if
     there is none, or one of the preset can be opened."""
+    declared: Objects
+    """Pairs of address and declared scales and offsets, of the assets above; None if none declares any."""
     base: Objects
     """Path or URL of the file that contains each item."""
     asset_names: Callable[[int], list[str]]
@@ -111,6 +114,7 @@ class Rows:
             properties={name: values[keep] for name, values in self.properties.items()},
             hrefs={name: values[keep] for name, values in self.hrefs.items()},
             by_words={sar: values[keep] for sar, values in self.by_words.items()},
+            declared=self.declared[keep],
             base=self.base[keep],
             asset_names=lambda row: names(int(places[row])),
             no_items=self.no_items,
@@ -143,6 +147,7 @@ def rows_together(parts: Sequence[Rows]) -> Rows:
         properties=stacked(lambda part: part.properties),
         hrefs=stacked(lambda part: part.hrefs),
         by_words=stacked(lambda part: part.by_words),
+        declared=joined(lambda part: part.declared),
         base=joined(lambda part: part.base),
         asset_names=assets_of,
         no_items=tuple(out for part in parts for out in part.no_items),
@@ -203,6 +208,7 @@ def rows_of(
         properties={name: objects([one.properties.get(name) for one in kept]) for name in properties},
         hrefs={name: objects([one.hrefs.get(name) for one in kept]) for name in preset.assets},
         by_words={sar: objects([one.by_words[sar] for one in kept]) for sar in (True, False)},
+        declared=objects([one.declared for one in kept]),
         base=objects([one.base for one in kept]),
         asset_names=lambda row: list(kept[row].asset_names),
         no_items=tuple(no_items),
@@ -222,6 +228,7 @@ class _Kept:
     hrefs: dict[str, str]
     by_words: tuple[str | None, str | None]
     """Of an optical and of a SAR scene."""
+    declared: tuple[tuple[str, DeclaredBands], ...] | None
     asset_names: tuple[str, ...]
     base: str
 
@@ -239,6 +246,11 @@ def _kept(
     geometry, problem = geometry_of_json(item.get("geometry"), budget.limits)
     hrefs = _asset_hrefs(item)
     names = named_assets(hrefs)
+    by_words = (
+        best_by_words(hrefs, preset.optical_assets, OPTICAL_WORDS),
+        best_by_words(hrefs, preset.sar_assets, SAR_WORDS),
+    )
+    readable = (*preset.assets, *(name for name, href in hrefs.items() if href in by_words))
     return _Kept(
         id=item["id"],
         collection=item.get("collection"),
@@ -247,9 +259,10 @@ def _kept(
         outline_problem=problem,
         bbox=bbox_numbers(item.get("bbox")),
         hrefs={name: hrefs[name] for name in preset.assets if name in hrefs},
-        by_words=(
-            best_by_words(hrefs, preset.optical_assets, OPTICAL_WORDS),
-            best_by_words(hrefs, preset.sar_assets, SAR_WORDS),
+        by_words=by_words,
+        declared=by_address(
+            ((hrefs.get(name), item["assets"].get(name)) for name in readable),
+            offset_applied=said.get(OFFSET_APPLIED),
         ),
         asset_names=lists.setdefault(names, names),
         base=base,

@@ -93,9 +93,9 @@ def scenes_of(
     wanted, why_not = apply_rules(found, query)
     left_out += why_not if explain else []
     found, rows = found.take(wanted), rows.take(wanted)
-    hrefs, broken = _hrefs(rows, found.is_sar, query, preset, catalog_href, allow, policy)
+    hrefs, declared, broken = _hrefs(rows, found.is_sar, query, preset, catalog_href, allow, policy)
     left_out += broken
-    found = replace(found, href=hrefs)
+    found = replace(found, href=hrefs, declared=declared)
     found = found.take(np.array([href is not None for href in hrefs], bool))
     return replace(
         found.take(_order(found)),
@@ -113,6 +113,7 @@ def _scenes_of_rows(rows: Rows, outlines: Objects, query: SceneQuery, preset: Pr
         acquired_us=_acquired(rows),
         outline=outlines,
         href=objects([NO_HREF] * len(rows)),
+        declared=objects([()] * len(rows)),
         platform=facts.platform,
         cloud_cover_pct=facts.cloud_cover_pct,
         collection=rows.collection,
@@ -205,18 +206,22 @@ def _hrefs(
     catalog_href: str,
     allow: Sequence[Path],
     policy: AddressPolicy | None,
-) -> tuple[Objects, list[LeftOut]]:
-    """Address of the one asset of each item that is read; None if it has none that is allowed."""
+) -> tuple[Objects, Objects, list[LeftOut]]:
+    """Address of the one asset of each item that is read, and what the item declares of it.
+
+    The address is None if it has none that is allowed.
+    """
     chosen = objects([None] * len(rows))
     for kind in (True, False):
         for offered in reversed(_offered(rows, query, preset, sar=kind)):
             has = (is_sar == kind) & np.array([may_be_opened(href) for href in offered], bool)
             chosen[has] = offered[has]
-    found, broken = objects([None] * len(rows)), []
+    found, declared, broken = objects([None] * len(rows)), objects([()] * len(rows)), []
     for n, href in enumerate(chosen):
         try:
             if href is None:
                 raise CatalogError(_no_asset(rows, n, bool(is_sar[n]), query, preset))
+            declared[n] = dict(rows.declared[n] or ()).get(href, ())
             found[n] = (
                 resolve_href(
                     href, catalog_href=catalog_href, base_href=rows.base[n], allow=allow, policy=policy
@@ -224,7 +229,7 @@ def _hrefs(
             )
         except CatalogError as problem:
             broken.append(LeftOut(rows.id[n], UNUSABLE, str(problem)))
-    return found, broken
+    return found, declared, broken
 
 
 def _offered(rows: Rows, query: SceneQuery, preset: Preset, *, sar: bool) -> list[Objects]:

@@ -23,6 +23,7 @@ from crosstie.io.catalog.asset_choice import (
     by_preference,
     may_be_opened,
 )
+from crosstie.io.catalog.declared import DECLARING_PARTS, OFFSET_APPLIED, by_address
 from crosstie.io.catalog.documents import parse_document
 from crosstie.io.catalog.items import (
     KIND_PROPERTIES,
@@ -181,7 +182,7 @@ def _rows_of_table(table: pa.Table, preset: Preset, asset_names: Callable[..., l
     ids, collections = _column(table, "id"), _column(table, "collection")
     geometry, problem = _geometry_column(table)
     properties = dict.fromkeys((*KIND_PROPERTIES, *OTHER_PROPERTIES, *preset.properties))
-    hrefs, by_words = _hrefs_of_table(table, preset)
+    hrefs, by_words, declared = _hrefs_of_table(table, preset)
     return Rows(
         id=ids,
         collection=collections,
@@ -192,6 +193,7 @@ def _rows_of_table(table: pa.Table, preset: Preset, asset_names: Callable[..., l
         properties={name: _column(table, name) for name in properties},
         hrefs=hrefs,
         by_words=by_words,
+        declared=declared,
         base=objects([None] * len(table)),
         asset_names=lambda row: asset_names(ids[row], collections[row]),
         no_items=(
@@ -204,8 +206,10 @@ def _rows_of_table(table: pa.Table, preset: Preset, asset_names: Callable[..., l
     )
 
 
-def _hrefs_of_table(table: pa.Table, preset: Preset) -> tuple[dict[str, Objects], dict[bool, Objects]]:
-    """Addresses under the names of the preset, and the best of other names, for SAR and for optical."""
+def _hrefs_of_table(
+    table: pa.Table, preset: Preset
+) -> tuple[dict[str, Objects], dict[bool, Objects], Objects]:
+    """Addresses under the names of the preset, the best of other names, and what these assets declare."""
     kinds = {True: (preset.sar_assets, SAR_WORDS), False: (preset.optical_assets, OPTICAL_WORDS)}
     by_words = {sar: objects([None] * len(table)) for sar in kinds}
     if "assets" not in table.column_names:
@@ -216,7 +220,10 @@ def _hrefs_of_table(table: pa.Table, preset: Preset) -> tuple[dict[str, Objects]
                 for column in reversed(columns):
                     has = np.array([may_be(href) for href in column], bool)
                     by_words[sar][has] = column[has]
-        return {name: _addresses(_column(table, HREF + name)) for name in preset.assets}, by_words
+        named = {name: _addresses(_column(table, HREF + name)) for name in preset.assets}
+        return named, by_words, _declared_of_table(table, preset, by_words)
+    applied = _column(table, OFFSET_APPLIED)
+    declared = objects([None] * len(table))
     found = {name: objects([None] * len(table)) for name in preset.assets}
     for row, value in enumerate(table.column("assets")):
         assets = _as_dict(value.as_py())
@@ -225,7 +232,50 @@ def _hrefs_of_table(table: pa.Table, preset: Preset) -> tuple[dict[str, Objects]
             found[name][row] = hrefs.get(name)
         for sar, (preferred, words) in kinds.items():
             by_words[sar][row] = best_by_words(hrefs, preferred, words)
-    return found, by_words
+        chosen = [by_words[sar][row] for sar in kinds]
+        readable = (*preset.assets, *(name for name, href in hrefs.items() if href in chosen))
+        declared[row] = by_address(
+            ((hrefs.get(name), assets.get(name)) for name in readable), offset_applied=applied[row]
+        )
+    return found, by_words, declared
+
+
+def _declared_of_table(table: pa.Table, preset: Preset, by_words: dict[bool, Objects]) -> Objects:
+    """What is declared of the assets that may be read, where each has columns of its own."""
+    offered = [name.removeprefix(HREF) for name in table.column_names if name.startswith(HREF)]
+    names = [*(name for name in preset.assets if name in offered), *offered]
+    columns = {
+        name: (_addresses(_column(table, HREF + name)), parts)
+        for name in names
+        if (
+            parts := {
+                part: _python_values(table, f"{part} {name}")
+                for part in DECLARING_PARTS
+                if _has_values(table, part, name)
+            }
+        )
+    }
+    applied, declared = _column(table, OFFSET_APPLIED), objects([None] * len(table))
+    for row in range(len(table) if columns else 0):
+        chosen = [words[row] for words in by_words.values()]
+        declared[row] = by_address(
+            (
+                (hrefs[row], {part: values[row] for part, values in parts.items()})
+                for name, (hrefs, parts) in columns.items()
+                if name in preset.assets or hrefs[row] in chosen
+            ),
+            offset_applied=applied[row],
+        )
+    return declared
+
+
+def _has_values(table: pa.Table, part: str, name: str) -> bool:
+    place = f"{part} {name}"
+    return place in table.column_names and table.column(place).null_count < len(table)
+
+
+def _python_values(table: pa.Table, name: str) -> Objects:
+    return objects(table.column(name).to_pylist())
 
 
 def _addresses(column: Objects) -> Objects:

@@ -11,6 +11,7 @@ import pyarrow.dataset as ds
 
 from crosstie.errors import CatalogError
 from crosstie.io.catalog.asset_choice import OPTICAL_WORDS, SAR_WORDS, by_preference
+from crosstie.io.catalog.declared import DECLARING_PARTS, SCALE_NAMES
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -141,6 +142,11 @@ class _Columns:
             asset = self._child(self._schema.field("assets").type, name)
             if asset is not None and self._child(asset, "href") is not None:
                 found[HREF + name] = ds.field("assets", name, "href")
+                found |= {
+                    f"{part} {name}": ds.field("assets", name, part)
+                    for part in DECLARING_PARTS
+                    if self._declares(asset, part)
+                }
         return found
 
     def _place(self, name: str) -> ds.Expression | None:
@@ -151,6 +157,15 @@ class _Columns:
         # the form of early writers
         inside = self._child(self._schema.field("properties").type, name)
         return None if inside is None else ds.field("properties", name)
+
+    def _declares(self, asset: pa.DataType, part: str) -> bool:
+        """Say whether a part of an asset can hold a scale or an offset."""
+        kind = self._child(asset, part)
+        if kind is None or part not in SCALE_NAMES:
+            return kind is not None and (pa.types.is_floating(kind) or pa.types.is_integer(kind))
+        if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+            return False
+        return any(self._child(kind.value_type, name) is not None for name in SCALE_NAMES[part])
 
     @staticmethod
     def _child(kind: pa.DataType, name: str) -> pa.DataType | None:

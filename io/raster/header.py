@@ -80,6 +80,7 @@ def open_source(
     storage: S3Options = FROM_ENVIRONMENT,
 ) -> RasterSource:
     """Read what a raster is: header, and a small sample of values where only they tell.
+    declared: scaling.Scalings = (),
 
     Parameters
     ----------
@@ -95,6 +96,9 @@ def open_source(
     storage : S3Options, optional
         How S3 is reached.
 
+    declared : scaling.Scalings, optional
+        What a catalog says of the file's values: of each band, or one for all. It is used where the file says
+        nothing itself.
     Raises
     ------
     UnreadableRasterError
@@ -104,7 +108,9 @@ def open_source(
     BadInputError
         The kind cannot be told, or several files do not fit together.
     """
-    files, found = _read_headers(hrefs, kind=kind, from_catalog=from_catalog, storage=storage)
+    files, found = _read_headers(
+        hrefs, kind=kind, from_catalog=from_catalog, declared=declared, storage=storage
+    )
     found = found or (other_kind.other if other_kind else None)
     if found is None:
         raise BadInputError(
@@ -124,15 +130,24 @@ def open_pair(
     storage: S3Options = FROM_ENVIRONMENT,
 ) -> tuple[RasterSource, RasterSource]:
     """Open both rasters of a pair; a kind that cannot be told is the complement of the other.
+    declared: tuple[scaling.Scalings, scaling.Scalings] = ((), ()),
 
     If neither can be told, the reference is optical and the secondary SAR. Two rasters of one kind are
     allowed. Raises the same errors as `open_source`.
     """
     first, first_kind = _read_headers(
-        reference, kind=reference_kind, from_catalog=from_catalog, storage=storage
+        reference,
+        kind=reference_kind,
+        from_catalog=from_catalog,
+        declared=declared[0],
+        storage=storage,
     )
     second, second_kind = _read_headers(
-        secondary, kind=secondary_kind, from_catalog=from_catalog, storage=storage
+        secondary,
+        kind=secondary_kind,
+        from_catalog=from_catalog,
+        declared=declared[1],
+        storage=storage,
     )
     kind = first_kind or (second_kind.other if second_kind else Kind.OPTICAL)
     return _source_of(first, kind, storage), _source_of(second, second_kind or kind.other, storage)
@@ -144,7 +159,12 @@ def image_bands(raster: DatasetReader) -> tuple[int, ...]:
 
 
 def _read_headers(
-    hrefs: str | Path | Sequence[str | Path], *, kind: Kind | None, from_catalog: bool, storage: S3Options
+    hrefs: str | Path | Sequence[str | Path],
+    *,
+    kind: Kind | None,
+    from_catalog: bool,
+    declared: scaling.Scalings,
+    storage: S3Options,
 ) -> tuple[list[_Header], Kind | None]:
     """Read each file, and find their kind: the one they agree on, else the one of all together."""
     given = [hrefs] if isinstance(hrefs, str | Path) else list(hrefs)
@@ -152,7 +172,9 @@ def _read_headers(
         raise BadInputError("a raster needs at least one file; give its path or URL")
     checked = [check_href(href) for href in given]
     drivers = IMAGE_DRIVERS if from_catalog else OWN_DRIVERS
-    files = [_read_one(href, drivers, storage) for href in checked]
+    if len(checked) > 1:
+        declared = ()  # it is of one file
+    files = [_read_one(href, drivers, storage, kind, declared) for href in checked]
     if kind is not None:
         return files, kind
     _refuse_contradiction(files)
@@ -176,7 +198,9 @@ def _find_kind(files: list[_Header]) -> Kind | None:
     )
 
 
-def _read_one(href: str, drivers: tuple[str, ...], storage: S3Options) -> _Header:
+def _read_one(
+    href: str, drivers: tuple[str, ...], storage: S3Options, kind: Kind | None, declared: scaling.Scalings
+) -> _Header:
     with opened(href, drivers=drivers, storage=storage) as raster:
         place = georeference_of(raster)
         if place.control is not None:
@@ -194,6 +218,8 @@ def _read_one(href: str, drivers: tuple[str, ...], storage: S3Options) -> _Heade
         sample, bare = None, frozenset[int]()
         plain = dtype == "uint8" and set(scalings) == {scaling.NONE}
         # Of plain bytes every value is plausible, and none tells anything but which of two bands is empty.
+        if declared and set(scalings) == {scaling.NONE}:
+            scalings = _by_catalog(href, raster, bands, kind, declared)
         if not plain or len(bands) == 2 or kinds.labelled(labels)[0]:
             chosen = kinds.sar_bands(labels) if kinds.labelled(labels)[0] else range(min(2, len(bands)))
             found = _sample_values(
@@ -235,6 +261,40 @@ def _source_of(files: list[_Header], kind: Kind, storage: S3Options) -> RasterSo
     if several:
         names = [file.name for file in files]
         bare = [n for n, file in enumerate(files) if 0 in file.bare]
+def _by_catalog(
+    href: str, raster: DatasetReader, bands: tuple[int, ...], kind: Kind | None, declared: scaling.Scalings
+) -> scaling.Scalings:
+    """Scale and offset of each band as a catalog declares them; none where the pixels contradict it."""
+    as_stored = (scaling.NONE,) * len(bands)
+    dtype = np.dtype(raster.dtypes[bands[0] - 1])
+    # A picture of bytes is no reflectance, and SAR as floats is in its unit.
+    if dtype == np.uint8 if kind is Kind.OPTICAL else dtype.kind == "f":
+        return as_stored
+    found = scaling.of_bands(declared, count=raster.count, bands=bands)
+    if found is None:
+        LOG.warning(
+            "%s: the catalog declares scale and offset of %d bands, and it has %d: they are not applied",
+            public_href(href),
+            len(declared),
+            len(bands),
+        )
+        return as_stored
+    if kind is not Kind.OPTICAL:
+        return found
+    sampled = _sample_values(raster, bands[:1], found[:1])
+    stored = sampled[0][plausible.are_measured(sampled[0], undeclared_fills(sampled))]
+    kept = scaling.borne_out(found, stored)
+    if kept != found:
+        LOG.warning(
+            "%s: with the scale %g and the offset %g that the catalog declares, its pixels are no"
+            " reflectance; taken are scale %g and offset %g",
+            public_href(href),
+            *found[0],
+            *kept[0],
+        )
+    return kept
+
+
         chosen = kinds.sar_bands(names, bare) if kind is Kind.SAR else kinds.optical_files(names)
         # Only those chosen: the 20 m and 60 m bands of Sentinel-2 lie on grids of their own.
         files = [files[n] for n in chosen]

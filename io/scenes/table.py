@@ -51,6 +51,8 @@ class Scenes(Sequence[SceneRef]):
     """Polygons in degrees, as `footprint.lonlat_outlines` makes them."""
     href: Objects
     """Tuples of addresses."""
+    declared: Objects
+    """Tuples of scale and offset of each band, as the catalog declares them; empty if it does not."""
     platform: Objects
     cloud_cover_pct: FloatArray
     """NaN if the catalog does not give it."""
@@ -101,6 +103,7 @@ class Scenes(Sequence[SceneRef]):
                 acquired_utc=utc_from_us(int(self.acquired_us[n])),
                 footprint_wkt=text,
                 hrefs=self.href[n],
+                declared=self.declared[n],
                 platform=self.platform[n],
                 cloud_cover_pct=None if np.isnan(self.cloud_cover_pct[n]) else float(self.cloud_cover_pct[n]),
                 collection=self.collection[n],
@@ -126,6 +129,7 @@ class Scenes(Sequence[SceneRef]):
             acquired_us=np.array([microseconds(scene.acquired_utc) for scene in scenes], np.int64),
             outline=lonlat_outlines(shapely.from_wkt(wkt, on_invalid="ignore")),
             href=objects([scene.hrefs for scene in scenes]),
+            declared=objects([scene.declared for scene in scenes]),
             platform=objects([scene.platform for scene in scenes]),
             cloud_cover_pct=np.array([scene.cloud_cover_pct for scene in scenes], np.float64),
             collection=objects([scene.collection for scene in scenes]),

@@ -1,4 +1,8 @@
-"""Stored numbers -> the unit that they stand for: scale and offset of each band, as the file declares."""
+"""Stored numbers -> the unit that they stand for: scale and offset of each band, as they are declared.
+
+What the file declares counts; where it declares nothing, what its item in a catalog declares, as far as the
+pixels bear it out.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +20,18 @@ if TYPE_CHECKING:
 Scaling = tuple[float, float]
 """(scale, offset) of a band: unit = stored * scale + offset."""
 
+Scalings = tuple[Scaling, ...]
+"""Of each band."""
+
 NONE: Scaling = (1.0, 0.0)
 
 DEEPEST_DB = -60.0
 """No scene's median backscatter lies below: hundredths (or tenths) of dB were stored as whole numbers."""
+
+
+DARKEST, DULLEST = -0.03, 0.005
+"""Reflectance: a tenth of an image is not darker than the first, which some water is, and a hundredth is
+brighter than the second, as open sea is."""
 
 
 def declared(raster: DatasetReader, band: int) -> Scaling:
@@ -28,6 +40,51 @@ def declared(raster: DatasetReader, band: int) -> Scaling:
     if not (math.isfinite(scale) and math.isfinite(offset)) or scale == 0:
         return NONE
     return scale, offset
+
+
+def of_bands(declared: Scalings, *, count: int, bands: tuple[int, ...]) -> Scalings | None:
+    """Lay what a catalog declares on the bands of a file.
+
+    Parameters
+    ----------
+    declared : Scalings
+        Of each band of the file, or one for all of them.
+    count : int
+        Bands of the file, alpha included.
+    bands : tuple[int, ...]
+        Those without alpha, from 1.
+
+    Returns
+    -------
+    Scalings or None
+        One for each of `bands`; None where the numbers of bands differ.
+    """
+    if len(set(declared)) == 1:
+        return (declared[0],) * len(bands)
+    if len(declared) == count:
+        return tuple(declared[band - 1] for band in bands)
+    return declared if len(declared) == len(bands) else None
+
+
+def borne_out(scalings: Scalings, stored: FloatArray) -> Scalings:
+    """Keep of what a catalog declares of an optical image as much as gives reflectance.
+
+    Catalogs declare -0.1 of pixels that it was added to already, and scales of pixels that are in their unit.
+
+    Parameters
+    ----------
+    scalings : Scalings
+        Of each band.
+    stored : FloatArray
+        (N,) valid values of some pixels of the first band; 0 is none of Sentinel-2.
+    """
+    shown = stored[stored != 0]
+    for offered in (scalings, tuple((scale, 0.0) for scale, _ in scalings)):
+        scale, offset = offered[0]
+        dark, bright = np.percentile(shown, (10, 99)) * scale + offset if len(shown) else (0.0, 1.0)
+        if dark >= DARKEST and bright >= DULLEST:
+            return offered
+    return (NONE,) * len(scalings)
 
 
 def db_scale(sample: FloatArray) -> float:
@@ -39,7 +96,7 @@ def db_scale(sample: FloatArray) -> float:
     return 0.001
 
 
-def scaled(stored: NDArray[np.floating], scalings: tuple[Scaling, ...]) -> NDArray[np.floating]:
+def scaled(stored: NDArray[np.floating], scalings: Scalings) -> NDArray[np.floating]:
     """Bring stored bands (B, rows, cols) to their unit; the very same array where nothing is to be done."""
     if all(scaling == NONE for scaling in scalings):
         return stored

@@ -42,6 +42,9 @@ class SceneRef:
     """Version of the processor, such as `05.10`."""
     created_utc: datetime | None = None
     """When the product was made."""
+    declared: tuple[tuple[float, float], ...] = ()
+    """(scale, offset) of each band of the raster as the catalog declares them, or of all bands where there is
+    one; empty where it does not. What the raster itself declares goes before."""
 
     def __post_init__(self) -> None:
         if not self.id:
