@@ -18,6 +18,7 @@ from crosstie.io.raster.gdal import IMAGE_DRIVERS, check_href, opened
 from crosstie.io.raster.header import image_bands
 from crosstie.io.raster.read import read_plane
 from crosstie.io.raster.source import RasterSource
+from crosstie.io.raster.values import palette as palettes
 from crosstie.io.raster.values import plausible, scaling
 from crosstie.io.raster.values import sensor as kinds
 from crosstie.io.raster.values.units import find_units, undeclared_fills, valid_values
@@ -110,6 +111,7 @@ def _source(path: Path, raster: DatasetReader, kind: Kind) -> RasterSource:
     plain = dtype == "uint8" and set(scalings) == {scaling.NONE}
     values, fills = (None, ()) if plain else _sample_whole(raster, bands)
     units = find_units(kind, dtype, values, scalings)
+    palette = palettes.for_kind(palettes.palette_of(raster, bands), kind)
     return RasterSource(
         hrefs=(str(path),),
         kind=kind,
@@ -124,6 +126,7 @@ def _source(path: Path, raster: DatasetReader, kind: Kind) -> RasterSource:
         scalings=units.scalings,
         fills=fills,
         limits=units.limits,
+        palette=palette,
     )
 
 

@@ -17,6 +17,7 @@ from crosstie.errors import BadInputError, UnreadableRasterError
 from crosstie.io.raster.gdal import IMAGE_DRIVERS, OWN_DRIVERS, check_href, opened
 from crosstie.io.raster.georeference import georeference_of, points_of
 from crosstie.io.raster.source import RasterSource
+from crosstie.io.raster.values import palette as palettes
 from crosstie.io.raster.values import plausible, scaling
 from crosstie.io.raster.values import sensor as kinds
 from crosstie.io.raster.values.units import SAMPLE_PX, find_units, undeclared_fills, valid_values
@@ -55,6 +56,8 @@ class _Header:
     wild_share: float
     scalings: tuple[scaling.Scaling, ...]
     """(scale, offset) of each of `bands`."""
+    palette: palettes.Palette | None
+    """Colours of the only band."""
     shape: tuple[int, int]
     crs: str
     transform: tuple[float, float, float, float, float, float] | None
@@ -77,10 +80,10 @@ def open_source(
     kind: Kind | None = None,
     other_kind: Kind | None = None,
     from_catalog: bool = False,
+    declared: scaling.Scalings = (),
     storage: S3Options = FROM_ENVIRONMENT,
 ) -> RasterSource:
     """Read what a raster is: header, and a small sample of values where only they tell.
-    declared: scaling.Scalings = (),
 
     Parameters
     ----------
@@ -93,12 +96,12 @@ def open_source(
     from_catalog : bool, optional
         A catalog named the files, not the user: they are then never opened as VRT, which could lead on to any
         other file.
-    storage : S3Options, optional
-        How S3 is reached.
-
     declared : scaling.Scalings, optional
         What a catalog says of the file's values: of each band, or one for all. It is used where the file says
         nothing itself.
+    storage : S3Options, optional
+        How S3 is reached.
+
     Raises
     ------
     UnreadableRasterError
@@ -127,10 +130,10 @@ def open_pair(
     reference_kind: Kind | None = None,
     secondary_kind: Kind | None = None,
     from_catalog: bool = False,
+    declared: tuple[scaling.Scalings, scaling.Scalings] = ((), ()),
     storage: S3Options = FROM_ENVIRONMENT,
 ) -> tuple[RasterSource, RasterSource]:
     """Open both rasters of a pair; a kind that cannot be told is the complement of the other.
-    declared: tuple[scaling.Scalings, scaling.Scalings] = ((), ()),
 
     If neither can be told, the reference is optical and the secondary SAR. Two rasters of one kind are
     allowed. Raises the same errors as `open_source`.
@@ -179,7 +182,9 @@ def _read_headers(
         return files, kind
     _refuse_contradiction(files)
     if len(files) == 1:
-        return files, _find_kind(files)
+        found = _find_kind(files)
+        _refuse_unclear_colours(files[0], found, storage)
+        return files, found
     said = {_find_kind([file]) for file in files} - {None}
     if len(said) > 1:
         names = ", ".join(file.name for file in files)
@@ -193,7 +198,7 @@ def _find_kind(files: list[_Header]) -> Kind | None:
     return kinds.find_kind(
         names=[file.name for file in files],
         descriptions=[label for file in files for label in file.labels],
-        count=sum(len(file.bands) for file in files),
+        count=sum(3 if _is_coloured(file) else len(file.bands) for file in files),
         sample=files[0].sample if np.dtype(files[0].dtype).kind == "f" else None,
     )
 
@@ -213,13 +218,13 @@ def _read_one(
         labels = tuple(raster.descriptions[n - 1] or "" for n in bands)
         dtype = raster.dtypes[bands[0] - 1]
         scalings = tuple(scaling.declared(raster, band) for band in bands)
+        if declared and set(scalings) == {scaling.NONE}:
+            scalings = _by_catalog(href, raster, bands, kind, declared)
         fills: tuple[float, ...] = ()
         wild_share = 0.0
         sample, bare = None, frozenset[int]()
         plain = dtype == "uint8" and set(scalings) == {scaling.NONE}
         # Of plain bytes every value is plausible, and none tells anything but which of two bands is empty.
-        if declared and set(scalings) == {scaling.NONE}:
-            scalings = _by_catalog(href, raster, bands, kind, declared)
         if not plain or len(bands) == 2 or kinds.labelled(labels)[0]:
             chosen = kinds.sar_bands(labels) if kinds.labelled(labels)[0] else range(min(2, len(bands)))
             found = _sample_values(
@@ -246,6 +251,7 @@ def _read_one(
             blank_zeros=_has_blank_zeros(href, raster, bands, labels),
             wild_share=wild_share,
             scalings=scalings,
+            palette=palettes.palette_of(raster, bands),
             shape=place.shape,
             crs=_crs_text(place.crs),
             transform=None if place.transform is None else _six(place.transform),
@@ -255,12 +261,6 @@ def _read_one(
         )
 
 
-def _source_of(files: list[_Header], kind: Kind, storage: S3Options) -> RasterSource:
-    """Choose files, bands and units for an image of a known kind."""
-    several = len(files) > 1
-    if several:
-        names = [file.name for file in files]
-        bare = [n for n, file in enumerate(files) if 0 in file.bare]
 def _by_catalog(
     href: str, raster: DatasetReader, bands: tuple[int, ...], kind: Kind | None, declared: scaling.Scalings
 ) -> scaling.Scalings:
@@ -295,6 +295,12 @@ def _by_catalog(
     return kept
 
 
+def _source_of(files: list[_Header], kind: Kind, storage: S3Options) -> RasterSource:
+    """Choose files, bands and units for an image of a known kind."""
+    several = len(files) > 1
+    if several:
+        names = [file.name for file in files]
+        bare = [n for n, file in enumerate(files) if 0 in file.bare]
         chosen = kinds.sar_bands(names, bare) if kind is Kind.SAR else kinds.optical_files(names)
         # Only those chosen: the 20 m and 60 m bands of Sentinel-2 lie on grids of their own.
         files = [files[n] for n in chosen]
@@ -311,7 +317,12 @@ def _by_catalog(
         bands = tuple(files[0].bands[n] for n in chosen)
         scalings = tuple(files[0].scalings[n] for n in chosen)
     first = files[0]
-    units = find_units(kind, first.dtype, first.sample, scalings)
+    palette = None if several else palettes.for_kind(first.palette, kind)
+    units = (
+        find_units(kind, first.dtype, first.sample, scalings)
+        if palette is None
+        else find_units(kind, "uint8", None, (scaling.NONE,))
+    )
     zeros = set[float]()
     if units.is_db and first.sample is not None and plausible.are_zeros_no_echo(first.sample):
         LOG.warning("%s: exact zeros among its dB hold nothing", public_href(first.href))
@@ -330,10 +341,32 @@ def _by_catalog(
         drivers=first.drivers,
         storage=storage,
         scalings=units.scalings,
-        fills=tuple(sorted({fill for file in files for fill in file.fills} | zeros)),
+        fills=() if palette else tuple(sorted({fill for file in files for fill in file.fills} | zeros)),
         blank_zeros=kind is Kind.OPTICAL and all(file.blank_zeros for file in files),
         wild_share=max(file.wild_share for file in files),
+        palette=palette,
         limits=units.limits,
+    )
+
+
+def _is_coloured(file: _Header) -> bool:
+    return file.palette is not None and not palettes.is_grey(file.palette)
+
+
+def _refuse_unclear_colours(file: _Header, kind: Kind | None, storage: S3Options) -> None:
+    """Refuse a colour table that is no picture's for sure: the user says what it stands for."""
+    if file.palette is None:
+        return
+    with opened(file.href, drivers=file.drivers, storage=storage) as raster:
+        numbers = _sample_values(raster, file.bands, (scaling.NONE,))[0]
+    count = palettes.count_colours(file.palette, numbers)
+    if count >= palettes.FEW_COLOURS and (kind is Kind.OPTICAL or not _is_coloured(file)):
+        return
+    raise BadInputError(
+        f"{public_href(file.href)}: its band has a colour table and shows {count} colours: a picture, a map"
+        " of classes, or SAR in colours; give the image itself, or say with --reference-kind or"
+        " --secondary-kind (kind='optical' or 'sar') that its colours (optical) or its numbers (sar) are"
+        " to be matched"
     )
 
 
@@ -435,7 +468,11 @@ def _has_blank_zeros(
     stored = _sample_values(raster, chosen, (scaling.NONE,) * len(chosen))[0]
     if not stored.size or stored.size % len(chosen) or stored.min() < 0:
         return False
-    return plausible.are_zeros_blank(stored.reshape(len(chosen), -1))
+    pixels = stored.reshape(len(chosen), -1)
+    palette = palettes.palette_of(raster, bands)
+    return plausible.are_zeros_blank(
+        pixels if palette is None else palettes.looked_up(pixels, palette)[0][:, 0].astype(np.float64)
+    )
 
 
 def _warn_of_wild_sample(href: str, wild: FloatArray, *, of: int) -> None:

@@ -25,6 +25,7 @@ from crosstie.io.raster.gdal import opened, reading, shown_name
 from crosstie.io.raster.locate import through_points, through_transform
 from crosstie.io.raster.resample import Locate, positions, sample
 from crosstie.io.raster.source import RasterSource
+from crosstie.io.raster.values.palette import FINER, Palette, averaged, looked_up
 from crosstie.io.raster.values.plane import optical_plane, sar_plane
 from crosstie.io.raster.values.plausible import implausible
 from crosstie.io.raster.values.scaling import scaled
@@ -217,6 +218,11 @@ def _read(
     stored, masks = [], []
     for raster, numbers in zip(rasters, wanted, strict=True):
         with reading(raster):
+            if source.palette is not None:
+                colours, shown = _colours(raster, source.palette, numbers[0], shape, ask)
+                stored.append(colours)
+                masks.append(shown)
+                continue
             with np.errstate(over="ignore", invalid="ignore"):  # 1e300 becomes infinite, which is invalid
                 stored.append(
                     raster.read(numbers, out_shape=(len(numbers), *shape), **ask).astype(np.float32)
@@ -243,6 +249,20 @@ def _read(
         bands *= np.float32(source.scale)
     bands[:, bad] = np.nan
     return bands
+
+
+def _colours(
+    raster: DatasetReader, palette: Palette, band: int, shape: tuple[int, int], ask: dict[str, Any]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Read colours (B, rows, cols) of a band with a colour table, and where it shows any, (1, rows, cols)."""
+    part: Window = ask["window"]
+    by = min(FINER, -(-part.height // shape[0]), -(-part.width // shape[1]))
+    fine = {"out_shape": (shape[0] * by, shape[1] * by), "window": part, "resampling": Resampling.nearest}
+    colours, shown = looked_up(raster.read(band, **fine), palette)
+    good = shown & (raster.read_masks(band, **fine) > 0)
+    weight = averaged(good[None].astype(np.float32), by)
+    colours = averaged(np.where(good, colours, 0), by) / np.maximum(weight, 0.5 / by**2)
+    return colours, weight >= 0.5
 
 
 def _say_wild(raster: DatasetReader, source: RasterSource, count: int, of: int) -> None:

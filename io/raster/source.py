@@ -17,6 +17,7 @@ from crosstie.io.raster.gdal import IMAGE_DRIVERS
 from crosstie.io.raster.longitude import middle_of, near
 from crosstie.io.raster.masks import GroundMask
 from crosstie.io.raster.resample import apply
+from crosstie.io.raster.values.palette import Palette
 from crosstie.io.raster.values.plausible import Limits
 from crosstie.io.raster.values.scaling import Scaling
 from crosstie.io.raster.values.sensor import BYTE_SCALE
@@ -68,6 +69,8 @@ class RasterSource:
     """Ground that the user knows to be useless in this image."""
     limits: Limits | None = None
     """Least and largest plausible value in the unit, before `scale`; None: all that the type can hold."""
+    palette: Palette | None = None
+    """Colours that the stored numbers stand for, looked up first; None where there are none."""
 
     @property
     def white(self) -> float:
