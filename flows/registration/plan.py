@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,19 +13,20 @@ from affine import Affine
 from odc.geo import CRS, Geometry
 from odc.geo.geobox import GeoBox
 
+from crosstie.flows.registration.clouds import doubted, told_clouds, under_clouds, with_clouded
 from crosstie.grid import common_grid, tiles
 from crosstie.io.raster import read_plane
 from crosstie.io.raster.longitude import near
 from crosstie.io.storage.href import public_href
 from crosstie.matcher.screening import Screening, dominant_reason, screen_tiles
 from crosstie.settings.groups import SMALL_TILE_PX
-from crosstie.types import Reason, Tile
+from crosstie.types import Kind, Reason, Tile
 
 if TYPE_CHECKING:
     from crosstie.config import Settings
     from crosstie.flows.registration.measure import ReadPlane
     from crosstie.io.raster import RasterSource
-    from crosstie.types import Plane
+    from crosstie.types import CloudsTold, Plane
 
 LOG = logging.getLogger(__name__)
 
@@ -69,6 +70,10 @@ class TilePlan:
     overviews: Overviews | None
     featured: bool = True
     """Whether most of the tiles show more than noise in both images."""
+    reference_clouds: CloudsTold | None = None
+    """What the catalog tells of the reference's clouds; None where it tells nothing."""
+    secondary_clouds: CloudsTold | None = None
+    """What the catalog tells of the secondary's clouds; None where it tells nothing."""
 
 
 WIDEST_DEG = 120.0
@@ -101,25 +106,16 @@ def plan_pair(
     overlap = _overlap(reference, secondary)
     grid = None if overlap is None else common_grid(reference.geobox, overlap, resolution_m=resolution_m)
     if grid is None:
-        size_px, stride_px = settings.tiles.resolved((0, 0))
-        return TilePlan(
-            reference=reference,
-            secondary=secondary,
-            grid=None,
-            tile_px=size_px,
-            stride_px=stride_px,
-            search_px=settings.tiles.search_px,
-            coarse_search_px=0,
-            tiles=(),
-            reason=Reason.NO_OVERLAP,
-            overviews=None,
-        )
+        return _no_ground(reference, secondary, settings)
     shape = (grid.shape[0], grid.shape[1])
     size_px, stride_px = settings.tiles.resolved(shape)
     _say_small_tiles(reference, shape, size_px, settings)
     overviews = read_overviews(reference, secondary, grid, read=read)
     candidates = list(tiles(shape, size_px=size_px, stride_px=stride_px))
-    kept, reason, featured = _screened(candidates, overviews, reference, secondary)
+    screening = _screening(candidates, overviews, reference, secondary)
+    masked = _under_clouds(candidates, overviews, reference, secondary, screening)
+    reference, secondary, overviews = masked.reference, masked.secondary, masked.overviews
+    kept, reason, featured = _screened(candidates, overviews, masked.screening)
     reach_px = settings.tiles.coarse_max_offset_m / abs(grid.affine.a)
     return TilePlan(
         reference=reference,
@@ -133,6 +129,25 @@ def plan_pair(
         reason=reason,
         overviews=overviews,
         featured=featured,
+        reference_clouds=masked.told[0],
+        secondary_clouds=masked.told[1],
+    )
+
+
+def _no_ground(reference: RasterSource, secondary: RasterSource, settings: Settings) -> TilePlan:
+    """Plan nothing: the images share no ground."""
+    size_px, stride_px = settings.tiles.resolved((0, 0))
+    return TilePlan(
+        reference=reference,
+        secondary=secondary,
+        grid=None,
+        tile_px=size_px,
+        stride_px=stride_px,
+        search_px=settings.tiles.search_px,
+        coarse_search_px=0,
+        tiles=(),
+        reason=Reason.NO_OVERLAP,
+        overviews=None,
     )
 
 
@@ -183,16 +198,58 @@ def _plane(reference: RasterSource) -> CRS:
     return CRS(f"+proj=laea +lon_0={near(lon, 0.0):.6f} +lat_0={lat:.6f} +datum=WGS84 +units=m +type=crs")
 
 
-def _screened(
+@dataclass(frozen=True, slots=True, eq=False)
+class _Masked:
+    """A pair under the clouds that its catalog tells of."""
+
+    reference: RasterSource
+    secondary: RasterSource
+    overviews: Overviews
+    screening: Screening | None
+    told: tuple[CloudsTold | None, CloudsTold | None]
+
+
+def _under_clouds(
+    candidates: list[Tile],
+    overviews: Overviews,
+    reference: RasterSource,
+    secondary: RasterSource,
+    by_pixels: Screening | None,
+) -> _Masked:
+    """Lay the clouds that a catalog tells of on both images, and judge the tiles anew where there are any."""
+    small, factor = overviews.grid, overviews.px_per_overview_px
+    planes, sources = (overviews.reference, overviews.secondary), (reference, secondary)
+    clouds = [
+        doubted(
+            told_clouds(sources[n], planes[n], small),
+            sources[n],
+            planes[n],
+            planes[1 - n] if sources[1 - n].kind is Kind.SAR else None,
+            factor=factor,
+        )
+        for n in (0, 1)
+    ]
+    told = [None if one is None else one.told for one in clouds]
+    under, reference_plane = under_clouds(reference, planes[0], clouds[0], small)
+    below, secondary_plane = under_clouds(secondary, planes[1], clouds[1], small)
+    if under.clouds is None and below.clouds is None:
+        return _Masked(reference, secondary, overviews, by_pixels, (told[0], told[1]))
+    masked = replace(overviews, reference=reference_plane, secondary=secondary_plane)
+    again = _screening(candidates, masked, under, below)
+    if by_pixels is not None:
+        nothing = Screening((Reason.NO_OVERLAP,) * len(candidates))
+        again = with_clouded(by_pixels, again or nothing)
+    return _Masked(under, below, masked, again, (told[0], told[1]))
+
+
+def _screening(
     candidates: list[Tile], overviews: Overviews, reference: RasterSource, secondary: RasterSource
-) -> tuple[tuple[Tile, ...], Reason | None, bool]:
-    """Tiles worth matching, why most were left out, and whether those left show more than noise."""
+) -> Screening | None:
+    """Judge all tiles; None where there are none, or no ground in common."""
     both_valid = np.isfinite(overviews.reference) & np.isfinite(overviews.secondary)
-    if not both_valid.any():
-        return (), Reason.NO_OVERLAP, True
-    if not candidates:
-        return (), Reason.TOO_FEW_TIE_POINTS, True
-    screening = screen_tiles(
+    if not candidates or not both_valid.any():
+        return None
+    return screen_tiles(
         candidates,
         overviews.reference,
         overviews.secondary,
@@ -202,6 +259,15 @@ def _screened(
         reference_white=reference.white,
         secondary_white=secondary.white,
     )
+
+
+def _screened(
+    candidates: list[Tile], overviews: Overviews, screening: Screening | None
+) -> tuple[tuple[Tile, ...], Reason | None, bool]:
+    """Tiles worth matching, why most were left out, and whether those left show more than noise."""
+    both_valid = np.isfinite(overviews.reference) & np.isfinite(overviews.secondary)
+    if screening is None:
+        return (), Reason.TOO_FEW_TIE_POINTS if both_valid.any() else Reason.NO_OVERLAP, True
     kept = tuple(tile for tile, keep in zip(candidates, screening.keep, strict=True) if keep)
     reason = _main_reason(screening)
     if reason is Reason.NO_OVERLAP and both_valid.mean() >= MASKED_SHARE:

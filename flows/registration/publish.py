@@ -113,6 +113,8 @@ def assemble(
         secondary_control=None if plan.secondary.control is None else plan.secondary.control.facts,
         reference_mask=None if plan.reference.mask is None else plan.reference.mask.href,
         secondary_mask=None if plan.secondary.mask is None else plan.secondary.mask.href,
+        reference_clouds=plan.reference_clouds,
+        secondary_clouds=plan.secondary_clouds,
     )
 
 

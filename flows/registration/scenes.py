@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from crosstie.io.raster import open_pair
@@ -22,7 +23,7 @@ def open_scenes(
     BadInputError
         A raster is missing, is none, or does not say where it lies.
     """
-    return open_pair(
+    first, second = open_pair(
         reference.hrefs,
         secondary.hrefs,
         reference_kind=reference.kind,
@@ -31,3 +32,4 @@ def open_scenes(
         declared=(reference.declared, secondary.declared),
         storage=settings.storage,
     )
+    return replace(first, classes=reference.classes), replace(second, classes=secondary.classes)

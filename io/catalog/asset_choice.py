@@ -16,6 +16,9 @@ SAR_WORDS = (*POLARISED, *WHOLE_IMAGES)
 OPTICAL_WORDS = ("visual", "tci", "truecolor", "red", "b04", "b4", *WHOLE_IMAGES)
 """True colour before red."""
 
+CLASS_WORDS = ("scl",)
+"""Of Sentinel-2's scene classification."""
+
 NO_IMAGE = re.compile(
     r"^(schema|annotation|calibration|noise|rfi|metadata|manifest|product|safe|xml|json|html|thumbnail|quicklook"
     r"|preview|overview|rendered|browse|icon|tilejson|tile|mask|incidence|angle|lia|ellipsoid|area|shadow|layover"

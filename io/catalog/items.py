@@ -14,7 +14,13 @@ import numpy as np
 import shapely
 
 from crosstie.errors import CatalogError
-from crosstie.io.catalog.asset_choice import LONGEST_NAME, OPTICAL_WORDS, SAR_WORDS, best_by_words
+from crosstie.io.catalog.asset_choice import (
+    CLASS_WORDS,
+    LONGEST_NAME,
+    OPTICAL_WORDS,
+    SAR_WORDS,
+    best_by_words,
+)
 from crosstie.io.catalog.declared import OFFSET_APPLIED, DeclaredBands, by_address
 from crosstie.io.catalog.outlines import bbox_numbers, geometry_of_json
 from crosstie.io.scenes.table import UNKNOWN, LeftOut, microseconds, objects
@@ -89,6 +95,8 @@ class Rows:
     there is none, or one of the preset can be opened."""
     declared: Objects
     """Pairs of address and declared scales and offsets, of the assets above; None if none declares any."""
+    classes: Objects
+    """Address of the scene classification as given; None if there is none."""
     base: Objects
     """Path or URL of the file that contains each item."""
     asset_names: Callable[[int], list[str]]
@@ -115,6 +123,7 @@ class Rows:
             hrefs={name: values[keep] for name, values in self.hrefs.items()},
             by_words={sar: values[keep] for sar, values in self.by_words.items()},
             declared=self.declared[keep],
+            classes=self.classes[keep],
             base=self.base[keep],
             asset_names=lambda row: names(int(places[row])),
             no_items=self.no_items,
@@ -148,6 +157,7 @@ def rows_together(parts: Sequence[Rows]) -> Rows:
         hrefs=stacked(lambda part: part.hrefs),
         by_words=stacked(lambda part: part.by_words),
         declared=joined(lambda part: part.declared),
+        classes=joined(lambda part: part.classes),
         base=joined(lambda part: part.base),
         asset_names=assets_of,
         no_items=tuple(out for part in parts for out in part.no_items),
@@ -209,6 +219,7 @@ def rows_of(
         hrefs={name: objects([one.hrefs.get(name) for one in kept]) for name in preset.assets},
         by_words={sar: objects([one.by_words[sar] for one in kept]) for sar in (True, False)},
         declared=objects([one.declared for one in kept]),
+        classes=objects([one.classes for one in kept]),
         base=objects([one.base for one in kept]),
         asset_names=lambda row: list(kept[row].asset_names),
         no_items=tuple(no_items),
@@ -229,6 +240,7 @@ class _Kept:
     by_words: tuple[str | None, str | None]
     """Of an optical and of a SAR scene."""
     declared: tuple[tuple[str, DeclaredBands], ...] | None
+    classes: str | None
     asset_names: tuple[str, ...]
     base: str
 
@@ -264,6 +276,7 @@ def _kept(
             ((hrefs.get(name), item["assets"].get(name)) for name in readable),
             offset_applied=said.get(OFFSET_APPLIED),
         ),
+        classes=best_by_words(hrefs, (), CLASS_WORDS),
         asset_names=lists.setdefault(names, names),
         base=base,
     )

@@ -63,6 +63,9 @@ class SceneQuery:
     optical_assets: tuple[str, ...] = ()
     """Assets of an optical scene that may be read, the best first. Empty: the names of the provider, else
     those that hold visual, tci, red or b04 as a word, else an image with all bands (data, image)."""
+    cloud_masks: bool = True
+    """Do not match what the scene classification (SCL) of a Sentinel-2 item calls cloud or the shadow of one.
+    A classification that cannot be read, or that the pixels contradict, is not used."""
     max_cloud_pct: float | None = None
     """Largest cloud cover of optical scenes, per cent, 0..100; scenes without a value are used. None: no
     limit."""

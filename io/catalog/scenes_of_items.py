@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from crosstie.io.catalog.query import SceneQuery
     from crosstie.io.storage.address import AddressPolicy
     from crosstie.types import BoolArray, IntArray, Objects
+
+LOG = logging.getLogger(__name__)
 
 NO_TIME = "it has neither datetime nor start_datetime and end_datetime that are times"
 
@@ -95,7 +98,8 @@ def scenes_of(
     found, rows = found.take(wanted), rows.take(wanted)
     hrefs, declared, broken = _hrefs(rows, found.is_sar, query, preset, catalog_href, allow, policy)
     left_out += broken
-    found = replace(found, href=hrefs, declared=declared)
+    classes = _classes(rows, found.is_sar, query, catalog_href, allow, policy)
+    found = replace(found, href=hrefs, declared=declared, classes=classes)
     found = found.take(np.array([href is not None for href in hrefs], bool))
     return replace(
         found.take(_order(found)),
@@ -114,6 +118,7 @@ def _scenes_of_rows(rows: Rows, outlines: Objects, query: SceneQuery, preset: Pr
         outline=outlines,
         href=objects([NO_HREF] * len(rows)),
         declared=objects([()] * len(rows)),
+        classes=objects([None] * len(rows)),
         platform=facts.platform,
         cloud_cover_pct=facts.cloud_cover_pct,
         collection=rows.collection,
@@ -230,6 +235,28 @@ def _hrefs(
         except CatalogError as problem:
             broken.append(LeftOut(rows.id[n], UNUSABLE, str(problem)))
     return found, declared, broken
+
+
+def _classes(
+    rows: Rows,
+    is_sar: BoolArray,
+    query: SceneQuery,
+    catalog_href: str,
+    allow: Sequence[Path],
+    policy: AddressPolicy | None,
+) -> Objects:
+    """Address of the scene classification of each optical item; None if it has none that may be read."""
+    found = objects([None] * len(rows))
+    for n in np.flatnonzero(~is_sar).tolist() if query.cloud_masks else []:
+        href = rows.classes[n]
+        if may_be_opened(href):
+            try:
+                found[n] = resolve_href(
+                    href, catalog_href=catalog_href, base_href=rows.base[n], allow=allow, policy=policy
+                )
+            except CatalogError as problem:
+                LOG.warning("%s: its scene classification is not used: %s", rows.id[n], problem)
+    return found
 
 
 def _offered(rows: Rows, query: SceneQuery, preset: Preset, *, sar: bool) -> list[Objects]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ import pyarrow as pa
 
 from crosstie.errors import CatalogError
 from crosstie.io.catalog.asset_choice import (
+    CLASS_WORDS,
     OPTICAL_WORDS,
     SAR_WORDS,
     best_by_words,
@@ -182,7 +184,7 @@ def _rows_of_table(table: pa.Table, preset: Preset, asset_names: Callable[..., l
     ids, collections = _column(table, "id"), _column(table, "collection")
     geometry, problem = _geometry_column(table)
     properties = dict.fromkeys((*KIND_PROPERTIES, *OTHER_PROPERTIES, *preset.properties))
-    hrefs, by_words, declared = _hrefs_of_table(table, preset)
+    assets = _assets_of_table(table, preset)
     return Rows(
         id=ids,
         collection=collections,
@@ -191,9 +193,10 @@ def _rows_of_table(table: pa.Table, preset: Preset, asset_names: Callable[..., l
         outline_problem=problem,
         bbox=_bbox_column(table),
         properties={name: _column(table, name) for name in properties},
-        hrefs=hrefs,
-        by_words=by_words,
-        declared=declared,
+        hrefs=assets.hrefs,
+        by_words=assets.by_words,
+        declared=assets.declared,
+        classes=assets.classes,
         base=objects([None] * len(table)),
         asset_names=lambda row: asset_names(ids[row], collections[row]),
         no_items=(
@@ -206,38 +209,67 @@ def _rows_of_table(table: pa.Table, preset: Preset, asset_names: Callable[..., l
     )
 
 
-def _hrefs_of_table(
-    table: pa.Table, preset: Preset
-) -> tuple[dict[str, Objects], dict[bool, Objects], Objects]:
-    """Addresses under the names of the preset, the best of other names, and what these assets declare."""
-    kinds = {True: (preset.sar_assets, SAR_WORDS), False: (preset.optical_assets, OPTICAL_WORDS)}
-    by_words = {sar: objects([None] * len(table)) for sar in kinds}
-    if "assets" not in table.column_names:
-        offered = [name.removeprefix(HREF) for name in table.column_names if name.startswith(HREF)]
-        for sar, (_, words) in kinds.items():
-            columns = [_addresses(_column(table, HREF + name)) for name in by_preference(offered, (), words)]
-            for may_be in (_is_there, may_be_opened):  # one that cannot be opened only where no other is
-                for column in reversed(columns):
-                    has = np.array([may_be(href) for href in column], bool)
-                    by_words[sar][has] = column[has]
-        named = {name: _addresses(_column(table, HREF + name)) for name in preset.assets}
-        return named, by_words, _declared_of_table(table, preset, by_words)
+@dataclass(frozen=True, slots=True, eq=False)
+class _TableAssets:
+    """What `Rows` need of the assets of a table."""
+
+    hrefs: dict[str, Objects]
+    by_words: dict[bool, Objects]
+    declared: Objects
+    classes: Objects
+
+
+def _assets_of_table(table: pa.Table, preset: Preset) -> _TableAssets:
+    if "assets" in table.column_names:
+        return _assets_of_rows(table, preset)
+    by_words = {
+        sar: _best_columns(table, words) for sar, words in ((True, SAR_WORDS), (False, OPTICAL_WORDS))
+    }
+    return _TableAssets(
+        hrefs={name: _addresses(_column(table, HREF + name)) for name in preset.assets},
+        by_words=by_words,
+        declared=_declared_of_table(table, preset, by_words),
+        classes=_best_columns(table, CLASS_WORDS),
+    )
+
+
+def _best_columns(table: pa.Table, words: tuple[str, ...]) -> Objects:
+    """Best address of each row for what the names of assets say."""
+    offered = [name.removeprefix(HREF) for name in table.column_names if name.startswith(HREF)]
+    columns = [_addresses(_column(table, HREF + name)) for name in by_preference(offered, (), words)]
+    found = objects([None] * len(table))
+    for may_be in (_is_there, may_be_opened):  # one that cannot be opened only where no other is
+        for column in reversed(columns):
+            has = np.array([may_be(href) for href in column], bool)
+            found[has] = column[has]
+    return found
+
+
+def _assets_of_rows(table: pa.Table, preset: Preset) -> _TableAssets:
+    """Read assets that are a map or JSON text, row by row."""
     applied = _column(table, OFFSET_APPLIED)
-    declared = objects([None] * len(table))
-    found = {name: objects([None] * len(table)) for name in preset.assets}
+    none = [None] * len(table)
+    found = _TableAssets(
+        hrefs={name: objects(none) for name in preset.assets},
+        by_words={sar: objects(none) for sar in (True, False)},
+        declared=objects(none),
+        classes=objects(none),
+    )
+    kinds = {True: (preset.sar_assets, SAR_WORDS), False: (preset.optical_assets, OPTICAL_WORDS)}
     for row, value in enumerate(table.column("assets")):
         assets = _as_dict(value.as_py())
         hrefs = {name: _address(one.get("href")) for name, one in assets.items() if isinstance(one, dict)}
         for name in preset.assets:
-            found[name][row] = hrefs.get(name)
+            found.hrefs[name][row] = hrefs.get(name)
         for sar, (preferred, words) in kinds.items():
-            by_words[sar][row] = best_by_words(hrefs, preferred, words)
-        chosen = [by_words[sar][row] for sar in kinds]
+            found.by_words[sar][row] = best_by_words(hrefs, preferred, words)
+        chosen = [found.by_words[sar][row] for sar in kinds]
         readable = (*preset.assets, *(name for name, href in hrefs.items() if href in chosen))
-        declared[row] = by_address(
+        found.declared[row] = by_address(
             ((hrefs.get(name), assets.get(name)) for name in readable), offset_applied=applied[row]
         )
-    return found, by_words, declared
+        found.classes[row] = best_by_words(hrefs, (), CLASS_WORDS)
+    return found
 
 
 def _declared_of_table(table: pa.Table, preset: Preset, by_words: dict[bool, Objects]) -> Objects:

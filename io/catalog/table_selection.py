@@ -10,7 +10,12 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from crosstie.errors import CatalogError
-from crosstie.io.catalog.asset_choice import OPTICAL_WORDS, SAR_WORDS, by_preference
+from crosstie.io.catalog.asset_choice import (
+    CLASS_WORDS,
+    OPTICAL_WORDS,
+    SAR_WORDS,
+    by_preference,
+)
 from crosstie.io.catalog.declared import DECLARING_PARTS, SCALE_NAMES
 
 if TYPE_CHECKING:
@@ -129,8 +134,12 @@ class _Columns:
         kind = schema.field("assets").type if "assets" in schema.names else pa.null()
         self._nested = pa.types.is_struct(kind)
         offered = [field.name for field in kind] if self._nested else []
-        told = [by_preference(offered, (), words)[:MAX_BY_WORDS] for words in (SAR_WORDS, OPTICAL_WORDS)]
-        self._assets = tuple(dict.fromkeys((*request.assets, *told[0], *told[1])))
+        told = [
+            name
+            for words in (SAR_WORDS, OPTICAL_WORDS, CLASS_WORDS)
+            for name in by_preference(offered, (), words)[:MAX_BY_WORDS]
+        ]
+        self._assets = tuple(dict.fromkeys((*request.assets, *told)))
 
     def wanted(self) -> dict[str, ds.Expression]:
         """Columns to read, under the names that `rows` uses."""

@@ -15,7 +15,7 @@ from crosstie.types import UNKNOWN_ERROR, Error
 
 if TYPE_CHECKING:
     from crosstie.io.storage.store import Store
-    from crosstie.types import AffineCorrection, Registration, ScenePair
+    from crosstie.types import AffineCorrection, CloudsTold, Registration, ScenePair
 
 SCHEMA = "crosstie/correction/1"
 
@@ -28,20 +28,13 @@ def correction_dict(registration: Registration) -> dict[str, Any]:
 
     Beyond the contract: `explanation` (the reasons as sentences), `fitted` (the largest model that the points
     determine, applied or not), `hrefs` (where a scene has several files), `mask` (where the user gave one),
-    `field`, and `control_points` where these say where an image lies. Numbers that are not finite become
-    null.
+    `clouds` (what a catalog told of them), `field`, and `control_points` where these say where an image
+    lies. Numbers that are not finite become null.
     """
     estimate, provenance = registration.estimate, registration.provenance
     return {
         "schema": SCHEMA,
-        "pair": {
-            "reference": _scene(
-                registration.reference_id, registration.reference_hrefs, registration.reference_mask
-            ),
-            "secondary": _scene(
-                registration.secondary_id, registration.secondary_hrefs, registration.secondary_mask
-            ),
-        },
+        "pair": _pair_of(registration),
         "crs": crs_of(registration),
         "ground": ground_frame(registration.grid).said(),
         "verdict": str(estimate.verdict.code),
@@ -145,6 +138,15 @@ def _control_points(registration: Registration) -> dict[str, Any]:
     return {"control_points": said} if said else {}
 
 
+def _pair_of(registration: Registration) -> dict[str, Any]:
+    reference = _scene(registration.reference_id, registration.reference_hrefs, registration.reference_mask)
+    secondary = _scene(registration.secondary_id, registration.secondary_hrefs, registration.secondary_mask)
+    return {
+        "reference": reference | _clouds_told(registration.reference_clouds),
+        "secondary": secondary | _clouds_told(registration.secondary_clouds),
+    }
+
+
 def _scene(scene_id: str, hrefs: tuple[str, ...], mask: str | None) -> dict[str, Any]:
     shown = [product_href(href) for href in hrefs]
     scene: dict[str, Any] = {"id": scene_id, "href": shown[0]}
@@ -153,6 +155,15 @@ def _scene(scene_id: str, hrefs: tuple[str, ...], mask: str | None) -> dict[str,
     if mask is not None:
         scene["mask"] = product_href(mask)
     return scene
+
+
+def _clouds_told(told: CloudsTold | None) -> dict[str, Any]:
+    """Say what a catalog told of the clouds of a scene; nothing where it told nothing."""
+    if told is None:
+        return {}
+    share = None if told.hidden_share is None else _finite(told.hidden_share)
+    used = {"href": product_href(told.href), "hidden_share": share, "used": told.ignored is None}
+    return {"clouds": used if told.ignored is None else used | {"why_not": told.ignored}}
 
 
 def _model(correction: AffineCorrection) -> dict[str, Any]:

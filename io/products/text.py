@@ -12,7 +12,7 @@ from crosstie.io.storage.href import product_href
 from crosstie.types import Model, VerdictCode
 
 if TYPE_CHECKING:
-    from crosstie.types import AffineCorrection, FieldReport, Registration
+    from crosstie.types import AffineCorrection, CloudsTold, FieldReport, Registration
 
 _COLOURS = {
     VerdictCode.CORRECTED: "#0f766e",
@@ -97,11 +97,19 @@ def _control_points(registration: Registration) -> list[str]:
 
 def _masks(registration: Registration) -> list[str]:
     of = {"reference": registration.reference_mask, "secondary": registration.secondary_mask}
-    return [
+    given = [
         f"Not used of the {role}: what {product_href(mask)} covers."
         for role, mask in of.items()
         if mask is not None
     ]
+    told = {"reference": registration.reference_clouds, "secondary": registration.secondary_clouds}
+    return given + [_said_of_clouds(role, clouds) for role, clouds in told.items() if clouds is not None]
+
+
+def _said_of_clouds(role: str, clouds: CloudsTold) -> str:
+    if clouds.ignored is not None:
+        return f"The cloud mask of the {role} is not used: {clouds.ignored}."
+    return f"Clouds and their shadows hide {clouds.hidden_share:.0%} of the {role}, as its catalog tells."
 
 
 def verdict_sentences(registration: Registration) -> list[str]:

@@ -60,7 +60,8 @@ def read_plane(source: RasterSource, geobox: GeoBox) -> Plane:
     The grid may stick out of the raster or miss it.
 
     Invalid are nodata, masked and transparent pixels, NaN and infinity, SAR power <= 0, what lies under
-    `source.mask`, and values that are not plausible (`plausible`); how many of the last there are is logged.
+    `source.mask` and `source.clouds`, and values that are not plausible (`plausible`); how many of the last
+    there are is logged.
 
     Returns
     -------
@@ -89,6 +90,8 @@ def read_plane(source: RasterSource, geobox: GeoBox) -> Plane:
                     )
     if source.mask is not None:
         plane[source.mask.covers(geobox)] = np.nan
+    if source.clouds is not None:
+        plane[source.clouds.covers(geobox)] = np.nan
     return plane
 
 

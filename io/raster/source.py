@@ -20,6 +20,7 @@ from crosstie.io.raster.resample import apply
 from crosstie.io.raster.values.palette import Palette
 from crosstie.io.raster.values.plausible import Limits
 from crosstie.io.raster.values.scaling import Scaling
+from crosstie.io.raster.values.scene_classes import SceneClouds
 from crosstie.io.raster.values.sensor import BYTE_SCALE
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options
 from crosstie.types import Kind
@@ -69,6 +70,10 @@ class RasterSource:
     """Ground that the user knows to be useless in this image."""
     limits: Limits | None = None
     """Least and largest plausible value in the unit, before `scale`; None: all that the type can hold."""
+    classes: str | None = None
+    """Checked address of the scene classification that a catalog gives; planning makes `clouds` of it."""
+    clouds: SceneClouds | None = None
+    """Clouds and their shadows over the ground of the pair that is planned."""
     palette: Palette | None = None
     """Colours that the stored numbers stand for, looked up first; None where there are none."""
 

@@ -65,6 +65,8 @@ class Scenes(Sequence[SceneRef]):
     processing_baseline: Objects
     created_us: IntArray
     """`UNKNOWN` if the catalog does not give it."""
+    classes: Objects
+    """Address of the scene classification, or None."""
     left_out: tuple[LeftOut, ...] = ()
     """Scenes that were found but are not in the columns."""
     seen: str = ""
@@ -104,6 +106,7 @@ class Scenes(Sequence[SceneRef]):
                 footprint_wkt=text,
                 hrefs=self.href[n],
                 declared=self.declared[n],
+                classes=self.classes[n],
                 platform=self.platform[n],
                 cloud_cover_pct=None if np.isnan(self.cloud_cover_pct[n]) else float(self.cloud_cover_pct[n]),
                 collection=self.collection[n],
@@ -130,6 +133,7 @@ class Scenes(Sequence[SceneRef]):
             outline=lonlat_outlines(shapely.from_wkt(wkt, on_invalid="ignore")),
             href=objects([scene.hrefs for scene in scenes]),
             declared=objects([scene.declared for scene in scenes]),
+            classes=objects([scene.classes for scene in scenes]),
             platform=objects([scene.platform for scene in scenes]),
             cloud_cover_pct=np.array([scene.cloud_cover_pct for scene in scenes], np.float64),
             collection=objects([scene.collection for scene in scenes]),

@@ -414,6 +414,8 @@ class Settings(Group):
         # Groups of later versions count where they are changed: what was done before them stays done.
         changed = {name for name in ("field", "products") if getattr(self, name) != _DEFAULTS[name]}
         relevant |= self.model_dump(mode="json", include=changed)
+        if not self.catalog.cloud_masks:
+            relevant["cloud_masks"] = False
         text = json.dumps(relevant, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

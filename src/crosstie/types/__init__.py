@@ -20,7 +20,7 @@ from crosstie.types.correction import (
     Verdict,
 )
 from crosstie.types.displacement import DisplacementField, FieldFit, FieldReason, FieldReport
-from crosstie.types.registration import Provenance, Registration
+from crosstie.types.registration import CloudsTold, Provenance, Registration
 from crosstie.types.scenes import ScenePair, SceneRef, pair_key
 from crosstie.types.tie_points import TiePoints, Tile
 
@@ -41,6 +41,7 @@ __all__ = [
     "LUMINANCE",
     "UNKNOWN_ERROR",
     "AffineCorrection",
+    "CloudsTold",
     "ControlPoints",
     "DisplacementField",
     "Error",

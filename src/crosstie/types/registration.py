@@ -28,6 +28,18 @@ class Provenance:
     """Wall time from reading the headers to the verdict."""
 
 
+@dataclass(frozen=True, slots=True)
+class CloudsTold:
+    """What the catalog of a scene tells of its clouds, and what became of that."""
+
+    href: str
+    """Path or URL of the scene classification."""
+    hidden_share: float | None
+    """Share of the valid pixels of the common ground that it hides, 0..1; None where it could not be read."""
+    ignored: str | None = None
+    """Why it is not used; None where it is."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Registration:
     """All that is known about a pair after the verdict, before products are written."""
@@ -54,5 +66,9 @@ class Registration:
     """Path or URL of what the user left out of the reference."""
     secondary_mask: str | None = None
     """Path or URL of what the user left out of the secondary."""
+    reference_clouds: CloudsTold | None = None
+    """What the catalog tells of the reference's clouds; None where it tells nothing."""
+    secondary_clouds: CloudsTold | None = None
+    """What the catalog tells of the secondary's clouds; None where it tells nothing."""
     field: FieldFit | None = None
     """The displacement field, or why there is none; None where it was not asked for."""

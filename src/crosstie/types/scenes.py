@@ -45,6 +45,8 @@ class SceneRef:
     declared: tuple[tuple[float, float], ...] = ()
     """(scale, offset) of each band of the raster as the catalog declares them, or of all bands where there is
     one; empty where it does not. What the raster itself declares goes before."""
+    classes: str | None = None
+    """URL or path of the scene classification (SCL) that tells its clouds; None if there is none."""
 
     def __post_init__(self) -> None:
         if not self.id:
