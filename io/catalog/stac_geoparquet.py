@@ -50,6 +50,7 @@ from crosstie.io.storage.href import public_href
 from crosstie.io.storage.href_policy import is_url
 from crosstie.io.storage.redaction import first_line
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options, s3fs_options
+from crosstie.io.storage.s3_session import sure_session
 from crosstie.io.storage.trust import hint
 
 if TYPE_CHECKING:
@@ -137,7 +138,10 @@ def _files_of(root: str, storage: S3Options, policy: AddressPolicy) -> list[Tabl
     import fsspec  # only for files of other machines
 
     scheme = root.split(":", 1)[0].lower()
-    options = s3fs_options(storage) if scheme == "s3" else {"get_client": _http_client(policy)}
+    options: dict[str, Any] = {"get_client": _http_client(policy)}
+    if scheme == "s3":
+        options = s3fs_options(storage)
+        options |= {"session": sure_session(options.pop("profile", None)), "skip_instance_cache": True}
     files = fsspec.filesystem(scheme, **options)
     place = files._strip_protocol(root)
     found = [place]
@@ -166,11 +170,21 @@ def _http_client(policy: AddressPolicy) -> Callable[..., Any]:
     return make
 
 
+def _faults(root: str) -> tuple[type[Exception], ...]:
+    """Errors that a table and its server can make."""
+    faults: tuple[type[Exception], ...] = (OSError, pa.ArrowException, CatalogError)
+    if root[:3].lower() == "s3:":
+        from botocore.exceptions import BotoCoreError  # only for tables on S3
+
+        faults = (*faults, BotoCoreError)
+    return faults
+
+
 @contextmanager
 def _as_catalog_error(root: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, pa.ArrowException, CatalogError) as error:
+    except _faults(root) as error:
         text = first_line(error)
         if text.startswith("Parquet but not"):
             raise CatalogError(f"{public_href(root)} is {text}") from None

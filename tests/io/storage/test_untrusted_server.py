@@ -81,7 +81,9 @@ def test_of_a_server_that_does_not_answer_the_certificate_is_not_the_matter(
     assert "storage.ca_file" not in str(problem.value)
 
 
-@pytest.mark.parametrize("root", ["{url}/catalog.json", "{url}/", "s3://archive/catalog.json"])
+@pytest.mark.parametrize(
+    "root", ["{url}/catalog.json", "{url}/", "s3://archive/catalog.json", "s3://archive/items.parquet"]
+)
 def test_a_catalog_is_refused_at_once(door: Door, root: str) -> None:
     with pytest.raises(CrosstieError) as problem:
         find_scenes(root.format(url=door.url))
