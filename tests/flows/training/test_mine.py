@@ -131,7 +131,7 @@ def test_nothing_is_read_twice_and_a_cut_run_goes_on(
         raise AssertionError("read again")
 
     monkeypatch.setattr(mine, "find_pairs", forbidden)
-    monkeypatch.setattr(mine, "open_pair", forbidden)
+    monkeypatch.setattr(mine, "open_scenes", forbidden)
     done: list[tuple[int, int]] = []
     load: Callable[[], OnceSure] = forbidden  # type: ignore[assignment]
     again = mine_catalog(
