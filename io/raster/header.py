@@ -318,8 +318,11 @@ def _source_of(files: list[_Header], kind: Kind, storage: S3Options) -> RasterSo
         scalings = tuple(files[0].scalings[n] for n in chosen)
     first = files[0]
     palette = None if several else palettes.for_kind(first.palette, kind)
+    sample = first.sample
+    if kind is Kind.OPTICAL and sample is not None:
+        scalings, sample = _once(first, scalings, sample)
     units = (
-        find_units(kind, first.dtype, first.sample, scalings)
+        find_units(kind, first.dtype, sample, scalings)
         if palette is None
         else find_units(kind, "uint8", None, (scaling.NONE,))
     )
@@ -347,6 +350,28 @@ def _source_of(files: list[_Header], kind: Kind, storage: S3Options) -> RasterSo
         palette=palette,
         limits=units.limits,
     )
+
+
+def _once(
+    file: _Header, scalings: scaling.Scalings, sample: FloatArray
+) -> tuple[scaling.Scalings, FloatArray]:
+    """Leave scale and offset out that the floats of an optical file have been through already.
+
+    Some programs write scaled values, and what they were scaled with beside them.
+    """
+    scale, offset = scalings[0]
+    if np.dtype(file.dtype).kind != "f" or (scale, offset) == scaling.NONE:
+        return scalings, sample
+    stored = (sample - offset) / scale
+    if not scaling.are_in_unit(stored, in_unit=sample):
+        return scalings, sample
+    LOG.warning(
+        "%s: declares scale %g and offset %g, but its pixels are reflectance without them: not applied",
+        public_href(file.href),
+        scale,
+        offset,
+    )
+    return (scaling.NONE,) * len(scalings), stored
 
 
 def _is_coloured(file: _Header) -> bool:
@@ -399,6 +424,11 @@ def _refuse_unusable(href: str, raster: DatasetReader) -> None:
     if any(dtype.startswith("complex") for dtype in raster.dtypes):
         raise UnreadableRasterError(
             f"{public_href(href)}: holds complex values (SLC); give detected amplitude or backscatter"
+        )
+    if kinds.are_complex_parts([text or "" for text in raster.descriptions]):
+        raise UnreadableRasterError(
+            f"{public_href(href)}: its bands are the parts of complex values (i, q); give detected amplitude"
+            " or backscatter"
         )
     if all(colour is ColorInterp.alpha for colour in raster.colorinterp):
         raise UnreadableRasterError(

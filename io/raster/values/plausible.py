@@ -61,8 +61,8 @@ def find_fills(sample: FloatArray) -> tuple[float, ...]:
     """Find fill values that nothing declares.
 
     A fill is repeated exactly, is the least or the largest value, and stands apart from the rest: by the
-    range of the rest where it is a usual fill value, else by ten times that range; or it alone is negative,
-    and far more frequent than the next value.
+    range of the rest where it is a usual fill value, or negative and below the rest, else by ten times that
+    range; or it alone is negative, and far more frequent than the next value.
 
     Parameters
     ----------
@@ -126,8 +126,10 @@ def _stands_apart(value: float, sample: FloatArray, least: float) -> bool:
     gap = max(low - value, value - high)
     if value < 0 <= others.min() and len(sample) - len(others) > STANDS_OUT * (others == others.min()).sum():
         return bool(high > low)
+    # What is clipped from below lies beside the rest: -99.99 far below dB is put there.
+    is_put = value in USUAL_FILLS or (value < 0 and gap == low - value)
     # Of a mask of zeros and ones neither is a fill: the rest must vary.
-    return bool(high > low and gap > (high - low) * (1 if value in USUAL_FILLS else 10))
+    return bool(high > low and gap > (high - low) * (1 if is_put else 10))
 
 
 def are_measured(sample: FloatArray, fills: tuple[float, ...]) -> NDArray[np.bool_]:

@@ -87,6 +87,14 @@ def borne_out(scalings: Scalings, stored: FloatArray) -> Scalings:
     return (NONE,) * len(scalings)
 
 
+def are_in_unit(stored: FloatArray, *, in_unit: FloatArray) -> bool:
+    """Say whether stored optical values (N,) are reflectance, and too dull for it once they are scaled."""
+    if not len(stored):
+        return False
+    as_stored, as_scaled = (float(np.percentile(values, 99)) for values in (stored, in_unit))
+    return as_scaled < DULLEST <= as_stored <= 2
+
+
 def db_scale(sample: FloatArray) -> float:
     """Find the power of ten that brings undeclared tenths, hundredths or thousandths of dB to dB."""
     median = float(np.median(sample)) if len(sample) else 0.0

@@ -26,6 +26,9 @@ SAR_TOKENS = frozenset(
         "rtc",
         "sigma0",
         "gamma0",
+        "beta0",
+        "backscatter",
+        "radar",
         "vv",
         "vh",
         "hh",
@@ -64,6 +67,9 @@ BESIDE = frozenset(
 )
 """Words of what is written beside a polarisation, and may be named after it."""
 
+PARTS_OF_COMPLEX = frozenset({"i", "q", "real", "imag", "imaginary"})
+"""Words of the two parts of a complex value: neither is an image."""
+
 NO_ECHO = BESIDE | frozenset(
     {
         "area",
@@ -86,6 +92,9 @@ NO_ECHO = BESIDE | frozenset(
 BYTE_SCALE = 1 / 255
 """Of 8-bit true colour; clipped, so that 1 stands for a reflectance of about 0.35 and more."""
 
+PER_CENT, PER_CENT_SCALE = 200.0, 0.01
+"""Reflectance in per cent ends here, glints included; larger numbers are ten-thousandths."""
+
 DB_SHARE = 0.01
 """Power and amplitude are never negative; dB mostly are. The share forgives stray ringing."""
 
@@ -93,9 +102,15 @@ DB_SHARE = 0.01
 _WRITTEN_TOGETHER = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[0-9])(?=(?:VV|VH|HH|HV)(?![A-Za-z]))")
 
 
+_SENTINEL = re.compile(r"sentinel[-_ ]?([12][a-d]?)(?![a-z0-9])")
+
+
 def tokens(name: str) -> list[str]:
-    """Words of a file name or of a band's description, lower case: `S1_VH-1.tif` -> s1, vh, 1, tif."""
-    return [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
+    """Words of a file name or of a band's description, lower case: `S1_VH-1.tif` -> s1, vh, 1, tif.
+
+    `Sentinel-1A` is written s1a.
+    """
+    return [word for word in re.split(r"[^a-z0-9]+", _SENTINEL.sub(r"s\1", name.lower())) if word]
 
 
 def _words_of_radar(label: str) -> set[str]:
@@ -144,6 +159,14 @@ def labelled(descriptions: Sequence[str]) -> tuple[bool, bool]:
     return bool(POLARISATIONS & echoes), bool(OPTICAL_LABELS & words)
 
 
+def are_complex_parts(labels: Sequence[str]) -> bool:
+    """Say whether the labels of bands name the real and imaginary parts of an echo, and no detected image."""
+    words = [set(tokens(text)) for text in labels]
+    polarised = [said for said in words if POLARISATIONS & said]
+    parts = [said for said in polarised if said & PARTS_OF_COMPLEX]
+    return bool(parts) and len(parts) == len(polarised)
+
+
 def are_db(sample: FloatArray) -> bool:
     """Say whether SAR values are dB already: more than `DB_SHARE` of them are negative."""
     finite = sample[np.isfinite(sample)]
@@ -153,6 +176,8 @@ def are_db(sample: FloatArray) -> bool:
 def reflectance_scale(dtype: str, sample: FloatArray | None, *, declared: bool = False) -> float:
     """Find the factor that brings optical values to about 0..1: by data type and, for floats, some values.
 
+    Floats may be reflectance, per cent or ten-thousandths of it, or bytes of a picture.
+
     `declared`: the file says how its numbers become a unit, and `sample` is in that unit, whatever the type.
     """
     if dtype == "uint8" and not declared:
@@ -160,7 +185,12 @@ def reflectance_scale(dtype: str, sample: FloatArray | None, *, declared: bool =
     if declared or np.issubdtype(np.dtype(dtype), np.floating):
         finite = sample[np.isfinite(sample)] if sample is not None else np.zeros(0)
         # Glints over 2 exist; a hundredth of the pixels above it is no reflectance.
-        return 1.0 if not finite.size or np.percentile(finite, 99) <= 2 else 1e-4
+        high = float(np.percentile(finite, 99)) if finite.size else 0.0
+        if high <= 2:
+            return 1.0
+        if not declared and finite.max() <= 255 and (finite == np.rint(finite)).all():
+            return BYTE_SCALE
+        return PER_CENT_SCALE if high <= PER_CENT else 1e-4
     return 1e-4
 
 
@@ -206,7 +236,8 @@ def sar_bands(labels: Sequence[str], bare: Collection[int] = ()) -> tuple[int, .
     """
     words = [_words_of_radar(text) for text in labels]
     # a ratio names two polarisations
-    named = [n for n, said in enumerate(words) if len(POLARISATIONS & said) == 1 and not said & BESIDE]
+    aside = BESIDE | PARTS_OF_COMPLEX
+    named = [n for n, said in enumerate(words) if len(POLARISATIONS & said) == 1 and not said & aside]
     echoes = named or [n for n, said in enumerate(words) if not said & NO_ECHO] or list(range(len(labels)))
     return tuple([n for n in echoes if n not in bare][:2] or echoes[:2])
 
