@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import re
@@ -21,6 +20,7 @@ from rasterio.session import DummySession, Session
 
 from crosstie.errors import CatalogError, UnreadableRasterError
 from crosstie.io.raster import jpeg2000
+from crosstie.io.raster.delivered.safe import MOST_FILES_SHOWN, images_in_safe
 from crosstie.io.raster.untrusted import refuse_untrusted
 from crosstie.io.storage.href import public_href
 from crosstie.io.storage.href_policy import is_url, resolve_href
@@ -35,19 +35,6 @@ IMAGE_DRIVERS = ("GTiff", "COG", "JP2OpenJPEG", "PNG", "JPEG")
 OWN_DRIVERS = (*IMAGE_DRIVERS, "VRT")
 """A VRT names further files: only for a path that the user gave, never for one that a catalog gave.
 The same goes for what lies beside a file: overviews, masks, coordinates (`.ovr`, `.msk`, `.tfw`, ...)."""
-
-MOST_FILES_SHOWN = 3
-"""Files that a message names."""
-
-IN_SAFE = {
-    "Sentinel-1": ("measurement/*-vh-*.tif*", "measurement/*-hv-*.tif*", "measurement/*.tif*"),
-    "Sentinel-2": (
-        "GRANULE/*/IMG_DATA/R10m/*_TCI_10m.jp2",
-        "GRANULE/*/IMG_DATA/*_TCI.jp2",
-        "GRANULE/*/IMG_DATA/**/*_B04*.jp2",
-    ),
-}
-"""Where the images of a SAFE folder lie, the best first."""
 
 HEADER_BYTES = 16_384
 """Size of the first request: holds the header of a COG of 10,980 px and 512-px blocks with its overviews."""
@@ -175,7 +162,7 @@ def opened(
             raster = _open_allowed(_followed(signed(href)), drivers)
         except RasterioError as error:
             cause = _cause(error)
-            step = UNTRUSTED if _is_refused_on_s3(href, storage) else _next_step(cause, drivers)
+            step = UNTRUSTED if _is_refused_on_s3(href, storage) else _next_step(href, cause, drivers)
             raise UnreadableRasterError(
                 f"{public_href(href)}: cannot be opened as a raster ({cause}); {step}"
             ) from None
@@ -201,11 +188,10 @@ def _not_a_raster(path: Path) -> str:
         return f"{path}: no such file; check the path"
     if path.suffix.lower() == ".zarr" or any((path / name).is_file() for name in (".zgroup", "zarr.json")):
         return f"{path}: is a Zarr store, which is not read; export the 10 m band, or the echo, as GeoTIFF"
-    for mission, patterns in IN_SAFE.items():
-        found = next((files for one in patterns if (files := sorted(path.glob(one)))), [])
-        if found:
-            shown = " or ".join(str(file) for file in itertools.islice(found, MOST_FILES_SHOWN))
-            return f"{path}: is a folder, the SAFE of a {mission} scene; give its image instead: {shown}"
+    if (found := images_in_safe(path)) is not None:
+        mission, files = found
+        shown = " or ".join(map(str, files[:MOST_FILES_SHOWN]))
+        return f"{path}: is a folder, the SAFE of a {mission} scene; give its image instead: {shown}"
     if path.suffix.upper() == ".SAFE":
         return f"{path}: is a SAFE folder without images; fetch the product again"
     return f"{path}: is a folder; give the raster in it"
@@ -231,7 +217,7 @@ def _followed(href: str) -> str:
         ) from None
     except OSError as problem:
         cause = without_queries(_cause(problem))
-        step = _next_step(f"{cause}: connect", ())
+        step = _next_step("", f"{cause}: connect", ())
         raise UnreadableRasterError(
             f"{public_href(href)}: cannot be opened as a raster ({cause}); {step}"
         ) from None
@@ -308,7 +294,7 @@ def _is_refused_on_s3(href: str, storage: S3Options) -> bool:
     return False
 
 
-def _next_step(cause: str, drivers: tuple[str, ...]) -> str:
+def _next_step(href: str, cause: str, drivers: tuple[str, ...]) -> str:
     if is_untrusted(cause):
         return UNTRUSTED
     if re.search(r"code: 40[13]|access|signature|forbidden|credential", cause, re.IGNORECASE):
@@ -320,6 +306,8 @@ def _next_step(cause: str, drivers: tuple[str, ...]) -> str:
         return "its server does not answer as it should: check the address and storage.endpoint, or try later"
     if "code: 404" in cause:
         return "there is no such file: check the address"
+    if href.lower().endswith(".zip"):
+        return "unpack it, and give the folder (.SAFE) or the raster in it"
     return f"give a {', '.join(drivers)} file, and check that it has arrived whole"
 
 

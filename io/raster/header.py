@@ -14,6 +14,7 @@ from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.windows import Window
 
 from crosstie.errors import BadInputError, UnreadableRasterError
+from crosstie.io.raster.delivered.safe import image_of
 from crosstie.io.raster.gdal import IMAGE_DRIVERS, OWN_DRIVERS, check_href, opened
 from crosstie.io.raster.georeference import georeference_of, points_of
 from crosstie.io.raster.source import RasterSource
@@ -174,6 +175,8 @@ def _read_headers(
     if not given:
         raise BadInputError("a raster needs at least one file; give its path or URL")
     checked = [check_href(href) for href in given]
+    if not from_catalog:
+        checked = [image_of(href) for href in checked]
     drivers = IMAGE_DRIVERS if from_catalog else OWN_DRIVERS
     if len(checked) > 1:
         declared = ()  # it is of one file

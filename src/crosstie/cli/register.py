@@ -57,7 +57,8 @@ def register_command(
     """Register two rasters, and write the correction, the tie points and a report.
 
     The rasters may differ in CRS, resolution and data type. S1 may be amplitude, power or dB, and may have
-    ground control points only; S2 may be RGB or bands.
+    ground control points only; S2 may be RGB or bands. Of a SAFE folder VH, or else HV or the only
+    polarisation, or the true-colour image is read.
 
     A mask holds what you know to be useless in an image, such as clouds or open water: a geocoded raster,
     whose non-zero pixels are not used (except nodata), or polygons as GeoJSON.
