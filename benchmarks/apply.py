@@ -23,6 +23,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.windows import Window
 
 from crosstie.codes import Kernel
+from crosstie.flows.heap import return_freed_memory
 from crosstie.io.products.aligned import write_aligned
 from crosstie.io.products.displacement import DISPLACEMENT, displacement_cog, read_displacement
 from crosstie.io.products.mapping import Mapping
@@ -71,6 +72,7 @@ def measure(size: int, resampling: str, dtype: str, *, holes: bool) -> dict[str,
             + (["--holes"] if holes else []),
             check=True,
         )
+        return_freed_memory()  # as `crosstie apply` does
         mapping = Mapping(CRS, field=read_displacement(source.with_name(DISPLACEMENT)))
         grid = GeoBox((size, size), GROUND, CRS)
         store = open_store(folder)

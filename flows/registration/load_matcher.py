@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from typing import TYPE_CHECKING
+
+from crosstie.flows.heap import keep_freed_memory
 
 if TYPE_CHECKING:
     from crosstie.config import Settings
     from crosstie.matcher.matching import Matcher
-
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-"""Parameters of mallopt(3), from malloc.h."""
 
 
 def load_matcher(settings: Settings) -> Matcher:
@@ -52,18 +50,6 @@ def weights_sha256(settings: Settings) -> str:
     from crosstie.matcher.weights_file import verified_sha256
 
     return verified_sha256(settings.weights)
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep large freed blocks instead of returning each to the kernel.
-
-    The network allocates arrays of the same few sizes again and again. If the kernel clears each one anew,
-    that takes a third of the CPU time. Other C libraries are left as they are.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def available_cores() -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from crosstie.config import ComputeSettings, Settings, TileSettings
 from crosstie.errors import SettingsError
-from crosstie.flows.registration.load_matcher import keep_freed_memory
+from crosstie.flows.heap import keep_freed_memory
 from crosstie.flows.training.checks import check_settings, device_of, learner_of
 from crosstie.flows.training.data import MINED, TrainingData, read_data
 from crosstie.flows.training.handover import hand_over, handover_line

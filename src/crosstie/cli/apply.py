@@ -108,7 +108,9 @@ def apply_command(
     """
     from crosstie.config import load_settings
     from crosstie.flows.apply import ApplyOptions, apply
+    from crosstie.flows.heap import return_freed_memory
 
+    return_freed_memory()
     settings = load_settings(config)
     if every:
         if rasters or source_item:
