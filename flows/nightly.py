@@ -100,7 +100,8 @@ def scope_of(catalog: str, settings: Settings) -> str:
     # Limits that are not set decide nothing, and are no part of the hashes that earlier versions wrote.
     limits = ("allow_hosts", "allow_buckets", "sar_assets", "optical_assets")
     unset = {name for name in limits if not values["catalog"][name]}
-    left_out = {"start_utc", "end_utc"} | unset
+    # Whether clouds are masked changes what is found for a pair, and not which pairs there are.
+    left_out = {"start_utc", "end_utc", "cloud_masks"} | unset
     place = {name: value for name, value in values["catalog"].items() if name not in left_out}
     pairing = dict(values["pairing"])
     if pairing["graph"] == "nearest":

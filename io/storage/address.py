@@ -11,6 +11,7 @@ import re
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
@@ -393,6 +394,7 @@ def _percent_decoded(text: str) -> str:
     raise CatalogError(f"href {short_href(text)!r} is percent-encoded again and again; correct the catalog")
 
 
+@lru_cache(maxsize=1024)
 def _parse_ip(host: str) -> IpAddress | None:
     try:
         return ipaddress.ip_address(host)

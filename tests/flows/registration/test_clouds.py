@@ -17,6 +17,7 @@ from stac_site import as_table, stac_item
 
 from crosstie.config import Settings
 from crosstie.errors import BadInputError
+from crosstie.flows.nightly import scope_of
 from crosstie.flows.registration.pipeline import PairMeasurement, register_plan
 from crosstie.flows.registration.plan import TilePlan, plan_pair
 from crosstie.flows.registration.publish import PairNames, assemble, publish
@@ -316,4 +317,5 @@ def test_products_say_what_became_of_it(tmp_path: Path):
 def test_only_turning_masks_off_changes_the_key_of_a_run():
     off = Settings(catalog=SceneQuery(cloud_masks=False))
     assert off.hash != Settings().hash
+    assert scope_of("catalog.json", off) == scope_of("catalog.json", Settings())  # the same pairs
     assert Settings(catalog=SceneQuery(max_cloud_pct=20)).hash == Settings().hash
