@@ -57,7 +57,8 @@ def shows_ground(optical: Plane, hidden: BoolArray, sar: Plane | None, *, white:
     if sar is None:
         return False
     by = math.ceil(CLOUD_FACTOR / factor)
-    found = _block_correlations(_coarse_cells(optical, by), _coarse_cells(sar, by))
+    under = np.where(hidden, optical, np.float32(np.nan))
+    found = _block_correlations(_coarse_cells(under, by), _coarse_cells(sar, by))
     return bool(found.size and np.median(found) >= SEEN_IN_SAR)
 
 

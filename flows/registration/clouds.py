@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-MOST_HIDDEN = 0.9
-"""Share of the valid pixels of the common ground beyond which a mask hides nearly all, and is doubted."""
+MUCH_HIDDEN = 0.5
+"""Share of the valid pixels of the common ground beyond which what a mask hides is looked at, and doubted."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +59,7 @@ def told_clouds(source: RasterSource, overview: Plane, grid: GeoBox) -> ToldClou
 def doubted(
     clouds: ToldClouds | None, source: RasterSource, overview: Plane, sar: Plane | None, *, factor: int
 ) -> ToldClouds | None:
-    """Put a mask aside that hides nearly all of an image while its pixels show ground.
+    """Put a mask aside that hides most of an image while the pixels under it show ground.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def doubted(
     factor : int
         Pixels of the common grid per pixel of the overviews, along one axis.
     """
-    if clouds is None or clouds.covered is None or (clouds.told.hidden_share or 0.0) <= MOST_HIDDEN:
+    if clouds is None or clouds.covered is None or (clouds.told.hidden_share or 0.0) <= MUCH_HIDDEN:
         return clouds
     if not shows_ground(overview, clouds.covered, sar, white=source.white, factor=factor):
         return clouds

@@ -220,6 +220,23 @@ def test_a_mask_that_hides_dark_fields_is_not_believed(tmp_path: Path):
     assert np.isfinite(read_plane(plan.reference, GRID)).all()
 
 
+@pytest.mark.parametrize("bright", [False, True])
+def test_a_mask_of_most_of_the_ground_is_believed_where_it_is_bright(bright: bool, tmp_path: Path):
+    classes, place = classes_of(GRID)
+    classes[:, :90] = CLOUD
+    reference, secondary = pair(tmp_path, classes, place=place)
+    if bright:
+        with rasterio.open(reference.hrefs[0], "r+") as raster:
+            red = raster.read(1)
+            red[:, :180] = 4000 + np.random.default_rng(7).normal(0, 60, (SIDE, 180)).astype(np.int64)
+            raster.write(red, 1)
+    plan = planned(reference, secondary)
+    assert plan.reference_clouds is not None
+    assert plan.reference_clouds.hidden_share == pytest.approx(180 / 256, abs=1e-9)
+    assert (plan.reference_clouds.ignored is None) is bright
+    assert np.isnan(read_plane(plan.reference, GRID)[:, :180]).all() == bright
+
+
 def real_pair(data: Path, optical: str, sar: str, classes: Path) -> TilePlan:
     first, second = data / optical, data / sar
     scene = SceneRef("S2", Kind.OPTICAL, NOON, "POLYGON ((0 0, 1 0, 1 1, 0 0))", (str(first),))
