@@ -205,6 +205,8 @@ def data_record(settings: TrainSettings, start: Weights | None) -> dict[str, Any
         mode="json",
         include={"labelled", "pictures", "mine", "catalog", "pairing", "configuration", "use_unlabelled"},
     )
+    if settings.catalog.cloud_masks:
+        del tree["catalog"]["cloud_masks"]  # runs of earlier versions do not know of it, and can go on
     return tree | {"start_from_sha256": None if start is None else start.sha256}
 
 
