@@ -20,7 +20,7 @@ from crosstie.cli import app
 from crosstie.errors import SettingsError, WeightsError
 from crosstie.flows.training.data import keep_labels, read_data
 from crosstie.flows.training.handover import hand_over
-from crosstie.flows.training.train import run_training
+from crosstie.flows.training.train import data_record, run_training
 from crosstie.io.simulation.pairs import write_simulated_catalog
 from crosstie.matcher.calibration import CONFIDENCE_TERMS, SIGMA_TERMS, Calibration
 from crosstie.matcher.network import MatchingNetwork
@@ -270,6 +270,13 @@ def test_a_run_goes_on_with_the_same_data_only(make: Make) -> None:
     )
     with pytest.raises(SettingsError, match="holds a run with another labelled"):
         run_training(settings)
+
+
+def test_a_run_that_an_earlier_version_began_goes_on(make: Make) -> None:
+    """Whether clouds are masked is recorded where they are not: there was no such setting before."""
+    assert "cloud_masks" not in data_record(make(), None)["catalog"]
+    off = make(catalog__cloud_masks=False)
+    assert data_record(off, None)["catalog"]["cloud_masks"] is False
 
 
 @pytest.mark.parametrize(
