@@ -175,7 +175,7 @@ def screen_tiles(
         stats = seen.stats
         if seen.kind is Kind.OPTICAL:
             water &= _dark_and_smooth(stats)
-            flat |= stats.deviation < FLAT_VARIATION * stats.median
+            flat |= stats.deviation < FLAT_VARIATION * np.abs(stats.median)
         else:
             water &= _dark_and_noisy(stats, overlap)
             flat |= stats.deviation < FLAT_DB

@@ -348,7 +348,8 @@ def _source_of(files: list[_Header], kind: Kind, storage: S3Options) -> RasterSo
         storage=storage,
         scalings=units.scalings,
         fills=() if palette else tuple(sorted({fill for file in files for fill in file.fills} | zeros)),
-        blank_zeros=kind is Kind.OPTICAL and all(file.blank_zeros for file in files),
+        blank_zeros=kind is Kind.OPTICAL
+        and (all(file.blank_zeros for file in files) or scaling.zeros_are_blank(first.dtype, scalings)),
         wild_share=max(file.wild_share for file in files),
         palette=palette,
         limits=units.limits,

@@ -87,6 +87,11 @@ def borne_out(scalings: Scalings, stored: FloatArray) -> Scalings:
     return (NONE,) * len(scalings)
 
 
+def zeros_are_blank(dtype: str, scalings: Scalings) -> bool:
+    """Say whether 0 can be no reflectance: the offset of a band makes less of it than any shadow has."""
+    return np.dtype(dtype).kind == "u" and any(offset < 2 * DARKEST for _, offset in scalings)
+
+
 def are_in_unit(stored: FloatArray, *, in_unit: FloatArray) -> bool:
     """Say whether stored optical values (N,) are reflectance, and too dull for it once they are scaled."""
     if not len(stored):

@@ -74,6 +74,16 @@ def test_what_the_pixels_contradict_is_not_applied_and_said(
     assert told in warning
 
 
+@pytest.mark.parametrize("by_file", [False, True])
+def test_zeros_beside_an_offset_hold_nothing(by_file: bool, tmp_path: Path):
+    """Sentinel-2 as JPEG 2000 declares no nodata: what was not seen is 0, and no reflectance is -0.1."""
+    stored = np.rint(1e4 * (REFLECTANCE + 0.1)).astype(np.uint16)
+    stored[tuple(RNG.integers(0, SIDE, (2, 40)))] = 0  # too few to be told by their number
+    said = {"scales": (1e-4,), "offsets": (-0.1,)} if by_file else {}
+    found = plane(write(tmp_path / "B04.tif", stored, **said), Kind.OPTICAL, () if by_file else BOA)
+    np.testing.assert_array_equal(np.isnan(found), stored == 0)
+
+
 def test_dark_water_bears_an_offset_out(tmp_path: Path):
     water = RNG.normal(0.005, 0.008, (SIDE, SIDE))
     water[:20] = 0.2
