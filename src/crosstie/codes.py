@@ -96,7 +96,7 @@ _REASON_SENTENCES = {
     Reason.NO_OVERLAP: "The two images share no valid pixels on the ground.",
     Reason.MASKED: "Holes (nodata, masks) leave no tile with enough pixels that are valid in both images.",
     Reason.TOO_FEW_TIE_POINTS: "Too few tiles gave an offset that can be trusted.",
-    Reason.CLOUDED: "Most of the optical image is bright and blurred, as clouds are.",
+    Reason.CLOUDED: "Most of the optical image is bright and blurred, as clouds are, or masked as such.",
     Reason.WATER: "Most of the overlap is open water, where nothing can be matched.",
     Reason.NO_TEXTURE: "Most of the overlap is flat or mere noise: there is nothing to match.",
     Reason.RESIDUAL_TOO_LARGE: "The offsets scatter too widely around the best correction.",
