@@ -21,6 +21,8 @@ from rasterio.warp import reproject
 from crosstie.errors import BadInputError, NoGeoreferenceError
 from crosstie.io.raster.gdal import OWN_DRIVERS, check_href, opened, reading
 from crosstie.io.raster.georeference import georeference_of
+from crosstie.io.raster.values.scene_classes import read_clouds
+from crosstie.io.raster.values.sensor import tokens
 from crosstie.io.storage.href import public_href
 from crosstie.io.storage.href_policy import is_url
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT, S3Options
@@ -47,6 +49,8 @@ class GroundMask:
     polygons: bytes | None
     """WKB in EPSG:4326; None where the mask is a raster."""
     storage: S3Options = FROM_ENVIRONMENT
+    holds_classes: bool = False
+    """The raster is a scene classification of Sentinel-2, whose clouds and shadows are masked."""
 
     def covers(self, geobox: GeoBox) -> NDArray[np.bool_]:
         """(rows, cols) True where a pixel of the grid is not to be used: where any of it is masked.
@@ -57,6 +61,8 @@ class GroundMask:
         """
         if self.polygons is not None:
             return self._under_polygons(self.polygons, geobox)
+        if self.holds_classes:
+            return read_clouds(self.href, geobox, must_reach=False, storage=self.storage)
         masked = np.zeros(geobox.shape, np.float32)
         with opened(self.href, drivers=OWN_DRIVERS, storage=self.storage) as raster, reading(raster):
             reproject(
@@ -97,6 +103,8 @@ def open_mask(href: str | Path, *, storage: S3Options = FROM_ENVIRONMENT) -> Gro
     ----------
     href : str or Path
         Path or URL of a raster with a transform and a CRS (its first band counts), or path of a GeoJSON file.
+        A raster of bytes with the word SCL in its name is a scene classification: of it clouds, their shadows
+        and what is no data or defective are masked.
     storage : S3Options, optional
         How S3 is reached.
 
@@ -110,13 +118,15 @@ def open_mask(href: str | Path, *, storage: S3Options = FROM_ENVIRONMENT) -> Gro
     if Path(checked).suffix.lower() in POLYGON_SUFFIXES and not is_url(checked):
         polygons = _read_polygons(Path(checked))
         return GroundMask(checked, hashlib.sha256(polygons).hexdigest(), polygons, storage)
+    named_so = "scl" in tokens(Path(public_href(checked).split("?")[0]).stem)
     with opened(checked, drivers=OWN_DRIVERS, storage=storage) as raster:
         if georeference_of(raster).transform is None:
             raise NoGeoreferenceError(
                 f"{public_href(checked)}: a mask needs a CRS and a transform, not control points; give a"
                 " geocoded raster or a GeoJSON file"
             )
-    return GroundMask(checked, _digest(checked), None, storage)
+        classes = named_so and raster.count == 1 and raster.dtypes[0] == "uint8"
+    return GroundMask(checked, _digest(checked), None, storage, classes)
 
 
 def _digest(href: str) -> str:

@@ -69,7 +69,9 @@ class SceneClouds:
         return _laid_on(_unpacked(self), rasterio.Affine(*self.transform), self.crs, geobox)
 
 
-def read_clouds(href: str, grid: GeoBox, *, storage: S3Options = FROM_ENVIRONMENT) -> NDArray[np.bool_]:
+def read_clouds(
+    href: str, grid: GeoBox, *, must_reach: bool = True, storage: S3Options = FROM_ENVIRONMENT
+) -> NDArray[np.bool_]:
     """Read where a scene classification shows no ground, (rows, cols) of a grid; outside of it nothing is.
 
     Classes are read at their own resolution: half of a pixel of the grid, or more, must be hidden.
@@ -80,6 +82,8 @@ def read_clouds(href: str, grid: GeoBox, *, storage: S3Options = FROM_ENVIRONMEN
         Checked address from a catalog.
     grid : GeoBox
         Grid with a CRS.
+    must_reach : bool, optional
+        Refuse a classification that lies elsewhere; without it, that hides nothing.
     storage : S3Options, optional
         How S3 is reached.
 
@@ -94,6 +98,8 @@ def read_clouds(href: str, grid: GeoBox, *, storage: S3Options = FROM_ENVIRONMEN
         _refuse_no_classes(href, raster)
         crs = georeference_of(raster).crs
         part = _part_under(raster, crs, grid)
+        if part is None and not must_reach:
+            return np.zeros(grid.shape, np.bool_)
         if part is None:
             raise BadInputError(f"{public_href(href)}: does not reach the ground of the pair")
         step = int(np.ceil(np.sqrt(max(1.0, part.width * part.height / MOST_CLASS_CELLS))))

@@ -61,7 +61,8 @@ def register_command(
     polarisation, or the true-colour image is read.
 
     A mask holds what you know to be useless in an image, such as clouds or open water: a geocoded raster,
-    whose non-zero pixels are not used (except nodata), or polygons as GeoJSON.
+    whose non-zero pixels are not used (except nodata), polygons as GeoJSON, or Sentinel-2's scene
+    classification (a raster with SCL in its name), whose clouds and shadows are not used.
 
     If this pair was registered before with the same files, settings and weights, the stored result is
     printed and nothing is computed, unless --force is given. --json prints correction.json.

@@ -59,6 +59,28 @@ def test_nodata_of_a_mask_masks_nothing(dtype: str, nodata: float, half: np.ndar
     np.testing.assert_array_equal(masked[60:], half[60:] > 0)
 
 
+@pytest.mark.parametrize("name", ["SCL.tif", "T32UQD_20210809T102031_SCL_20m.tif", "scl-2021.tif"])
+def test_of_a_scene_classification_clouds_and_shadows_are_masked(name: str, tmp_path: Path):
+    classes = np.arange(120 * 160).reshape(120, 160).astype(np.uint8) // 20 % 12
+    masked = covers(open_mask(write_mask(tmp_path / name, classes, GRID)))
+    np.testing.assert_array_equal(masked, np.isin(classes, [0, 1, 3, 8, 9, 10]))
+
+
+def test_outside_of_a_scene_classification_nothing_is_masked(tmp_path: Path):
+    part = GRID[:60, :80]
+    mask = open_mask(write_mask(tmp_path / "SCL.tif", np.full(part.shape, 9, np.uint8), part))
+    expected = np.zeros(GRID.shape, bool)
+    expected[:60, :80] = True
+    np.testing.assert_array_equal(covers(mask), expected)
+    assert not covers(mask, GRID[100:, 100:]).any()
+
+
+def test_only_bytes_named_so_are_a_scene_classification(half: np.ndarray, tmp_path: Path):
+    for name, dtype in (("sclera.tif", np.uint8), ("clouds.tif", np.uint8), ("SCL.tif", np.float32)):
+        path = write_mask(tmp_path / name, (half * 4).astype(dtype), GRID)
+        np.testing.assert_array_equal(covers(open_mask(path)), half > 0)
+
+
 def test_a_mask_of_its_own_grid_and_crs_lies_where_it_lies(tmp_path: Path):
     """Coarser, finer, in degrees, and smaller than the image: the masked ground is the same."""
     ground = shapely.box(600_500, 5_299_200, 601_000, 5_299_700)
