@@ -215,10 +215,10 @@ def test_the_reported_error_flatters_nobody(noise_px: float, roughness: float) -
         at_tiles.append(rms(left + ground.at(px) - ground.seen_by_tile(px)))
         reported.append(fit.report.error_after.rmse_m / PIXEL_M)
         assert fit.report.error_after.rmse_m < fit.report.error_affine.rmse_m
-    # Of what a tile shows it is never less than the truth; of the ground within, which none shows, nearly so.
     assert (np.array(reported) > at_tiles).all()
+    # Nor of the ground within the tiles, which none of them shows.
+    assert (np.array(reported) > on_ground).all()
     assert (np.array(reported) < 1.8 * np.array(on_ground)).all()
-    assert (np.array(reported) > 0.85 * np.array(on_ground)).all()
 
 
 def test_sigma_covers_the_error() -> None:

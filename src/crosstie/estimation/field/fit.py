@@ -16,6 +16,7 @@ from scipy.ndimage import distance_transform_edt, map_coordinates
 from scipy.spatial import cKDTree
 
 from crosstie.estimation.field.kriging import Covariance, Samples, krige, neighbours
+from crosstie.estimation.field.roughness import unseen_variance
 from crosstie.estimation.field.settings import FieldSettings
 from crosstie.estimation.field.surroundings import Surroundings, smooth_step
 from crosstie.estimation.field.validation import (
@@ -26,6 +27,7 @@ from crosstie.estimation.field.validation import (
     choose,
     gain,
     reweighted,
+    typical_z2,
 )
 from crosstie.grid import px_to_m
 from crosstie.types import DisplacementField, Error, FieldFit, FieldReason, FieldReport, VerdictCode
@@ -34,10 +36,6 @@ if TYPE_CHECKING:
     from crosstie.types import AffineCorrection, BoolArray, Estimate, FloatArray, TiePoints
 
 FIELD_DEFAULTS = FieldSettings()
-
-WITHIN_TILE = 1 / 3
-"""Variance of the relief within a tile, of which a tie point is the mean, as a share of what relief adds
-across the gap of a held-out tile: that of simulated land with a Hurst exponent of 0.8 to 1."""
 
 NODES_A_STRIDE, LEAST_STEP_PX = 4, 16
 """Nodes of the field from tile to tile, and the closest that they stand, px. A reader who interpolates
@@ -208,7 +206,8 @@ def _surface(
     # Next to a tile kriging promises more than held-out tiles can bear out: it is taken at their word, and
     # its own variance counts only where it is larger, away from the points.
     gap = float(held.variance.mean()) - model.covariance.noise
-    variance = (1 + WITHIN_TILE) * np.maximum(variance, gap) + model.covariance.noise
+    unseen = _unseen_share(model, tile_px=tile_px, stride_px=stride_px)
+    variance = np.maximum(variance, gap) + model.covariance.noise + unseen
     spread = held.amplitude_px2 * around.z2.ravel()[known] / 2
     relief[known] = kept[:, None] * raw
     # What was taken back may be there all the same: half its square is its share per axis.
@@ -216,6 +215,18 @@ def _surface(
     sigma[known] = np.sqrt(spread * variance + back2)
     stands[known] = (distance[known] <= tile_px) & (kept > 0.5)
     return _Surface(relief, sigma, stands)
+
+
+def _unseen_share(model: _Model, *, tile_px: int, stride_px: int) -> float:
+    """Variance of the ground around what its tiles show of it, in units of the relief's variance."""
+    trusted, held = model.trusted, model.held
+    unseen_px2 = unseen_variance(
+        model.samples.centre_px[trusted],
+        model.samples.offset_px[trusted],
+        tile_px=tile_px,
+        stride_px=stride_px,
+    )
+    return unseen_px2 / (held.amplitude_px2 * typical_z2(held))
 
 
 def _displacement_field(

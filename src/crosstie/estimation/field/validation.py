@@ -171,8 +171,9 @@ def gain(samples: Samples, held: HeldOut, *, tile_px: int, sigmas: float) -> Gai
     return Gain(float(before.mean()), float(after.mean()), block_standard_error(before - after, block))
 
 
-TYPICAL_LIMIT = 12.0
-"""Largest z2 that tells of the field, not of a wrong match; 1 in 400 normal residuals is longer."""
+TYPICAL_LIMIT = 18.0
+"""Largest z2 that tells of the field, not of a wrong match. Relief lies along the look direction: where a
+residual is all along one axis, 1 in 66 normal ones is longer, in any direction 1 in 8,000."""
 
 
 def typical_z2(held: HeldOut) -> float:
