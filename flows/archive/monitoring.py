@@ -40,7 +40,6 @@ from crosstie.flows.archive.series import (
 if TYPE_CHECKING:
     from datetime import datetime
 
-    import geopandas as gpd
 
 MONTH_DAYS = 30.0
 """Step of the times at which a platform is asked for a jump."""
@@ -149,13 +148,13 @@ class MonitorReport:
         return MonitorReport(kept, self.scenes, self.series, self.left_out, self.scatter_m)
 
 
-def monitor_positions(table: gpd.GeoDataFrame, settings: MonitorSettings = MONITOR_DEFAULTS) -> MonitorReport:
+def monitor_positions(table: pd.DataFrame, settings: MonitorSettings = MONITOR_DEFAULTS) -> MonitorReport:
     """Watch the adjusted positions of an archive.
 
     Parameters
     ----------
-    table : geopandas.GeoDataFrame
-        From `crosstie.read_adjusted`.
+    table : pandas.DataFrame
+        From `read_positions`, or `crosstie.read_adjusted`.
     settings : MonitorSettings
         Rate of false alarms, and how far back the monitor looks.
 

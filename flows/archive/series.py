@@ -6,7 +6,7 @@ independent: their mean is taken date by date, and its scatter is measured on th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,9 @@ import pandas as pd
 from crosstie.estimation.change_points import Series
 from crosstie.estimation.fit import RAYLEIGH_MEDIAN
 from crosstie.flows.archive.solving import LEAST_SIGMA_M, ScenePlacement
+from crosstie.io.adjusted.tables import POSITIONS
 
 if TYPE_CHECKING:
-    import geopandas as gpd
-
     from crosstie.types import FloatArray, StrArray
 
 PASS_GAP_DAYS = 0.02
@@ -30,6 +29,12 @@ POOLING_ROUNDS = 30
 
 OUTLYING_SIGMAS = 2.0
 """Residuals this long weigh half."""
+
+
+SERIES_COLUMNS = (
+    "place", "part", "sensor", "platform", "track", "days", "dx_m", "dy_m", "sigma_m", "scene", "baseline",
+)  # fmt: skip
+"""Columns that a series is made of; means over places lack the first two."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,14 +65,20 @@ class TrackSeries:
         return pd.Timestamp(0, unit="s", tz="UTC") + pd.Timedelta(days=float(self.series.days[row]))
 
 
-def usable(table: gpd.GeoDataFrame) -> pd.DataFrame:
-    """Scenes that can be watched: dated, of a known sensor, placed by pairs that control one another."""
+def usable(table: pd.DataFrame) -> pd.DataFrame:
+    """Scenes that can be watched: dated, of a known sensor, placed by pairs that control one another.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From `read_positions` or `read_adjusted`.
+    """
     rows = table[
         (table["verdict"] == str(ScenePlacement.PLACED)) & table["date"].notna() & (table["sensor"] != "")
     ]
     since = rows["date"] - pd.Timestamp(0, unit="s", tz="UTC")
     variance = (rows["sigma_x_m"] ** 2 + rows["sigma_y_m"] ** 2) / 2
-    return pd.DataFrame(rows.drop(columns="geometry")).assign(
+    return pd.DataFrame(rows[POSITIONS.names]).assign(
         days=since / pd.Timedelta(days=1), sigma_m=np.sqrt(variance)
     )
 
@@ -75,9 +86,18 @@ def usable(table: gpd.GeoDataFrame) -> pd.DataFrame:
 def place_series(scenes: pd.DataFrame) -> list[TrackSeries]:
     """Series of each platform and track at each place; parts that no pair connects are not mixed."""
     keys = ["place", "part", "sensor", "platform", "track"]
+    ordered = scenes.dropna(subset=keys).sort_values([*keys, "days", "scene"], kind="stable")
+    # Sorted once and cut: thousands of tables of a few rows each cost a hundred times as much.
+    numbers = ordered.groupby(keys, sort=True).ngroup().to_numpy()
+    columns = {name: ordered[name].to_numpy() for name in SERIES_COLUMNS}
+    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
     return [
-        series_of(rows, place=str(place), part=int(str(part)))
-        for (place, part, *_), rows in scenes.groupby(keys, sort=True)
+        _one_series(
+            {name: column[own] for name, column in columns.items()},
+            place=str(columns["place"][own][0]),
+            part=int(columns["part"][own][0]),
+        )
+        for own in map(slice, starts, [*starts[1:], len(ordered)])
     ]
 
 
@@ -102,17 +122,24 @@ def best_series(alone: Sequence[TrackSeries], pooled: Sequence[TrackSeries]) -> 
 def series_of(rows: pd.DataFrame, *, place: str = "", part: int = 0, places: int = 1) -> TrackSeries:
     """Make a series of rows of one platform and track."""
     rows = rows.sort_values(["days", "scene"], kind="stable")
-    first = rows.iloc[0]
-    name = " ".join(filter(None, (place, first["platform"] or first["sensor"], first["track"])))
+    columns = {name: rows[name].to_numpy() for name in SERIES_COLUMNS if name in rows}
+    return _one_series(columns, place=place, part=part, places=places)
+
+
+def _one_series(
+    rows: Mapping[str, np.ndarray], *, place: str = "", part: int = 0, places: int = 1
+) -> TrackSeries:
+    """Make a series of columns in order of time."""
+    sensor, platform, track = (str(rows[name][0]) for name in ("sensor", "platform", "track"))
     series = Series(
-        name,
-        rows["days"].to_numpy(np.float64),
-        rows[["dx_m", "dy_m"]].to_numpy(np.float64),
-        rows["sigma_m"].to_numpy(np.float64),
+        " ".join(filter(None, (place, platform or sensor, track))),
+        rows["days"].astype(np.float64),
+        np.column_stack([rows["dx_m"], rows["dy_m"]]).astype(np.float64),
+        rows["sigma_m"].astype(np.float64),
     )
     return TrackSeries(
-        first["sensor"], first["platform"], first["track"], place, part, places, series,
-        rows["scene"].to_numpy(np.str_), rows["baseline"].to_numpy(np.str_),
+        sensor, platform, track, place, part, places, series,
+        rows["scene"].astype(np.str_), rows["baseline"].astype(np.str_),
     )  # fmt: skip
 
 

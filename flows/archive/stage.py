@@ -18,7 +18,7 @@ from crosstie.flows.archive.stacking import stack_scenes
 from crosstie.flows.observe.run_metrics import FINDINGS, PLACES
 from crosstie.flows.runs.in_words import counted
 from crosstie.io.adjusted.moved import known_moves, write_moves
-from crosstie.io.adjusted.publish import adjusted_places, read_adjusted
+from crosstie.io.adjusted.publish import adjusted_places, read_positions
 from crosstie.io.storage.redaction import redacted
 from crosstie.io.storage.store import open_store
 
@@ -66,7 +66,7 @@ def monitor_all(store: Store, settings: Settings) -> tuple[MonitorReport, list[s
     StoreError
         The root cannot be read or written.
     """
-    report = monitor_positions(read_adjusted(store), settings.monitor)
+    report = monitor_positions(read_positions(store), settings.monitor)
     known = known_moves(store)
     new = [finding for finding in report.findings if finding.key not in known]
     for finding in new:

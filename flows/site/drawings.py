@@ -200,28 +200,31 @@ def _axis(
     placed = rows[rows[f"d{name}_m"].notna()]
     bar = 1.96 * placed[f"sigma_{name}_m"].to_numpy(np.float64)
     position = placed[f"d{name}_m"].to_numpy(np.float64)
-    single = [alone[scene][:, number] for scene in rows["scene"] if scene in alone]
+    with_pairs = [scene for scene in rows["scene"] if scene in alone]
+    single = [alone[scene][:, number] for scene in with_pairs]
     every = np.concatenate([position - bar, position + bar, *single, [0.0]])
     every = every[np.isfinite(every)]
     low, high = np.quantile(every, 0.02), np.quantile(every, 0.98)
     low, high = min(low, 0.0) - 0.5, max(high, 0.0) + 0.5
 
-    def up(value: float) -> float:
-        return round(float(PANEL - PANEL * (np.clip(value, low, high) - low) / (high - low)), 1)
+    def up(values: FloatArray) -> list[float]:
+        share = (np.clip(values, low, high) - low) / (high - low)
+        heights: list[float] = np.round(PANEL * (1 - share), 1).tolist()
+        return heights
 
     x = {scene: round(across(date), 1) for scene, date in zip(rows["scene"], rows["date"], strict=True)}
+    bar = np.nan_to_num(bar)
+    ticks = np.array(sorted({round(low + 0.5), 0, round(high - 0.5)}), np.float64)
     return AxisDrawing(
         name=name,
-        zero=up(0.0),
-        ticks=[(up(value), f"{value:.0f} m") for value in sorted({round(low + 0.5), 0, round(high - 0.5)})],
-        alone=[
-            (x[scene], up(value))
-            for scene in rows["scene"]
-            for value in alone.get(scene, np.zeros((0, 2)))[:, number]
-        ],
+        zero=up(np.zeros(1))[0],
+        ticks=[(at, f"{value:.0f} m") for at, value in zip(up(ticks), ticks, strict=True)],
+        alone=[(x[scene], at) for scene, values in zip(with_pairs, single, strict=True) for at in up(values)],
         adjusted=[
-            ((x[scene], up(at)), (x[scene], up(at - reach), x[scene], up(at + reach)), scene)
-            for scene, at, reach in zip(placed["scene"], position, np.nan_to_num(bar), strict=True)
+            ((x[scene], at), (x[scene], below, x[scene], above), scene)
+            for scene, at, below, above in zip(
+                placed["scene"], up(position), up(position - bar), up(position + bar), strict=True
+            )
         ],
     )
 

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 from crosstie.flows.site.drawings import draw_pooled
 from crosstie.flows.site.places import latest_moves
-from crosstie.io.adjusted.publish import adjusted_places, read_adjusted
+from crosstie.io.adjusted.publish import adjusted_places, read_positions
 
 if TYPE_CHECKING:
     from crosstie.flows.archive.series import TrackSeries
@@ -94,7 +94,7 @@ class Platforms:
             if time.monotonic() - self._read_at >= self._every_s:
                 rows, series = [], []
                 if adjusted_places(self._store):
-                    scenes = usable(read_adjusted(self._store))
+                    scenes = usable(read_positions(self._store))
                     alone = place_series(scenes) if len(scenes) else []
                     rows, series = _platform_rows(scenes), best_series(alone, pooled_series(alone))
                 self._rows, self._series, self._read_at = rows, series, time.monotonic()

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import geopandas as gpd
 import pandas as pd
+import pyarrow as pa
 
 from crosstie.errors import StoreError
 from crosstie.io.adjusted.layout import (
@@ -28,15 +30,21 @@ from crosstie.io.adjusted.tables import (
     ADJUSTED_SCHEMA,
     broken_table,
     decode_edges,
+    decode_positions,
     decode_scenes,
     measured_of,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from crosstie.io.adjusted.tables import MeasuredPairs
     from crosstie.io.storage.store import Store
+
+Table = TypeVar("Table")
+
+TABLES_AT_ONCE = 8
+"""Tables of places read at once: a store answers many small requests in the time of one."""
 
 
 def publish_place(store: Store, version: PlaceVersion, files: Mapping[str, bytes]) -> str:
@@ -114,12 +122,36 @@ def read_adjusted(store: Store, place: str | None = None) -> gpd.GeoDataFrame:
     StoreError
         Nothing is adjusted yet, or a table is broken.
     """
+    found = _each_current(store, place, decode_scenes)
+    return gpd.GeoDataFrame(pd.concat(found, ignore_index=True), geometry="geometry", crs=found[0].crs)
+
+
+def read_positions(store: Store, place: str | None = None) -> pd.DataFrame:
+    """Read of the adjusted positions of an archive what series in time are made of: the columns `POSITIONS`.
+
+    Raises
+    ------
+    StoreError
+        Nothing is adjusted yet, or a table is broken.
+    """
+    frame: pd.DataFrame = pa.concat_tables(_each_current(store, place, decode_positions)).to_pandas()
+    return frame
+
+
+def _each_current(store: Store, place: str | None, decode: Callable[[bytes, str], Table]) -> list[Table]:
+    """Decode the current table of one place, or of all, in order of their names."""
+
+    def read(name: str) -> Table | None:
+        body = store.get(current_key(name)) if is_place_name(name) else None
+        return None if body is None else decode(body, store.url_of(current_key(name)))
+
     names = adjusted_places(store) if place is None else [place]
-    found = [table for name in names if (table := read_place(store, name)) is not None]
+    with ThreadPoolExecutor(TABLES_AT_ONCE) as pool:
+        found = [table for table in pool.map(read, names) if table is not None]
     if not found:
         what = f"{store.url} has no adjusted scenes yet" if place is None else _no_place(store, place)
         raise StoreError(f"{what}; `crosstie adjust --out {store.url}` makes them")
-    return gpd.GeoDataFrame(pd.concat(found, ignore_index=True), geometry="geometry", crs=found[0].crs)
+    return found
 
 
 def read_edges(store: Store, version: PlaceVersion) -> pd.DataFrame | None:

@@ -10,6 +10,7 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import shapely
 
 from crosstie.errors import StoreError
@@ -25,6 +26,18 @@ SCENE_COLUMNS = (
     "version", "geometry",
 )  # fmt: skip
 """Columns of scenes.parquet; docs/reference/products.md says what each is."""
+
+POSITIONS = pa.schema(
+    {
+        **dict.fromkeys(("scene", "sensor", "platform", "track", "baseline"), pa.string()),
+        "date": pa.timestamp("us", tz="UTC"),
+        **dict.fromkeys(("dx_m", "dy_m", "sigma_x_m", "sigma_y_m"), pa.float64()),
+        "verdict": pa.string(),
+        "part": pa.int64(),
+        "place": pa.string(),
+    }
+)
+"""Columns of scenes.parquet that series in time are made of."""
 
 EDGE_COLUMNS = (
     "pair_key", "run_key", "reference", "secondary", "kept", "dx_m", "dy_m", "sigma_m", "residual_x_m",
@@ -84,6 +97,21 @@ def decode_scenes(body: bytes, url: str) -> gpd.GeoDataFrame:
     if missing:
         raise broken_table(url, ValueError(f"no column {missing[0]}"))
     return frame
+
+
+def decode_positions(body: bytes, url: str) -> pa.Table:
+    """Decode the columns `POSITIONS` alone, without outlines: a twentieth of the work.
+
+    Raises
+    ------
+    StoreError
+        The bytes are broken or of another schema.
+    """
+    try:
+        table = pq.ParquetFile(pa.BufferReader(body)).read(columns=POSITIONS.names, use_threads=False)
+        return table.select(POSITIONS.names).cast(POSITIONS)
+    except (pa.ArrowException, ValueError, OSError, KeyError) as problem:
+        raise broken_table(url, problem) from None
 
 
 def encode_edges(columns: dict[str, Any]) -> bytes:

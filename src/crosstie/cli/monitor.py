@@ -50,12 +50,12 @@ def monitor_command(
     """
     from crosstie.config import load_settings
     from crosstie.flows.archive.monitoring import monitor_positions
-    from crosstie.io.adjusted.publish import read_adjusted
+    from crosstie.io.adjusted.publish import read_positions
     from crosstie.io.storage.store import open_store
 
     settings = load_settings(config, options={"monitor.false_alarms_per_scene": false_alarms})
     store = open_store(out, settings.storage)
-    whole = monitor_positions(read_adjusted(store, place), settings.monitor)
+    whole = monitor_positions(read_positions(store, place), settings.monitor)
     report = whole.since(read_time("--since", since))
     if as_json:
         said = {

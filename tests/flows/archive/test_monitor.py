@@ -16,11 +16,17 @@ from numpy.typing import NDArray
 from shapely.geometry import Point
 from typer.testing import CliRunner
 
+import crosstie
 from crosstie.cli import app
+from crosstie.errors import StoreError
 from crosstie.estimation.change_points import MonitorSettings
 from crosstie.flows.archive.adjusting import adjust_archive
 from crosstie.flows.archive.monitoring import MonitorReport, monitor_positions
+from crosstie.flows.archive.series import place_series, usable
 from crosstie.flows.archive.solving import AdjustOptions
+from crosstie.io.adjusted.layout import current_key
+from crosstie.io.adjusted.publish import read_positions
+from crosstie.io.adjusted.tables import POSITIONS
 from crosstie.io.storage.store import open_store
 
 FIRST = pd.Timestamp("2020-01-01T17:00:00Z")
@@ -200,3 +206,34 @@ def test_an_archive_that_is_not_adjusted_says_so(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["monitor", "--out", str(tmp_path)])
     assert result.exit_code == 2
     assert "crosstie adjust" in result.output
+
+
+def test_what_is_watched_is_read_alone_and_is_the_same(tmp_path: Path) -> None:
+    archive = MeasuredArchive(open_store(str(tmp_path / "products")), np.random.default_rng(0))
+    for tile in ("31UFS", "31UGS"):
+        archive.place(tile, optical=3, sar=6)
+    list(adjust_archive(archive.store, AdjustOptions()))
+    whole = crosstie.read_adjusted(archive.store)
+    positions = read_positions(archive.store)
+    pd.testing.assert_frame_equal(positions, pd.DataFrame(whole)[POSITIONS.names])
+    assert set(read_positions(archive.store, "T31UGS")["place"]) == {"T31UGS"}
+    with pytest.raises(StoreError, match="crosstie adjust"):
+        read_positions(archive.store, "T00XXX")
+    archive.store.put(current_key("T31UGS"), b"broken")
+    with pytest.raises(StoreError, match="T31UGS"):
+        read_positions(archive.store)
+
+
+def test_each_series_is_of_its_own_rows_in_order_of_time() -> None:
+    rng = np.random.default_rng(2)
+    table = pd.concat(
+        [scenes(rng, places=3, n=20), scenes(rng, places=2, n=7, track="R131", platform="sentinel-1c")]
+    ).sample(frac=1, random_state=0)
+    found = place_series(usable(table))
+    assert [(one.place, one.platform, one.track) for one in found] == sorted(
+        {*zip(table["place"], table["platform"], table["track"], strict=True)}
+    )
+    for one in found:
+        own = table[(table["place"] == one.place) & (table["track"] == one.track)].sort_values("date")
+        assert (one.scene == own["scene"].to_numpy()).all()
+        assert (one.series.position_m == own[["dx_m", "dy_m"]].to_numpy()).all()
