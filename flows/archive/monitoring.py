@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -36,10 +36,10 @@ from crosstie.flows.archive.series import (
     series_of,
     usable,
 )
+from crosstie.flows.runs.in_words import counted
 
 if TYPE_CHECKING:
     from datetime import datetime
-
 
 MONTH_DAYS = 30.0
 """Step of the times at which a platform is asked for a jump."""
@@ -108,7 +108,7 @@ class MovedFinding:
     def sentence(self) -> str:
         """Say what, where, since when, how much and how sure."""
         who = " ".join(filter(None, (self.platform or self.sensor, self.track)))
-        where = f"at {self.place}" if self.place else f"over {self.places} places"
+        where = f"at {self.place}" if self.place else f"over {counted(self.places, 'place')}"
         size = f"{self.east_m:+.2f} m east, {self.north_m:+.2f} m north"
         day = self.since_utc[:10]
         said = {
@@ -175,7 +175,10 @@ def monitor_positions(table: pd.DataFrame, settings: MonitorSettings = MONITOR_D
     ]
     # A platform is asked on the means over places where there are any: places of one pass are no witnesses.
     best = best_series(alone, pooled)
-    platforms = list(_platform_jumps(best, _scatters(best), settings))
+    where: defaultdict[str, set[str]] = defaultdict(set)
+    for one in alone:
+        where[one.platform].add(one.place)
+    platforms = list(_platform_jumps(best, _scatters(best), where, settings))
     differences = list(_platform_differences(alone, settings))
     return MonitorReport(
         findings=(*general, *platforms, *differences, *single),
@@ -244,7 +247,10 @@ def _same_change(finding: MovedFinding, other: MovedFinding) -> bool:
 
 
 def _platform_jumps(
-    series: Sequence[TrackSeries], scatters: dict[str, Scatter], settings: MonitorSettings
+    series: Sequence[TrackSeries],
+    scatters: dict[str, Scatter],
+    where: Mapping[str, set[str]],
+    settings: MonitorSettings,
 ) -> Iterator[MovedFinding]:
     """The strongest jump of each platform that has two tracks or more, at months and changes of baseline."""
     for group in _series_by(series, lambda one: (one.sensor, one.platform)):
@@ -260,7 +266,7 @@ def _platform_jumps(
         moment = _iso(pd.Timestamp(0, unit="s", tz="UTC") + pd.Timedelta(days=found.days))
         yield MovedFinding(
             FindingScope.PLATFORM, str(ChangeKind.JUMP), first.sensor, first.platform, "", "",
-            sum(one.places for one in group), "", moment, _last_utc(group), "",
+            len(where[first.platform]), "", moment, _last_utc(group), "",
             *found.size_m, found.sigma_m, found.probability,
         )  # fmt: skip
 

@@ -133,6 +133,7 @@ def test_a_change_of_the_processor_shows_on_all_tracks_of_a_platform() -> None:
     assert [finding.platform for finding in found] == ["sentinel-1a"]
     assert abs(pd.Timestamp(found[0].since_utc) - (FIRST + pd.Timedelta(days=360))) < pd.Timedelta(days=31)
     assert abs(found[0].east_m - 2.4) < 3 * found[0].sigma_m
+    assert "sentinel-1a over 1 place:" in found[0].sentence  # six tracks see it
 
 
 def test_two_platforms_of_a_track_are_compared_and_the_same_are_not_told_apart() -> None:
