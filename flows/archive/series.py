@@ -92,7 +92,7 @@ def place_series(scenes: pd.DataFrame) -> list[TrackSeries]:
     columns = {name: ordered[name].to_numpy() for name in SERIES_COLUMNS}
     starts = np.flatnonzero(np.diff(numbers, prepend=-1))
     return [
-        _one_series(
+        _columns_as_series(
             {name: column[own] for name, column in columns.items()},
             place=str(columns["place"][own][0]),
             part=int(columns["part"][own][0]),
@@ -123,10 +123,10 @@ def series_of(rows: pd.DataFrame, *, place: str = "", part: int = 0, places: int
     """Make a series of rows of one platform and track."""
     rows = rows.sort_values(["days", "scene"], kind="stable")
     columns = {name: rows[name].to_numpy() for name in SERIES_COLUMNS if name in rows}
-    return _one_series(columns, place=place, part=part, places=places)
+    return _columns_as_series(columns, place=place, part=part, places=places)
 
 
-def _one_series(
+def _columns_as_series(
     rows: Mapping[str, np.ndarray], *, place: str = "", part: int = 0, places: int = 1
 ) -> TrackSeries:
     """Make a series of columns in order of time."""
