@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from distributed import Future, KilledWorker, as_completed
 from distributed.scheduler import NoValidWorkerError
 
-from crosstie.errors import NoWorkerError, WorkerLostError
+from crosstie.errors import NoWorkerError, StoreError, WorkerLostError
 from crosstie.flows.cluster.window_shares import Shares
 from crosstie.flows.cluster.worker_tasks import (
     GPU,
+    align_here,
     match_here,
     patch_here,
     plane_here,
@@ -29,15 +30,22 @@ from crosstie.flows.cluster.workforce import WORKER_POLL_S, Workforce, workforce
 from crosstie.flows.observe.run_metrics import RETRIES, UNDER_WAY, WINDOWS_DONE
 from crosstie.flows.observe.tracing import trace_context
 from crosstie.flows.registration import deadline
+from crosstie.io.products.aligned import write_aligned
 from crosstie.io.storage.href import public_href
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from distributed import Client
     from odc.geo.geobox import GeoBox
 
+    from crosstie.codes import Kernel
     from crosstie.flows.registration.measure import MatchJob, Planes
     from crosstie.grid import Chunk
+    from crosstie.io.products.mapping import Mapping
     from crosstie.io.raster import RasterSource
+    from crosstie.io.storage.s3 import S3Options
+    from crosstie.io.storage.store import Store, StoredFile
     from crosstie.types import Plane, TiePoints, Tile
 
 LOG = logging.getLogger(__name__)
@@ -65,12 +73,64 @@ class OnCluster:
         WorkerLostError
             The workers that read it die.
         """
+        plane: Plane = self._by_a_reader(plane_here, source, geobox, reads=source.hrefs[0])
+        return plane
+
+    def align(
+        self,
+        href: str | Path,
+        store: Store,
+        key: str,
+        *,
+        grid: GeoBox,
+        mapping: Mapping,
+        resampling: Kernel,
+        from_catalog: bool,
+        storage: S3Options,
+    ) -> StoredFile:
+        """Have a reader of this pair write the aligned pixels, so that this process stays light.
+
+        A worker that cannot write to the store, or whose disk is not this machine's, leaves it to this
+        process.
+
+        Raises
+        ------
+        StoreError
+            This process cannot write them either.
+        UnreadableRasterError
+            The raster is gone.
+        NoWorkerError, WorkerLostError
+            As raised by `read`.
+        """
+        try:
+            written: StoredFile = self._by_a_reader(
+                align_here, href, store, key, grid, mapping, resampling, from_catalog, storage, reads=href
+            )
+            found = store.open(key)
+            if found is not None and found.size_bytes == written.size_bytes:
+                return written
+            cause = f"{written.url}, which a worker has written, is not seen from here"
+        except StoreError as problem:
+            cause = str(problem)
+        LOG.warning("%s; this process writes it itself: let the workers write to the product root", cause)
+        return write_aligned(
+            href,
+            store,
+            key,
+            grid=grid,
+            mapping=mapping,
+            resampling=resampling,
+            from_catalog=from_catalog,
+            storage=storage,
+        )
+
+    def _by_a_reader(self, task: Callable[..., Any], *arguments: Any, reads: str | Path) -> Any:
+        """Have one task done by a reader of this pair, and wait for it."""
         workforce = workforce_of(self.client)
         try:
             future: Future[Any] = self.client.submit(
-                plane_here,
-                source,
-                geobox,
+                task,
+                *arguments,
                 trace_context(),
                 pure=False,
                 workers=list(workforce.readers(self)[:1]),
@@ -82,13 +142,12 @@ class OnCluster:
             while True:
                 deadline.check()
                 with suppress(TimeoutError):
-                    plane: Plane = future.result(WORKER_POLL_S)
-                    return plane
+                    return future.result(WORKER_POLL_S)
         except CancelledError as problem:
             raise workforce.lost(problem) from problem
         except KilledWorker as problem:
             raise WorkerLostError(
-                f"{problem.allowed_failures + 1} workers died that read {public_href(source.hrefs[0])}, the"
+                f"{problem.allowed_failures + 1} workers died that read {public_href(str(reads))}, the"
                 f" last at {problem.last_worker.address}; its log says why"
             ) from problem
 

@@ -13,6 +13,7 @@ import numpy as np
 from crosstie.codes import Kernel
 from crosstie.flows.registration.measure import ALIGN_PX
 from crosstie.grid import window
+from crosstie.io.products.aligned import AlignImage, write_aligned
 from crosstie.io.products.keys import run_key
 from crosstie.io.products.overview import Thumbnails
 from crosstie.io.products.stages import most_improved, stages
@@ -126,6 +127,7 @@ def publish(
     settings: Settings,
     *,
     read: ReadPlane = read_plane,
+    align: AlignImage = write_aligned,
 ) -> str:
     """Write and commit the products of a pair; return their URL.
 
@@ -133,6 +135,8 @@ def publish(
     ----------
     read : ReadPlane, optional
         Reads the window that the report shows at full resolution. The worker that matched it still has it.
+    align : AlignImage, optional
+        Writes the aligned pixels, where the settings ask for them.
 
     Raises
     ------
@@ -150,6 +154,7 @@ def publish(
         storage=plan.secondary.storage,
         drivers=plan.secondary.drivers,
         aligned=_aligned_request(plan, settings),
+        align=align,
     )
 
 

@@ -7,7 +7,7 @@ import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,23 @@ SCHEMA = "crosstie/aligned/1"
 
 _FAR_PX = -1e6
 """Stands for a position that there is not: outside of any raster."""
+
+
+class AlignImage(Protocol):
+    """Lays a raster on a grid and writes it: `write_aligned`, in this process or in a worker."""
+
+    def __call__(
+        self,
+        href: str | Path,
+        store: Store,
+        key: str,
+        *,
+        grid: GeoBox,
+        mapping: Mapping,
+        resampling: Kernel,
+        from_catalog: bool,
+        storage: S3Options,
+    ) -> StoredFile: ...
 
 
 def write_aligned(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from crosstie.codes import Kernel
 from crosstie.errors import DamagedProductError
-from crosstie.io.products.aligned import ALIGNED, write_aligned
+from crosstie.io.products.aligned import ALIGNED, AlignImage, write_aligned
 from crosstie.io.products.correction import correction_dict, crs_of
 from crosstie.io.products.displacement import DISPLACEMENT, displacement_cog
 from crosstie.io.products.keys import is_committed
@@ -64,6 +64,7 @@ def write_products(
     storage: S3Options = FROM_ENVIRONMENT,
     drivers: tuple[str, ...] = IMAGE_DRIVERS,
     aligned: AlignedRequest | None = None,
+    align: AlignImage = write_aligned,
 ) -> str:
     """Render all products, write them, and commit.
 
@@ -78,6 +79,7 @@ def write_products(
     storage : how S3 is reached, where the secondary lies there
     drivers : that may open the secondary: those of its `RasterSource`
     aligned : writes the secondary's pixels on a grid, too, unless the pair is unreliable
+    align : writes them, here or in a worker; they are committed with the rest
 
     Returns
     -------
@@ -113,7 +115,7 @@ def write_products(
     with Publication(store, product) as publication:
         publication.put(files)
         if aligned is not None:
-            stored = write_aligned(
+            stored = align(
                 registration.secondary_hrefs[0],
                 store,
                 publication.key(ALIGNED),

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import resource
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 from distributed import Client, LocalCluster
 
+from crosstie.codes import Kernel
 from crosstie.config import load_settings
 from crosstie.errors import SettingsError, UnreadableRasterError, WeightsError
 from crosstie.flows.cluster.connect import GPU, OnCluster, connected, require_gpu
@@ -18,8 +23,12 @@ from crosstie.flows.cluster.workforce import look
 from crosstie.flows.registration.load_matcher import load_matcher
 from crosstie.flows.registration.pipeline import InProcess, register_plan
 from crosstie.flows.registration.plan import TilePlan, plan_pair
+from crosstie.io.products.aligned import AlignImage, write_aligned
+from crosstie.io.products.mapping import Mapping
 from crosstie.io.raster import open_pair
 from crosstie.io.simulation.pairs import write_simulated_catalog
+from crosstie.io.storage.s3 import FROM_ENVIRONMENT
+from crosstie.io.storage.store import StoredFile, open_store
 
 pytestmark = pytest.mark.server
 
@@ -72,6 +81,67 @@ def test_a_raster_that_vanishes_is_an_error_of_its_pair_and_the_cluster_goes_on(
         register_plan(plan, OnCluster(client), SETTINGS)
     (place / "away.tif").rename(place / "s1_vh.tif")
     assert len(register_plan(plan, OnCluster(client), SETTINGS).points) == len(plan.tiles)
+
+
+def aligned_by(align: AlignImage, place: Path, root: Path) -> StoredFile:
+    """What writes the secondary of a pair, moved by some metres, under `root`."""
+    grid = planned(place).reference.geobox
+    return align(
+        place / "s1_vh.tif",
+        open_store(str(root)),
+        "pair/run/aligned.tif",
+        grid=grid,
+        mapping=Mapping(str(grid.crs), (1.0, 0.0, 12.5, 0.0, 1.0, -7.5)),
+        resampling=Kernel.CUBIC,
+        from_catalog=True,
+        storage=FROM_ENVIRONMENT,
+    )
+
+
+def limit_files(size_bytes: int) -> int:
+    """Let this process write no larger file: a worker that cannot write to the product root. Its own id."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    return os.getpid()
+
+
+def test_a_worker_writes_the_pixels_that_this_process_would_write(
+    client: Client, place: Path, tmp_path: Path
+) -> None:
+    here = aligned_by(write_aligned, place, tmp_path / "here")
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limit_files(1000)  # this process could not
+    try:
+        there = aligned_by(OnCluster(client).align, place, tmp_path / "there")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert (there.size_bytes, there.sha256) == (here.size_bytes, here.sha256)
+    assert there.size_bytes > 100_000
+    assert [path.name for path in (tmp_path / "there").rglob("*") if path.is_file()] == ["aligned.tif"]
+
+
+def test_what_a_worker_cannot_write_this_process_writes(
+    client: Client, place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = aligned_by(write_aligned, place, tmp_path / "here")
+    assert os.getpid() not in client.run(limit_files, 1000).values()
+    try:
+        with caplog.at_level(logging.WARNING):
+            there = aligned_by(OnCluster(client).align, place, tmp_path / "there")
+    finally:
+        client.run(limit_files, resource.RLIM_INFINITY)
+    assert there.sha256 == here.sha256
+    assert "let the workers write to the product root" in caplog.text
+
+
+def test_aligned_pixels_of_a_raster_that_is_gone_are_an_error_of_their_pair(
+    client: Client, place: Path, tmp_path: Path
+) -> None:
+    def gone(_: Path, *to: Any, **how: Any) -> StoredFile:
+        return OnCluster(client).align(place / "absent.tif", *to, **how)
+
+    with pytest.raises(UnreadableRasterError, match=r"absent\.tif"):
+        aligned_by(gone, place, tmp_path)
+    assert not list(tmp_path.rglob("*.tif"))
 
 
 def test_the_cluster_listens_on_this_machine_only(client: Client) -> None:
