@@ -47,6 +47,11 @@ CACHE_BYTES = 128 * 2**20
 """Size of the cache of remote files in a process, bytes as stored. What two windows share, and what planning
 has read already, is not fetched again. Holds a row of windows of the largest scenes many times."""
 
+BLOCKS_BYTES = 32 * 2**20
+"""Size of the cache of decoded blocks in a process, bytes: only GDAL's own programs take such numbers as MB.
+Without a cache a block is decoded anew for each band and window; GDAL's default, 5 % of memory, grows with
+the machine."""
+
 CACHED = "/vsisubfile/0_0,"
 """GDAL's name for `the whole file, from byte 0`. Behind it, GDAL reads block by block through that cache;
 of a plain /vsis3/ file it reads many ranges at once, past the cache, and fetches shared blocks each time."""
@@ -106,7 +111,7 @@ def _local_path(path: str) -> str:
 def gdal_settings(href: str, *, beside: bool) -> dict[str, Any]:
     """GDAL's settings for reading `href`; `beside`: with what lies beside a file of this machine."""
     settings: dict[str, Any] = {
-        "GDAL_CACHEMAX": 128,  # MB a process; the default, 5 % of memory, would grow with the machine
+        "GDAL_CACHEMAX": BLOCKS_BYTES,
         "GDAL_NUM_THREADS": 1,  # tiles are read side by side already
         # The file has no siblings: GDAL opens what lies beside it with any driver, and a VRT of the
         # name `a.tif.ovr` leads anywhere. Over http each sibling costs a request besides.

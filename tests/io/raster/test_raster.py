@@ -14,6 +14,7 @@ import rasterio.shutil
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
+from rasterio._env import get_gdal_config
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
@@ -22,6 +23,7 @@ from s3_server import s3_server
 from crosstie.errors import BadInputError, NoGeoreferenceError, UnreadableRasterError
 from crosstie.grid import common_grid, window
 from crosstie.io.raster import check_href, open_pair, open_source, read_dataarray, read_plane
+from crosstie.io.raster.gdal import IMAGE_DRIVERS, opened
 from crosstie.io.raster.values import sensor as kinds
 from crosstie.types import Kind
 
@@ -397,6 +399,15 @@ def test_interpolation_does_not_spread_a_hole_nor_mix_it_in(tmp_path):
     plane = read_plane(source, GeoBox((31, 31), NORTH_UP @ Affine.translation(0.2, 0.2), UTM))
     np.testing.assert_allclose(plane[np.isfinite(plane)], 0.5, rtol=0, atol=1e-6)
     assert np.argwhere(np.isnan(plane)).tolist() == [[10, 10]]  # 0.64 of its weight lies on the hole
+
+
+def test_a_row_of_decoded_blocks_is_kept_and_no_share_of_the_machine(tmp_path):
+    """Of what GDAL counts in: bytes, not megabytes."""
+    path = write(tmp_path / "s1.tif", np.ones((64, 64), np.float32))
+    row_of_a_sentinel_2_tile = 10_980 * 1_024 * np.dtype(np.uint16).itemsize
+    with opened(str(path), drivers=IMAGE_DRIVERS) as raster:
+        raster.read(1)
+        assert row_of_a_sentinel_2_tile <= get_gdal_config("GDAL_CACHEMAX") <= 64 * 2**20
 
 
 def test_sparse_blocks_are_nodata_and_no_error(tmp_path):
