@@ -11,13 +11,16 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from crosstie.errors import BadInputError, StoreError
 from crosstie.flows.archive.measuring import measure_pairs
 from crosstie.flows.archive.solving import AdjustOptions, solve_place
 from crosstie.flows.archive.tracks import with_track_fields
+from crosstie.flows.archive.workers import PlaceSolver
 from crosstie.io.adjusted.layout import PlaceVersion, current_key, is_version_name
 from crosstie.io.adjusted.places import PLACE_COLUMNS, pairs_of, places_of
 from crosstie.io.adjusted.publish import (
@@ -32,12 +35,15 @@ from crosstie.io.archive.index import survey
 from crosstie.io.archive.listing import list_archive
 
 if TYPE_CHECKING:
+    from crosstie.flows.archive.workers import SolvePlace
     from crosstie.io.adjusted.places import ArchivePair, ArchivePlace
     from crosstie.io.adjusted.tables import MeasuredPairs
     from crosstie.io.storage.store import Store
 
 ADJUSTMENT_VERSION = "2"
 """Counts with each change of the algorithm that changes results."""
+
+IN_PROCESS = PlaceSolver()
 
 PlaceProgress = Callable[[str, int, int], None]
 """Called with (name, places done, places in all)."""
@@ -115,8 +121,9 @@ def adjust_archive(
     only: Sequence[str] = (),
     dry_run: bool = False,
     progress: PlaceProgress | None = None,
+    solver: PlaceSolver = IN_PROCESS,
 ) -> Iterator[PlaceOutcome]:
-    """Adjust the places of an archive, one by one; each is committed before the next begins.
+    """Adjust the places of an archive; each is committed when it is solved.
 
     Parameters
     ----------
@@ -130,6 +137,8 @@ def adjust_archive(
         Say what would be done, and write nothing.
     progress : PlaceProgress, optional
         Called as places are done.
+    solver : PlaceSolver, optional
+        How places are solved: in this process, one by one, unless `place_solver` says otherwise.
 
     Yields
     ------
@@ -144,16 +153,35 @@ def adjust_archive(
         A place or the scene of the datum is not there.
     """
     places = find_places(store, options, only)
-    for number, place in enumerate(places):
+    adjusted = partial(adjust_place, store, options=options, dry_run=dry_run, solve=solver.solve)
+    if progress is not None:
+        progress("places", 0, len(places))
+    for number, outcome in enumerate(_in_order(adjusted, places, solver.at_once), 1):
+        yield outcome
         if progress is not None:
             progress("places", number, len(places))
-        yield adjust_place(store, place, options, dry_run=dry_run)
-    if progress is not None:
-        progress("places", len(places), len(places))
+
+
+def _in_order(
+    adjusted: Callable[[ArchivePlace], PlaceOutcome], places: Sequence[ArchivePlace], at_once: int
+) -> Iterator[PlaceOutcome]:
+    if at_once == 1:
+        yield from map(adjusted, places)
+        return
+    pool = ThreadPoolExecutor(at_once)
+    try:
+        yield from pool.map(adjusted, places)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def adjust_place(
-    store: Store, place: ArchivePlace, options: AdjustOptions, *, dry_run: bool = False
+    store: Store,
+    place: ArchivePlace,
+    options: AdjustOptions,
+    *,
+    dry_run: bool = False,
+    solve: SolvePlace = solve_place,
 ) -> PlaceOutcome:
     """Adjust one place, unless its version is there; a place that fails does not stop the others.
 
@@ -184,7 +212,7 @@ def adjust_place(
             place.name, url, "unchanged", pairs, read_summary(store, version), tuple(problems)
         )
     try:
-        solved = solve_place(place, usable, measured, options, version.version)
+        solved = solve(place, usable, measured, options, version.version)
         solved = with_track_fields(store, solved, usable)
     except BadInputError as problem:
         return PlaceOutcome(

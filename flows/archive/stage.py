@@ -15,6 +15,7 @@ from crosstie.flows.archive.adjusting import adjust_archive
 from crosstie.flows.archive.monitoring import MonitorReport, monitor_positions
 from crosstie.flows.archive.solving import AdjustOptions
 from crosstie.flows.archive.stacking import stack_scenes
+from crosstie.flows.archive.workers import place_solver
 from crosstie.flows.observe.run_metrics import FINDINGS, PLACES
 from crosstie.flows.runs.in_words import counted
 from crosstie.io.adjusted.moved import known_moves, write_moves
@@ -43,13 +44,16 @@ def adjust_all(store: Store, settings: Settings) -> list[PlaceOutcome]:
     ------
     StoreError
         The root cannot be read or written.
+    SettingsError
+        `compute.cluster` is an address where no scheduler answers.
     """
     outcomes = []
-    for outcome in adjust_archive(store, AdjustOptions.of(settings.adjust)):
-        PLACES.labels(outcome.action).inc()
-        for problem in outcome.problems:
-            LOG.warning("place %s: %s", outcome.place, problem)
-        outcomes.append(outcome)
+    with place_solver(settings.compute) as solver:
+        for outcome in adjust_archive(store, AdjustOptions.of(settings.adjust), solver=solver):
+            PLACES.labels(outcome.action).inc()
+            for problem in outcome.problems:
+                LOG.warning("place %s: %s", outcome.place, problem)
+            outcomes.append(outcome)
     return outcomes
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from crosstie.config import ComputeSettings
     from crosstie.flows.registration.measure import TileMatcher
 
-__all__ = ["GPU", "WORKER_ENVIRONMENT", "OnCluster", "connected", "require_gpu"]
+__all__ = ["GPU", "WORKER_ENVIRONMENT", "OnCluster", "connected", "join", "require_gpu"]
 
 LOG = logging.getLogger(__name__)
 
@@ -105,11 +105,18 @@ def _client(compute: ComputeSettings) -> Iterator[Client]:
             client.register_plugin(KeepMatchers())
             yield client
     else:
-        with _join(compute.cluster, timeout_s=compute.worker_timeout_s) as client:
+        with join(compute.cluster, timeout_s=compute.worker_timeout_s) as client:
             yield client
 
 
-def _join(address: str, *, timeout_s: float) -> Client:
+def join(address: str, *, timeout_s: float) -> Client:
+    """Join a cluster that others run.
+
+    Raises
+    ------
+    SettingsError
+        No scheduler answers there.
+    """
     try:
         return Client(address, timeout=timeout_s, set_as_default=True)
     except (OSError, ValueError) as problem:

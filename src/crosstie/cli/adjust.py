@@ -48,16 +48,21 @@ def adjust_command(
 
     [bold]Example:[/bold] crosstie adjust --out s3://archive/products --place T31UFS --json
     """
-    from crosstie.config import load_settings
+    from crosstie.config import ComputeSettings, load_settings
     from crosstie.flows.archive.adjusting import adjust_archive
     from crosstie.flows.archive.solving import AdjustOptions
+    from crosstie.flows.archive.workers import place_solver
     from crosstie.io.storage.store import open_store
 
     settings = load_settings(config, options={"adjust.datum": datum})
     options = AdjustOptions.of(settings.adjust)
     store = open_store(out, settings.storage)
-    with show_progress(Console(stderr=True), "places") as progress:
-        places = list(adjust_archive(store, options, only=place or (), dry_run=dry_run, progress=progress))
+    compute = ComputeSettings() if dry_run else settings.compute
+    with show_progress(Console(stderr=True), "places") as progress, place_solver(compute) as solver:
+        found = adjust_archive(
+            store, options, only=place or (), dry_run=dry_run, progress=progress, solver=solver
+        )
+        places = list(found)
     if as_json:
         said = {"root": store.url, "datum": options.datum, "places": [one.as_dict() for one in places]}
         say_json(said)
