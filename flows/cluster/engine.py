@@ -30,7 +30,6 @@ from crosstie.flows.cluster.workforce import WORKER_POLL_S, Workforce, workforce
 from crosstie.flows.observe.run_metrics import RETRIES, UNDER_WAY, WINDOWS_DONE
 from crosstie.flows.observe.tracing import trace_context
 from crosstie.flows.registration import deadline
-from crosstie.io.products.aligned import write_aligned
 from crosstie.io.storage.href import public_href
 
 if TYPE_CHECKING:
@@ -39,13 +38,11 @@ if TYPE_CHECKING:
     from distributed import Client
     from odc.geo.geobox import GeoBox
 
-    from crosstie.codes import Kernel
     from crosstie.flows.registration.measure import MatchJob, Planes
     from crosstie.grid import Chunk
-    from crosstie.io.products.mapping import Mapping
+    from crosstie.io.products.aligned import AlignTask
     from crosstie.io.raster import RasterSource
-    from crosstie.io.storage.s3 import S3Options
-    from crosstie.io.storage.store import Store, StoredFile
+    from crosstie.io.storage.store import StoredFile
     from crosstie.types import Plane, TiePoints, Tile
 
 LOG = logging.getLogger(__name__)
@@ -76,18 +73,7 @@ class OnCluster:
         plane: Plane = self._by_a_reader(plane_here, source, geobox, reads=source.hrefs[0])
         return plane
 
-    def align(
-        self,
-        href: str | Path,
-        store: Store,
-        key: str,
-        *,
-        grid: GeoBox,
-        mapping: Mapping,
-        resampling: Kernel,
-        from_catalog: bool,
-        storage: S3Options,
-    ) -> StoredFile:
+    def align(self, task: AlignTask) -> StoredFile:
         """Have a reader of this pair write the aligned pixels, so that this process stays light.
 
         A worker that cannot write to the store, or whose disk is not this machine's, leaves it to this
@@ -103,26 +89,15 @@ class OnCluster:
             As raised by `read`.
         """
         try:
-            written: StoredFile = self._by_a_reader(
-                align_here, href, store, key, grid, mapping, resampling, from_catalog, storage, reads=href
-            )
-            found = store.open(key)
+            written: StoredFile = self._by_a_reader(align_here, task, reads=task.href)
+            found = task.store.open(task.key)
             if found is not None and found.size_bytes == written.size_bytes:
                 return written
             cause = f"{written.url}, which a worker has written, is not seen from here"
         except StoreError as problem:
             cause = str(problem)
         LOG.warning("%s; this process writes it itself: let the workers write to the product root", cause)
-        return write_aligned(
-            href,
-            store,
-            key,
-            grid=grid,
-            mapping=mapping,
-            resampling=resampling,
-            from_catalog=from_catalog,
-            storage=storage,
-        )
+        return task.write()
 
     def _by_a_reader(self, task: Callable[..., Any], *arguments: Any, reads: str | Path) -> Any:
         """Have one task done by a reader of this pair, and wait for it."""

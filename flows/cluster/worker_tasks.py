@@ -14,23 +14,18 @@ from crosstie.errors import CrosstieError, WeightsError
 from crosstie.flows.observe.tracing import continued
 from crosstie.flows.observe.worker_metrics import READ_BYTES, READ_SECONDS, TILES, timed_match
 from crosstie.flows.registration.measure import match_chunk, patch_probability, read_chunk, read_patch
-from crosstie.io.products.aligned import write_aligned
 from crosstie.io.raster import read_plane
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from distributed import Worker
     from odc.geo.geobox import GeoBox
 
-    from crosstie.codes import Kernel
     from crosstie.flows.observe.context import About
     from crosstie.flows.registration.measure import MatchJob, Planes, TileMatcher
     from crosstie.grid import Chunk
-    from crosstie.io.products.mapping import Mapping
+    from crosstie.io.products.aligned import AlignTask
     from crosstie.io.raster import RasterSource
-    from crosstie.io.storage.s3 import S3Options
-    from crosstie.io.storage.store import Store, StoredFile
+    from crosstie.io.storage.store import StoredFile
     from crosstie.types import Plane, TiePoints, Tile
 
 LOG = logging.getLogger(__name__)
@@ -111,29 +106,10 @@ def plane_here(source: RasterSource, geobox: GeoBox, trace_context: About) -> Pl
     return plane
 
 
-def align_here(
-    href: str | Path,
-    store: Store,
-    key: str,
-    grid: GeoBox,
-    mapping: Mapping,
-    resampling: Kernel,
-    from_catalog: bool,
-    storage: S3Options,
-    trace_context: About,
-) -> StoredFile:
+def align_here(task: AlignTask, trace_context: About) -> StoredFile:
     """Write the aligned pixels of a pair to its store; raises what `write_aligned` raises."""
     with _for_pair("write aligned", trace_context):
-        return write_aligned(
-            href,
-            store,
-            key,
-            grid=grid,
-            mapping=mapping,
-            resampling=resampling,
-            from_catalog=from_catalog,
-            storage=storage,
-        )
+        return task.write()
 
 
 def read_here(job: MatchJob, chunk: Chunk, trace_context: About, *, halo_px: int) -> Planes:

@@ -13,7 +13,7 @@ import numpy as np
 from crosstie.codes import Kernel
 from crosstie.flows.registration.measure import ALIGN_PX
 from crosstie.grid import window
-from crosstie.io.products.aligned import AlignImage, write_aligned
+from crosstie.io.products.aligned import AlignTask
 from crosstie.io.products.keys import run_key
 from crosstie.io.products.overview import Thumbnails
 from crosstie.io.products.stages import most_improved, stages
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from crosstie.flows.registration.measure import ReadPlane
     from crosstie.flows.registration.pipeline import PairMeasurement
     from crosstie.flows.registration.plan import TilePlan
+    from crosstie.io.products.aligned import AlignImage
     from crosstie.io.storage.store import Store
 
 ALGORITHM_VERSION = "1"
@@ -127,7 +128,7 @@ def publish(
     settings: Settings,
     *,
     read: ReadPlane = read_plane,
-    align: AlignImage = write_aligned,
+    align: AlignImage = AlignTask.write,
 ) -> str:
     """Write and commit the products of a pair; return their URL.
 

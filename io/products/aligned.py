@@ -7,7 +7,7 @@ import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from crosstie.io.storage.store import Store, StoredFile
     from crosstie.types import FloatArray
 
+    AlignImage = Callable[["AlignTask"], StoredFile]
+
 BLOCK_PX = 1024
 """Rows and columns, at most, of what is warped at a time: 2048 saves a tenth of the CPU, and takes half as
 much memory again."""
@@ -69,21 +71,31 @@ _FAR_PX = -1e6
 """Stands for a position that there is not: outside of any raster."""
 
 
-class AlignImage(Protocol):
-    """Lays a raster on a grid and writes it: `write_aligned`, in this process or in a worker."""
+@dataclass(frozen=True, slots=True, eq=False)
+class AlignTask:
+    """Aligned pixels that are to be written, in this process or in a worker: what `write_aligned` is told."""
 
-    def __call__(
-        self,
-        href: str | Path,
-        store: Store,
-        key: str,
-        *,
-        grid: GeoBox,
-        mapping: Mapping,
-        resampling: Kernel,
-        from_catalog: bool,
-        storage: S3Options,
-    ) -> StoredFile: ...
+    href: str | Path
+    store: Store
+    key: str
+    grid: GeoBox
+    mapping: Mapping
+    resampling: Kernel
+    from_catalog: bool
+    storage: S3Options
+
+    def write(self) -> StoredFile:
+        """Write them in this process."""
+        return write_aligned(
+            self.href,
+            self.store,
+            self.key,
+            grid=self.grid,
+            mapping=self.mapping,
+            resampling=self.resampling,
+            from_catalog=self.from_catalog,
+            storage=self.storage,
+        )
 
 
 def write_aligned(

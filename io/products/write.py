@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from crosstie.codes import Kernel
 from crosstie.errors import DamagedProductError
-from crosstie.io.products.aligned import ALIGNED, AlignImage, write_aligned
+from crosstie.io.products.aligned import ALIGNED, AlignTask
 from crosstie.io.products.correction import correction_dict, crs_of
 from crosstie.io.products.displacement import DISPLACEMENT, displacement_cog
 from crosstie.io.products.keys import is_committed
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from odc.geo.geobox import GeoBox
 
+    from crosstie.io.products.aligned import AlignImage
     from crosstie.io.products.overview import Thumbnails
     from crosstie.io.storage.s3 import S3Options
     from crosstie.io.storage.store import Store
@@ -64,7 +65,7 @@ def write_products(
     storage: S3Options = FROM_ENVIRONMENT,
     drivers: tuple[str, ...] = IMAGE_DRIVERS,
     aligned: AlignedRequest | None = None,
-    align: AlignImage = write_aligned,
+    align: AlignImage = AlignTask.write,
 ) -> str:
     """Render all products, write them, and commit.
 
@@ -115,16 +116,17 @@ def write_products(
     with Publication(store, product) as publication:
         publication.put(files)
         if aligned is not None:
-            stored = align(
-                registration.secondary_hrefs[0],
-                store,
-                publication.key(ALIGNED),
+            task = AlignTask(
+                href=registration.secondary_hrefs[0],
+                store=store,
+                key=publication.key(ALIGNED),
                 grid=aligned.grid,
                 mapping=mapping_of(registration),
                 resampling=aligned.resampling,
                 from_catalog=drivers != OWN_DRIVERS,
                 storage=storage,
             )
+            stored = align(task)
             publication.add(ALIGNED, FileFacts(stored.size_bytes, stored.sha256))
         publication.commit()
     return url

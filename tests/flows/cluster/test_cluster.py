@@ -8,7 +8,6 @@ import resource
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -23,12 +22,12 @@ from crosstie.flows.cluster.workforce import look
 from crosstie.flows.registration.load_matcher import load_matcher
 from crosstie.flows.registration.pipeline import InProcess, register_plan
 from crosstie.flows.registration.plan import TilePlan, plan_pair
-from crosstie.io.products.aligned import AlignImage, write_aligned
+from crosstie.io.products.aligned import AlignTask
 from crosstie.io.products.mapping import Mapping
 from crosstie.io.raster import open_pair
 from crosstie.io.simulation.pairs import write_simulated_catalog
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT
-from crosstie.io.storage.store import StoredFile, open_store
+from crosstie.io.storage.store import open_store
 
 pytestmark = pytest.mark.server
 
@@ -83,13 +82,13 @@ def test_a_raster_that_vanishes_is_an_error_of_its_pair_and_the_cluster_goes_on(
     assert len(register_plan(plan, OnCluster(client), SETTINGS).points) == len(plan.tiles)
 
 
-def aligned_by(align: AlignImage, place: Path, root: Path) -> StoredFile:
-    """What writes the secondary of a pair, moved by some metres, under `root`."""
+def aligned(place: Path, root: Path, name: str = "s1_vh.tif") -> AlignTask:
+    """The secondary of a pair, moved by some metres, to be written under `root`."""
     grid = planned(place).reference.geobox
-    return align(
-        place / "s1_vh.tif",
-        open_store(str(root)),
-        "pair/run/aligned.tif",
+    return AlignTask(
+        href=place / name,
+        store=open_store(str(root)),
+        key="pair/run/aligned.tif",
         grid=grid,
         mapping=Mapping(str(grid.crs), (1.0, 0.0, 12.5, 0.0, 1.0, -7.5)),
         resampling=Kernel.CUBIC,
@@ -107,11 +106,11 @@ def limit_files(size_bytes: int) -> int:
 def test_a_worker_writes_the_pixels_that_this_process_would_write(
     client: Client, place: Path, tmp_path: Path
 ) -> None:
-    here = aligned_by(write_aligned, place, tmp_path / "here")
+    here = aligned(place, tmp_path / "here").write()
     usual = resource.getrlimit(resource.RLIMIT_FSIZE)
     limit_files(1000)  # this process could not
     try:
-        there = aligned_by(OnCluster(client).align, place, tmp_path / "there")
+        there = OnCluster(client).align(aligned(place, tmp_path / "there"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, usual)
     assert (there.size_bytes, there.sha256) == (here.size_bytes, here.sha256)
@@ -122,11 +121,11 @@ def test_a_worker_writes_the_pixels_that_this_process_would_write(
 def test_what_a_worker_cannot_write_this_process_writes(
     client: Client, place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    here = aligned_by(write_aligned, place, tmp_path / "here")
+    here = aligned(place, tmp_path / "here").write()
     assert os.getpid() not in client.run(limit_files, 1000).values()
     try:
         with caplog.at_level(logging.WARNING):
-            there = aligned_by(OnCluster(client).align, place, tmp_path / "there")
+            there = OnCluster(client).align(aligned(place, tmp_path / "there"))
     finally:
         client.run(limit_files, resource.RLIM_INFINITY)
     assert there.sha256 == here.sha256
@@ -136,11 +135,8 @@ def test_what_a_worker_cannot_write_this_process_writes(
 def test_aligned_pixels_of_a_raster_that_is_gone_are_an_error_of_their_pair(
     client: Client, place: Path, tmp_path: Path
 ) -> None:
-    def gone(_: Path, *to: Any, **how: Any) -> StoredFile:
-        return OnCluster(client).align(place / "absent.tif", *to, **how)
-
     with pytest.raises(UnreadableRasterError, match=r"absent\.tif"):
-        aligned_by(gone, place, tmp_path)
+        OnCluster(client).align(aligned(place, tmp_path, "absent.tif"))
     assert not list(tmp_path.rglob("*.tif"))
 
 
