@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from crosstie.matcher.screening import CLOUD_FACTOR
+from crosstie.matcher.screening import CLOUD_FACTOR, absolute_correlation
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from crosstie.types import BoolArray, FloatArray, Plane
 
 DARK_GROUND = 0.35
@@ -77,8 +75,7 @@ def _block_correlations(first: FloatArray, second: FloatArray) -> FloatArray:
     for row in range(0, first.shape[0] - side + 1, side):
         for col in range(0, first.shape[1] - side + 1, side):
             a, b = (plane[row : row + side, col : col + side] for plane in (first, second))
-            both = np.isfinite(a) & np.isfinite(b)
-            if both.mean() >= ENOUGH_OF_BLOCK and a[both].std() > 0 and b[both].std() > 0:
-                found.append(abs(np.corrcoef(a[both], b[both])[0, 1]))
-    result: NDArray[np.float64] = np.array(found, np.float64)
-    return result
+            if (np.isfinite(a) & np.isfinite(b)).mean() >= ENOUGH_OF_BLOCK:
+                found.append(absolute_correlation(a, b))
+    correlations = np.array(found, np.float64)
+    return correlations[np.isfinite(correlations)]

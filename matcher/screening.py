@@ -415,11 +415,18 @@ def _correlation(
     """Absolute correlation of two planes in each window, (N,); NaN where one is flat or missing."""
     found = np.full(len(windows.row), np.nan)
     for n in range(len(found)):
-        a, b = (windows.cut(plane, slice(n, n + 1))[0].astype(np.float64) for plane in (first, second))
-        both = np.isfinite(a) & np.isfinite(b)
-        if both.any() and a[both].std() > 0 and b[both].std() > 0:
-            found[n] = abs(np.corrcoef(a[both], b[both])[0, 1])
+        found[n] = absolute_correlation(
+            *(windows.cut(plane, slice(n, n + 1))[0].astype(np.float64) for plane in (first, second))
+        )
     return found
+
+
+def absolute_correlation(first: FloatArray, second: FloatArray) -> float:
+    """Correlation of two windows of one shape where both are valid, either sign; NaN where one is flat."""
+    both = np.isfinite(first) & np.isfinite(second)
+    if both.any() and first[both].std() > 0 and second[both].std() > 0:
+        return float(abs(np.corrcoef(first[both], second[both])[0, 1]))
+    return math.nan
 
 
 def _cloud(optical: _Stats, *, clipped: bool, factor: float) -> BoolArray:
