@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ import shapely
 from crosstie.errors import StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from crosstie.types import FloatArray
 
 ADJUSTED_SCHEMA = "crosstie/adjusted/1"
@@ -89,10 +92,8 @@ def decode_scenes(body: bytes, url: str) -> gpd.GeoDataFrame:
     StoreError
         The bytes are broken or of another schema.
     """
-    try:
+    with _decoding(url):
         frame = gpd.read_parquet(io.BytesIO(body))
-    except (pa.ArrowException, ValueError, OSError, KeyError) as problem:
-        raise broken_table(url, problem) from None
     missing = sorted(set(SCENE_COLUMNS) - set(frame.columns))
     if missing:
         raise broken_table(url, ValueError(f"no column {missing[0]}"))
@@ -107,11 +108,9 @@ def decode_positions(body: bytes, url: str) -> pa.Table:
     StoreError
         The bytes are broken or of another schema.
     """
-    try:
+    with _decoding(url):
         table = pq.ParquetFile(pa.BufferReader(body)).read(columns=POSITIONS.names, use_threads=False)
         return table.select(POSITIONS.names).cast(POSITIONS)
-    except (pa.ArrowException, ValueError, OSError, KeyError) as problem:
-        raise broken_table(url, problem) from None
 
 
 def encode_edges(columns: dict[str, Any]) -> bytes:
@@ -127,11 +126,9 @@ def decode_edges(body: bytes, url: str) -> pd.DataFrame:
     StoreError
         The bytes are broken.
     """
-    try:
+    with _decoding(url):
         frame = pd.read_parquet(io.BytesIO(body))
         return frame[list(EDGE_COLUMNS)]
-    except (pa.ArrowException, ValueError, OSError, KeyError) as problem:
-        raise broken_table(url, problem) from None
 
 
 def measured_of(edges: pd.DataFrame, url: str) -> MeasuredPairs:
@@ -160,6 +157,15 @@ def outline_of(outlines: list[bytes]) -> shapely.Geometry:
     """Outline of a scene that was only ever a reference: what its partners' outlines have in common."""
     common = shapely.intersection_all(shapely.from_wkb(outlines))
     return common if common.geom_type == "Polygon" else common.convex_hull
+
+
+@contextmanager
+def _decoding(url: str) -> Iterator[None]:
+    """Tell of bytes that are no such table as of a broken one."""
+    try:
+        yield
+    except (pa.ArrowException, ValueError, OSError, KeyError) as problem:
+        raise broken_table(url, problem) from None
 
 
 def broken_table(url: str, problem: Exception) -> StoreError:
