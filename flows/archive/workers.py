@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crosstie.flows.archive.solving import SolvedPlace, solve_place
 
@@ -71,28 +71,21 @@ class OnWorkers:
         self._gone = False
         """The scheduler does not answer any more, and is not asked again."""
 
-    def __call__(
-        self,
-        place: ArchivePlace,
-        pairs: Sequence[ArchivePair],
-        measured: MeasuredPairs,
-        options: AdjustOptions,
-        version: str,
-    ) -> SolvedPlace:
+    def __call__(self, place: ArchivePlace, *measured: Any) -> SolvedPlace:
+        """As `solve_place`."""
         from distributed import KilledWorker
 
-        work = (place, pairs, measured, options, version)
         if self._gone:
-            return solve_place(*work)
+            return solve_place(place, *measured)
         try:
             self._must_have_workers()
-            return self._result(self._client.submit(solve_place, *work, pure=False))
+            return self._result(self._client.submit(solve_place, place, *measured, pure=False))
         except (KilledWorker, CancelledError, OSError) as problem:
             self._gone = isinstance(problem, OSError)
             LOG.warning(
                 "place %s: the Dask cluster has not solved it (%s); it is solved here", place.name, problem
             )
-            return solve_place(*work)
+            return solve_place(place, *measured)
 
     def _must_have_workers(self) -> None:
         """Raise CancelledError where no worker is left: Dask would wait for the next one, without an end."""
