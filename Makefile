@@ -87,7 +87,7 @@ chaos: $(STAMP)
 
 MUTANTS ?= 40
 mutants: $(STAMP) $(MUTATION_STAMP)
-	PYTHONPATH=tests $(MUTATION_VENV)/bin/python -m mutation --sample $(MUTANTS) --seed $(SEED)
+	PYTHONPATH=tests:tests/support $(MUTATION_VENV)/bin/python -m mutation --sample $(MUTANTS) --seed $(SEED)
 
 $(MUTATION_STAMP): tests/mutation/requirements.txt
 	@test -x $(MUTATION_VENV)/bin/python || $(PYTHON) -m venv $(MUTATION_VENV)

@@ -23,12 +23,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 
+from checkout import ROOT, copy_checkout
 from cosmic_ray.mutating import mutate_and_test
 from cosmic_ray.work_item import MutationSpec, TestOutcome
 from mutation.groups import GROUPS, Group
 from mutation.places import drawn
-
-ROOT = Path(__file__).resolve().parents[2]
 
 TIMES_AS_LONG = 4
 """As the unchanged code needs; a mutant that takes longer hangs, and is noticed."""
@@ -49,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     groups = [group for group in GROUPS if chosen.only in group.name]
     if not groups:
         raise SystemExit(f"no group holds {chosen.only!r} in its name")
-    copy = copied(ROOT, chosen.out / "copy")
+    shutil.rmtree(chosen.out / "copy", ignore_errors=True)
+    copy = copy_checkout(chosen.out / "copy")
     kept = chosen.out / f"seed-{chosen.seed}.jsonl"
     results = [
         result
@@ -59,18 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(table(results))
     noticed = sum(result["outcome"] != TestOutcome.SURVIVED for result in results)
     return int(noticed < chosen.least * len(results))
-
-
-def copied(root: Path, to: Path) -> Path:
-    """Copy what git knows or does not ignore, with links as links."""
-    listed = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    shutil.rmtree(to, ignore_errors=True)
-    for name in subprocess.run(listed, check=True, capture_output=True, text=True).stdout.split("\0"):
-        source, target = root / name, to / name
-        if name and (source.is_file() or source.is_symlink()):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target, follow_symlinks=False)
-    return to
 
 
 def _tried(group: Group, copy: Path, kept: Path, *, sample: int, seed: int) -> Iterator[Result]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from checkout import copy_checkout
 from rehearsal.runbook import BLOCK, Block, User, blocks
 from safetensors.torch import load_file, save_file
 from servers.prefect_server import QUICK, PrefectServer
@@ -137,15 +138,7 @@ def promote_bad_weights(walk: Walk) -> None:
 
 def checkout(folder: Path) -> Path:
     """A clone of what is here now, without what git ignores; where it came from is beside it."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    origin = folder.with_name(ORIGIN)
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_symlink() or (ROOT / name).is_file():
-            (origin / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, origin / name, follow_symlinks=False)
+    origin = copy_checkout(folder.with_name(ORIGIN))
     subprocess.run(["git", "init", "--quiet", origin], check=True)
     commit_all(origin)
     subprocess.run(["git", "clone", "--quiet", origin, folder], check=True)
