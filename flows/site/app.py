@@ -72,6 +72,7 @@ def make_site_app(watch: Watch, access: Access | None, *, local: bool) -> Starle
         exception_handlers={HTTPException: pages.refused, StoreError: pages.unavailable},
     )
     app.router.redirect_slashes = False  # a redirect would use the host name that the caller claims
+    app.state.prepare = pages.prepare
     return app
 
 
@@ -91,6 +92,10 @@ class Pages:
             lstrip_blocks=True,
         )
         self._templates.filters |= FILTERS
+
+    def prepare(self) -> None:
+        """Load and read what a page needs that the watch does not read, before somebody asks for it."""
+        self._platforms.prepare()
 
     # Not async: they run in threads, so that a slow store or a long table delays no other request.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from threading import Lock
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from starlette.exceptions import HTTPException
 
+from crosstie.errors import StoreError
 from crosstie.flows.site.drawings import draw_pooled
 from crosstie.flows.site.places import latest_moves
 from crosstie.io.adjusted.publish import adjusted_places, read_positions
@@ -57,6 +59,14 @@ class Platforms:
         self._rows: list[PlatformRow] = []
         self._series: list[TrackSeries] = []
 
+    def prepare(self) -> None:
+        """Read now, so that the first reader need not wait; nothing where no scene has been adjusted.
+
+        A broken table is told to whoever asks for a page.
+        """
+        with contextlib.suppress(StoreError):
+            self._seen()
+
     def rows(self) -> list[PlatformRow]:
         """All platforms, by name.
 
@@ -87,18 +97,20 @@ class Platforms:
         )
 
     def _seen(self) -> tuple[list[PlatformRow], list[TrackSeries]]:
-        # What needs scipy is loaded when the first page asks for it: the service starts small.
-        from crosstie.flows.archive.series import best_series, place_series, pooled_series, usable
-
         with self._lock:
             if time.monotonic() - self._read_at >= self._every_s:
-                rows, series = [], []
-                if adjusted_places(self._store):
-                    scenes = usable(read_positions(self._store))
-                    alone = place_series(scenes) if len(scenes) else []
-                    rows, series = _platform_rows(scenes), best_series(alone, pooled_series(alone))
+                rows, series = _read(self._store) if adjusted_places(self._store) else ([], [])
                 self._rows, self._series, self._read_at = rows, series, time.monotonic()
             return self._rows, self._series
+
+
+def _read(store: Store) -> tuple[list[PlatformRow], list[TrackSeries]]:
+    # What needs scipy is loaded when there is something to show: the service starts small.
+    from crosstie.flows.archive.series import best_series, place_series, pooled_series, usable
+
+    scenes = usable(read_positions(store))
+    alone = place_series(scenes) if len(scenes) else []
+    return _platform_rows(scenes), best_series(alone, pooled_series(alone))
 
 
 def _platform_rows(scenes: pd.DataFrame) -> list[PlatformRow]:

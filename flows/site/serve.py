@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from dataclasses import dataclass
 
 from crosstie.config import Settings
@@ -59,5 +60,6 @@ def serve_site(where: Where, *, out: str, settings: Settings, every_s: float) ->
     bound, real = bind(where.address)
     with bound, Watch(store, every_s=every_s) as watch:
         app = make_site_app(watch, access, local=is_loopback(host))
+        threading.Thread(target=app.state.prepare, name="prepare", daemon=True).start()
         LOG.info("%s at %s/", store.url, real)
         asyncio.run(serve_on(bound, app, max_connections=MOST_CONNECTIONS, shutdown_s=10))

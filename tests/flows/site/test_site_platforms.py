@@ -10,6 +10,7 @@ from measured_archive import MeasuredArchive
 from site_archive import Site
 
 import crosstie
+from crosstie.errors import StoreError
 from crosstie.flows.archive.adjusting import adjust_archive
 from crosstie.flows.archive.series import best_series, place_series, pooled_series, usable
 from crosstie.flows.archive.solving import AdjustOptions
@@ -104,6 +105,30 @@ def test_a_page_says_how_many_tracks_it_does_not_draw(store: Store, monkeypatch:
     assert "tracks are drawn" not in site_of(store).get(f"/platforms/{S1A}").text
     monkeypatch.setattr("crosstie.flows.site.platforms.MOST_SERIES", 0)
     assert "0 of 1 tracks are drawn" in site_of(store).get(f"/platforms/{S1A}").text
+
+
+def test_what_is_read_before_somebody_asks_is_what_a_reader_gets(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = Watch(store, every_s=3600)
+    watch.look()
+    app = make_site_app(watch, None, local=True)
+    app.state.prepare()
+    rows = listed(site_of(store))
+    monkeypatch.setattr(
+        "crosstie.flows.site.platforms.read_positions", lambda _: pytest.fail("read at a request")
+    )
+    assert listed(Site(app)) == rows != ""
+
+
+def test_a_broken_table_stops_no_start(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Store) -> None:
+        raise StoreError("scenes.parquet: broken")
+
+    monkeypatch.setattr("crosstie.flows.site.platforms.read_positions", broken)
+    app = make_site_app(Watch(store, every_s=3600), None, local=True)
+    app.state.prepare()
+    assert Site(app).get("/platforms").status_code == 503
 
 
 @pytest.mark.parametrize("name", ["sentinel-9", "..%2F_index", "%00", "<script>"])
