@@ -6,6 +6,7 @@ select     which tie points agree with one another, and could that be chance?
 ladder     identity < translation < affine, by cross-validation over spatial blocks
 verdict    the whole walk, and what becomes of the pair
 field      a displacement field where relief is more than an affine can follow
+one_thread linear algebra of a pair, which threads would only slow down
 
 Of many pairs together:
 

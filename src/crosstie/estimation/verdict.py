@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 
 from crosstie.estimation.fit import Frame
 from crosstie.estimation.ladder import Ladder, Rung, climb, error, is_gain, rmse, spreads
+from crosstie.estimation.one_thread import in_one_thread
 from crosstie.estimation.select import Candidates, Consensus, consensus
 from crosstie.estimation.settings import EstimationSettings
 from crosstie.types import AffineCorrection, Estimate, Model, Reason, Verdict, VerdictCode
@@ -26,6 +27,7 @@ LEAST_CONFIDENCE = 1e-3
 """Weight of a candidate of confidence 0, where settings let one in: sums of weights stay positive."""
 
 
+@in_one_thread
 def estimate(
     points: TiePoints,
     *,

@@ -29,6 +29,7 @@ from crosstie.estimation.field.validation import (
     reweighted,
     typical_z2,
 )
+from crosstie.estimation.one_thread import in_one_thread
 from crosstie.grid import px_to_m
 from crosstie.types import DisplacementField, Error, FieldFit, FieldReason, FieldReport, VerdictCode
 
@@ -42,6 +43,7 @@ NODES_A_STRIDE, LEAST_STEP_PX = 4, 16
 linearly between them stays within some hundredths of a pixel of the spline through one node a tile."""
 
 
+@in_one_thread
 def fit_field(
     points: TiePoints,
     estimate: Estimate,
