@@ -99,12 +99,12 @@ class Platforms:
     def _seen(self) -> tuple[list[PlatformRow], list[TrackSeries]]:
         with self._lock:
             if time.monotonic() - self._read_at >= self._every_s:
-                rows, series = _read(self._store) if adjusted_places(self._store) else ([], [])
+                rows, series = _platforms_of(self._store) if adjusted_places(self._store) else ([], [])
                 self._rows, self._series, self._read_at = rows, series, time.monotonic()
             return self._rows, self._series
 
 
-def _read(store: Store) -> tuple[list[PlatformRow], list[TrackSeries]]:
+def _platforms_of(store: Store) -> tuple[list[PlatformRow], list[TrackSeries]]:
     # What needs scipy is loaded when there is something to show: the service starts small.
     from crosstie.flows.archive.series import best_series, place_series, pooled_series, usable
 
