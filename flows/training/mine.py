@@ -118,7 +118,8 @@ def mine_catalog(
     """
     asked = mining_record(catalog, settings, rules)
     index = read_mining_index(folder)
-    if index is not None and index["asked"] != asked:
+    # What an older version did not note is taken to be as it is now: mining anew takes hours.
+    if index is not None and asked | index["asked"] != asked:
         raise SettingsError(f"{folder}: was mined by other settings; remove it, or choose another `out`")
     pairs: dict[str, ScenePair] = {}
     if index is None or not all(tiles_path(folder, key).exists() for key in index["pairs"]):
@@ -150,7 +151,7 @@ def mine_catalog(
 def mining_record(catalog: str, settings: Settings, rules: MiningRules) -> dict[str, Any]:
     """All that decides what is mined, fit for JSON."""
     tree = settings.model_dump(mode="json", include={"grid", "catalog", "pairing", "tiles"})
-    return tree | {"catalog": catalog} | asdict(rules)
+    return tree | {"catalog": catalog, "catalog_settings": tree["catalog"]} | asdict(rules)
 
 
 def draw_keys(keys: Sequence[str], count: int, *, seed: int) -> list[str]:

@@ -1,8 +1,9 @@
-"""Mining a simulated catalog: tiles that matching would draw_keys, read once, labelled where it is sure."""
+"""Mining a simulated catalog: tiles that matching would draw, read once, labelled where it is sure."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +23,14 @@ from crosstie.flows.training.mine import (
     mine_catalog,
 )
 from crosstie.flows.training.mined_scenes import read_mined_scenes
-from crosstie.io.datasets.mined import MinedTiles, read_mined, tiles_path, write_mined
+from crosstie.io.datasets.mined import (
+    MinedTiles,
+    read_mined,
+    read_mining_index,
+    tiles_path,
+    write_mined,
+    write_mining_index,
+)
 from crosstie.io.raster import open_source, read_plane
 from crosstie.io.raster.values.plane import optical_plane
 from crosstie.io.simulation.pairs import write_simulated_catalog
@@ -151,6 +159,22 @@ def test_other_rules_are_another_run(mined: tuple[Path, list[str], list[str]], c
     folder, _, _ = mined
     with pytest.raises(SettingsError, match="mined by other settings"):
         mine_catalog(str(catalog), SETTINGS, replace(RULES, seed=1), folder, OnceSure)
+    tree = SETTINGS.model_dump()
+    few_clouds = Settings.model_validate(tree | {"catalog": tree["catalog"] | {"max_cloud_pct": 1.0}})
+    with pytest.raises(SettingsError, match="mined by other settings"):
+        mine_catalog(str(catalog), few_clouds, RULES, folder, OnceSure)
+
+
+def test_a_folder_of_an_older_version_is_gone_on_with(
+    mined: tuple[Path, list[str], list[str]], catalog: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mined"
+    shutil.copytree(mined[0], folder)
+    index = read_mining_index(folder)
+    assert index is not None
+    del index["asked"]["catalog_settings"]
+    write_mining_index(folder, index)
+    assert mine_catalog(str(catalog), SETTINGS, RULES, folder, OnceSure) == mined[1]
 
 
 def test_what_the_matcher_is_sure_of_is_learnt_like_a_label(mined: tuple[Path, list[str], list[str]]) -> None:
