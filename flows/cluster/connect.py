@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+import dask
 from distributed import Client
 
 from crosstie.errors import CrosstieError, SettingsError
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["GPU", "WORKER_ENVIRONMENT", "OnCluster", "connected", "join", "require_gpu"]
 
 LOG = logging.getLogger(__name__)
+
+ROOM_FOR_IMAGES = {"distributed.admin.large-graph-warning-threshold": "64MB"}
+"""What is to be drawn holds four images; Dask would warn of them as of a graph that is too large."""
 
 JOIN_POLL_S = 0.2
 """Time between two looks for a first worker, seconds."""
@@ -54,7 +58,7 @@ def connected(
     WeightsError
         Raised by `load` on every worker.
     """
-    with _client(compute) as client:
+    with dask.config.set(ROOM_FOR_IMAGES), _client(compute) as client:
         require_gpu(client, timeout_s=compute.worker_timeout_s)
         name = _network_name(compute, weights_sha256)
         plugin = LoadMatcher(load, name, weights_sha256=weights_sha256)

@@ -20,6 +20,7 @@ from crosstie.flows.cluster.window_shares import Shares
 from crosstie.flows.cluster.worker_tasks import (
     GPU,
     align_here,
+    draw_here,
     match_here,
     patch_here,
     plane_here,
@@ -33,14 +34,13 @@ from crosstie.flows.registration import deadline
 from crosstie.io.storage.href import public_href
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from distributed import Client
     from odc.geo.geobox import GeoBox
 
     from crosstie.flows.registration.measure import MatchJob, Planes
     from crosstie.grid import Chunk
     from crosstie.io.products.aligned import AlignTask
+    from crosstie.io.products.drawing import Drawn, DrawTask
     from crosstie.io.raster import RasterSource
     from crosstie.io.storage.store import StoredFile
     from crosstie.types import Plane, TiePoints, Tile
@@ -70,7 +70,8 @@ class OnCluster:
         WorkerLostError
             The workers that read it die.
         """
-        plane: Plane = self._by_a_reader(plane_here, source, geobox, reads=source.hrefs[0])
+        doing = f"read {public_href(str(source.hrefs[0]))}"
+        plane: Plane = self._by_a_reader(plane_here, source, geobox, doing=doing)
         return plane
 
     def align(self, task: AlignTask) -> StoredFile:
@@ -89,7 +90,8 @@ class OnCluster:
             As raised by `read`.
         """
         try:
-            written: StoredFile = self._by_a_reader(align_here, task, reads=task.href)
+            doing = f"aligned {public_href(str(task.href))}"
+            written: StoredFile = self._by_a_reader(align_here, task, doing=doing)
             found = task.store.open(task.key)
             if found is not None and found.size_bytes == written.size_bytes:
                 return written
@@ -99,7 +101,18 @@ class OnCluster:
         LOG.warning("%s; this process writes it itself: let the workers write to the product root", cause)
         return task.write()
 
-    def _by_a_reader(self, task: Callable[..., Any], *arguments: Any, reads: str | Path) -> Any:
+    def draw(self, task: DrawTask) -> Drawn:
+        """Have a reader of this pair draw its pictures: this process serves all pairs of a run.
+
+        Raises
+        ------
+        NoWorkerError, WorkerLostError
+            As raised by `read`.
+        """
+        drawn: Drawn = self._by_a_reader(draw_here, task, doing=f"drew {task.registration.pair_key}")
+        return drawn
+
+    def _by_a_reader(self, task: Callable[..., Any], *arguments: Any, doing: str) -> Any:
         """Have one task done by a reader of this pair, and wait for it."""
         workforce = workforce_of(self.client)
         try:
@@ -122,8 +135,8 @@ class OnCluster:
             raise workforce.lost(problem) from problem
         except KilledWorker as problem:
             raise WorkerLostError(
-                f"{problem.allowed_failures + 1} workers died that read {public_href(str(reads))}, the"
-                f" last at {problem.last_worker.address}; its log says why"
+                f"{problem.allowed_failures + 1} workers died that {doing}, the last at "
+                f"{problem.last_worker.address}; its log says why"
             ) from problem
 
     def probabilities(self, job: MatchJob, spots: Sequence[Tile]) -> list[Plane]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from crosstie.flows.registration.measure import MatchJob, Planes, TileMatcher
     from crosstie.grid import Chunk
     from crosstie.io.products.aligned import AlignTask
+    from crosstie.io.products.drawing import Drawn, DrawTask
     from crosstie.io.raster import RasterSource
     from crosstie.io.storage.store import StoredFile
     from crosstie.types import Plane, TiePoints, Tile
@@ -110,6 +111,12 @@ def align_here(task: AlignTask, trace_context: About) -> StoredFile:
     """Write the aligned pixels of a pair to its store; raises what `write_aligned` raises."""
     with _for_pair("write aligned", trace_context):
         return task.write()
+
+
+def draw_here(task: DrawTask, trace_context: About) -> Drawn:
+    """Draw the pictures of a pair."""
+    with _for_pair("draw", trace_context):
+        return task.draw()
 
 
 def read_here(job: MatchJob, chunk: Chunk, trace_context: About, *, halo_px: int) -> Planes:

@@ -14,6 +14,7 @@ from crosstie.codes import Kernel
 from crosstie.flows.registration.measure import ALIGN_PX
 from crosstie.grid import window
 from crosstie.io.products.aligned import AlignTask
+from crosstie.io.products.drawing import DrawTask
 from crosstie.io.products.keys import run_key
 from crosstie.io.products.overview import Thumbnails
 from crosstie.io.products.stages import most_improved, stages
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from crosstie.flows.registration.pipeline import PairMeasurement
     from crosstie.flows.registration.plan import TilePlan
     from crosstie.io.products.aligned import AlignImage
+    from crosstie.io.products.drawing import Draw
     from crosstie.io.storage.store import Store
 
 ALGORITHM_VERSION = "1"
@@ -129,6 +131,7 @@ def publish(
     *,
     read: ReadPlane = read_plane,
     align: AlignImage = AlignTask.write,
+    draw: Draw = DrawTask.draw,
 ) -> str:
     """Write and commit the products of a pair; return their URL.
 
@@ -138,6 +141,8 @@ def publish(
         Reads the window that the report shows at full resolution. The worker that matched it still has it.
     align : AlignImage, optional
         Writes the aligned pixels, where the settings ask for them.
+    draw : Draw, optional
+        Draws the pictures.
 
     Raises
     ------
@@ -156,6 +161,7 @@ def publish(
         drivers=plan.secondary.drivers,
         aligned=_aligned_request(plan, settings),
         align=align,
+        draw=draw,
     )
 
 

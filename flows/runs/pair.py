@@ -155,7 +155,10 @@ def _registered(pair: ScenePair, batch: PairBatch, store: Store) -> Outcome:
     deadline.check()
     tell_phase(Phase.WRITE)
     with step("publish"):
-        url = publish(store, registration, plan, names, settings, read=engine.read, align=engine.align)
+        url = publish(
+            store, registration, plan, names, settings,
+            read=engine.read, align=engine.align, draw=engine.draw,
+        )  # fmt: skip
     forget_failure(store, pair.key, registration.run_key)
     return Outcome.of(pair.key, correction_dict(registration), products=url, already_done=False)
 

@@ -17,10 +17,9 @@ from crosstie.errors import DamagedProductError
 from crosstie.io.products.aligned import ALIGNED, AlignTask
 from crosstie.io.products.correction import correction_dict, crs_of
 from crosstie.io.products.displacement import DISPLACEMENT, displacement_cog
+from crosstie.io.products.drawing import DrawTask
 from crosstie.io.products.keys import is_committed
 from crosstie.io.products.mapping import mapping_of
-from crosstie.io.products.overview import overview_png
-from crosstie.io.products.pictures import draw_pictures
 from crosstie.io.products.report import report_html
 from crosstie.io.products.stac_item import stac_item
 from crosstie.io.products.tie_points import to_geodataframe
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
     from crosstie.io.products.aligned import AlignImage
+    from crosstie.io.products.drawing import Draw
     from crosstie.io.products.overview import Thumbnails
     from crosstie.io.storage.s3 import S3Options
     from crosstie.io.storage.store import Store
@@ -66,6 +66,7 @@ def write_products(
     drivers: tuple[str, ...] = IMAGE_DRIVERS,
     aligned: AlignedRequest | None = None,
     align: AlignImage = AlignTask.write,
+    draw: Draw = DrawTask.draw,
 ) -> str:
     """Render all products, write them, and commit.
 
@@ -81,6 +82,7 @@ def write_products(
     drivers : that may open the secondary: those of its `RasterSource`
     aligned : writes the secondary's pixels on a grid, too, unless the pair is unreliable
     align : writes them, here or in a worker; they are committed with the rest
+    draw : draws the pictures, here or in a worker
 
     Returns
     -------
@@ -112,6 +114,7 @@ def write_products(
         storage=storage,
         drivers=drivers,
         folder=local_path(url),
+        draw=draw,
     )
     with Publication(store, product) as publication:
         publication.put(files)
@@ -142,6 +145,7 @@ def render(
     storage: S3Options = FROM_ENVIRONMENT,
     drivers: tuple[str, ...] = IMAGE_DRIVERS,
     folder: Path | None = None,
+    draw: Draw = DrawTask.draw,
 ) -> dict[str, bytes]:
     """Make all products but the commit: file name -> bytes; the same registration gives the same bytes.
 
@@ -151,13 +155,14 @@ def render(
     storage : how S3 is reached, where the secondary lies there
     drivers : that may open the secondary: those of its `RasterSource`
     folder : of the products, two levels below their root, where they lie on this machine
+    draw : draws the pictures, here or in a worker
     """
     affine = registration.estimate.correction.affine
     grid_crs = crs_of(registration)
     place = place_of(registration.secondary_hrefs[0], storage, drivers=drivers)
     if grid_crs is not None:
         place = corrected(place, affine=affine, grid_crs=grid_crs)
-    picture = overview_png(thumbnails, registration, detail=detail)
+    drawn = draw(DrawTask(registration, thumbnails, detail))
     table = io.BytesIO()
     to_geodataframe(registration).to_parquet(table, index=False, compression="zstd")
     item = stac_item(registration, place=place, acquired_utc=acquired_utc, aligned_grid=aligned_grid)
@@ -174,8 +179,8 @@ def render(
             folder=folder,
             root=None if folder is None else folder.parent.parent,
         ),
-        "overview.png": picture,
-        "report.html": report_html(registration, draw_pictures(thumbnails, registration, detail=detail)),
+        "overview.png": drawn.overview,
+        "report.html": report_html(registration, drawn.report),
     }
     if registration.field is not None and registration.field.field is not None:
         files[DISPLACEMENT] = displacement_cog(registration.field.field)

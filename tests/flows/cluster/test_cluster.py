@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -23,11 +23,14 @@ from crosstie.flows.registration.load_matcher import load_matcher
 from crosstie.flows.registration.pipeline import InProcess, register_plan
 from crosstie.flows.registration.plan import TilePlan, plan_pair
 from crosstie.io.products.aligned import AlignTask
+from crosstie.io.products.drawing import DrawTask
 from crosstie.io.products.mapping import Mapping
+from crosstie.io.products.overview import Thumbnails
 from crosstie.io.raster import open_pair
 from crosstie.io.simulation.pairs import write_simulated_catalog
 from crosstie.io.storage.s3 import FROM_ENVIRONMENT
 from crosstie.io.storage.store import open_store
+from crosstie.types import Registration
 
 pytestmark = pytest.mark.server
 
@@ -116,6 +119,24 @@ def test_a_worker_writes_the_pixels_that_this_process_would_write(
     assert (there.size_bytes, there.sha256) == (here.size_bytes, here.sha256)
     assert there.size_bytes > 100_000
     assert [path.name for path in (tmp_path / "there").rglob("*") if path.is_file()] == ["aligned.tif"]
+
+
+def test_a_worker_draws_the_pictures_that_this_process_would_draw(
+    client: Client,
+    place: Path,
+    make_registration: Callable[..., Registration],
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    plane = np.random.default_rng(0).random((1024, 1024), np.float32)
+    registration = make_registration()
+    assert registration.grid is not None
+    images = Thumbnails(plane, plane[::-1].copy(), registration.grid.zoom_to((1024, 1024)))
+    task = DrawTask(registration, images, images)
+    there = OnCluster(client).draw(task)
+    assert there == task.draw()
+    assert there.overview.startswith(b"\x89PNG")
+    assert there.report.frames
+    assert not [str(said.message) for said in recwarn if "large graph" in str(said.message)]
 
 
 def test_what_a_worker_cannot_write_this_process_writes(

@@ -102,11 +102,18 @@ def test_a_second_run_computes_nothing_that_is_done(
     assert state(out) == before
 
 
-def test_other_settings_are_another_run(run: Run, first: tuple[Path, list[Outcome]], catalog: Path) -> None:
+def test_other_settings_are_another_run_and_workers_draw_for_it(
+    run: Run, first: tuple[Path, list[Outcome]], catalog: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, _ = first
+
+    def drawn_here(*_: object, **__: object) -> bytes:
+        raise AssertionError("drawn by the process that serves all pairs")
+
+    monkeypatch.setattr("crosstie.io.products.drawing.overview_png", drawn_here)
     other = load_settings(options={**OPTIONS, "tiles.search_px": 15})
     (outcome,) = run(str(catalog), str(out), other, limit=1)
-    assert not outcome.already_done
+    assert (outcome.verdict, outcome.already_done) == ("corrected", False)
     assert len(list(out.rglob("_COMMIT"))) == 3
 
 
