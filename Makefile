@@ -31,7 +31,7 @@ help:
 	@echo "make unit      the tests of the parts alone"
 	@echo "make integration  the tests against Prefect, Dask, SeaweedFS and a STAC API, which it starts and stops"
 	@echo "make deploy-check  every file of deploy/ against its schema, its linter or the server that takes it"
-	@echo "make rehearsal    the image built and run, the run-book's commands, SLURM, and the process set of the compose file without an engine"
+	@echo "make rehearsal    the image built and run, the compose file brought up, the run-book's commands, and SLURM"
 	@echo "make coverage  the tests of the parts, and the share of lines and branches that they run: at least 90 %"
 	@echo "make fuzz      damaged files at everything that reads some: CASES=50000 SEED=1; what fails is kept in build/fuzz"
 	@echo "make chaos     faults at every step of writing and reading an archive: INJECTIONS=1000 SEED=1"
@@ -97,8 +97,8 @@ $(MUTATION_STAMP): tests/mutation/requirements.txt
 deploy-check: $(STAMP) promtool
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/deploy
 
-rehearsal: $(STAMP) $(SERVERS_STAMP) postgis promtool slurm engine
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/rehearsal
+rehearsal: $(STAMP) $(SERVERS_STAMP) slurm engine
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder tests/rehearsal
 
 docs: $(STAMP)
 	$(BIN)/python docs/making $(DOCS)

@@ -13,12 +13,15 @@ import yaml
 from check_jsonschema.builtin_schemas import get_builtin_schema
 from deploy.compose_words import command_faults, environment_faults
 from jsonschema.validators import validator_for
-from servers.compose_file import VARIABLE, interpolated
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 EXAMPLE = ROOT / "deploy" / "compose" / "env.example"
 
 Json = dict[str, Any]
+
+VARIABLE = re.compile(
+    r"\$(?:\$|(?P<plain>[A-Za-z_]\w*)|\{(?P<name>\w+)(?:(?P<how>:?[-?])(?P<rest>[^}]*))?\})"
+)
 
 PORTS = {
     "postgres": {5432},
@@ -92,6 +95,32 @@ def faults(text: str, folder: Path) -> list[str]:
     return found
 
 
+def interpolated(value: Any, variables: Mapping[str, str]) -> Any:
+    """The same tree with its variables put in.
+
+    Raises
+    ------
+    ValueError : one has no value and no default
+    """
+    if isinstance(value, dict):
+        return {key: interpolated(inner, variables) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [interpolated(inner, variables) for inner in value]
+    return VARIABLE.sub(lambda found: _value(found, variables), value) if isinstance(value, str) else value
+
+
+def _value(found: re.Match[str], variables: Mapping[str, str]) -> str:
+    name = found["name"] or found["plain"]
+    if name is None:
+        return "$"
+    how, given = found["how"] or "", variables.get(name)
+    if given is not None and not (given == "" and how.startswith(":")):
+        return given
+    if how.endswith("-"):
+        return found["rest"]
+    raise ValueError(f"{name} {found['rest'] or 'is not set'}")
+
+
 @cache
 def schema() -> Any:
     given = get_builtin_schema("vendor.compose-spec")
@@ -152,7 +181,7 @@ def anchor_faults(text: str) -> list[str]:
 def reference_faults(tree: Json, folder: Path) -> Iterator[str]:
     """Names that nothing has, and things that nothing names."""
     services = tree["services"]
-    used: dict[str, set[str]] = {"networks": set(), "volumes": set(), "secrets": set(), "configs": set()}
+    used: dict[str, set[str]] = {"networks": set(), "volumes": set(), "secrets": set()}
     for name, service in services.items():
         for other, how in service.get("depends_on", {}).items():
             if other not in services:
@@ -161,7 +190,6 @@ def reference_faults(tree: Json, folder: Path) -> Iterator[str]:
                 yield f"service {name}: {other} does not meet {how['condition']}"
         used["networks"].update(service.get("networks", []))
         used["secrets"].update(service.get("secrets", []))
-        used["configs"].update(config["source"] for config in service.get("configs", []))
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
             if source.startswith("."):
@@ -175,9 +203,6 @@ def reference_faults(tree: Json, folder: Path) -> Iterator[str]:
             yield f"{kind}: {key!r} is used, and not declared"
         for key in sorted(tree.get(kind, {}).keys() - names):
             yield f"{kind}: {key!r} is declared, and not used"
-    for key, config in tree["configs"].items():
-        if not (folder / config["file"]).is_file():
-            yield f"configs: {key}: there is no {config['file']} beside the file"
     for key, secret in tree["secrets"].items():
         if secret != {"file": f"./compose/secrets/{key}"}:
             yield f"secrets: {key}: must be a file of that name, is {secret}"
@@ -218,16 +243,16 @@ def form_faults(name: str, service: Json) -> Iterator[str]:
         yield f"devices are {devices}"
     for place in service.get("tmpfs", []):
         path, _, options = place.partition(":")
-        if path not in {"/tmp", "/run/postgresql", "/var/lib/crosstie"}:
+        if path not in {"/tmp", "/run/postgresql"}:
             yield f"tmpfs {path}: nothing writes there"
         for option in filter(None, options.split(",")):
-            if not re.fullmatch(r"mode=[0-7]{4}|[ug]id=10001", option):
+            if not re.fullmatch(r"mode=[0-7]{4}", option):
                 yield f"tmpfs {path}: {option!r} is no option of it"
     targets = [volume.split(":")[1] for volume in service.get("volumes", [])]
     for target in targets:
         if target not in {
-            "/scenes", "/data", "/var/lib/postgresql/data", "/prometheus", "/etc/prometheus",
-            "/var/lib/grafana", "/etc/grafana/provisioning", "/etc/grafana/dashboards",
+            "/scenes", "/data", "/etc/crosstie/s3-entrypoint.sh", "/var/lib/postgresql/data", "/prometheus",
+            "/etc/prometheus", "/var/lib/grafana", "/etc/grafana/provisioning", "/etc/grafana/dashboards",
         }:  # fmt: skip
             yield f"volume {target}: nothing looks there"
 

@@ -38,7 +38,8 @@ CROSSTIE = typer.main.get_command(app)
 DASK = {"scheduler": dask_scheduler.main, "worker": dask_worker.main}
 
 OTHERS = {
-    "AWS_ENDPOINT_URL", "AWS_REGION", "PREFECT_LOGGING_FORMATTERS_JSON_CLASS",
+    "DASK_TEMPORARY_DIRECTORY", "HOME", "AWS_ENDPOINT_URL", "AWS_REGION",
+    "PREFECT_LOGGING_FORMATTERS_JSON_CLASS",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER",
     "CROSSTIE_CATALOG_URL", "CROSSTIE_PRODUCTS_URL", "MALLOC_ARENA_MAX",
     "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "OMP_WAIT_POLICY", "POSTGRES_DB", "POSTGRES_USER",
@@ -94,7 +95,8 @@ WORDS = {
     "PREFECT_SERVER_DATABASE_NAME": "prefect", "PREFECT_SERVER_DATABASE_USER": "prefect",
     "PREFECT_SERVER_DATABASE_PORT": "5432", "PREFECT_WORKER_WEBSERVER_HOST": "0.0.0.0",
     "PREFECT_WORKER_WEBSERVER_PORT": "8080", "CROSSTIE_OBSERVE__METRICS_HOST": "0.0.0.0",
-    "PREFECT_SERVER_UI_STATIC_DIRECTORY": "/var/lib/crosstie/prefect-ui",
+    "PREFECT_SERVER_UI_STATIC_DIRECTORY": "/tmp/prefect-ui", "HOME": "/tmp", "PREFECT_HOME": "/tmp/prefect",
+    "DASK_TEMPORARY_DIRECTORY": "/tmp/dask",
     "PREFECT_LOGGING_FORMATTERS_JSON_CLASS": "crosstie.flows.observe.json_lines.JsonLines",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER": "json",
     "DASK_DISTRIBUTED__WORKER__PRELOAD": '["crosstie.flows.cluster.preload"]',
@@ -213,7 +215,7 @@ def command_faults(name: str, service: Json) -> Iterator[str]:
     elif name not in {"postgres", "grafana"}:
         yield "has no command"
     if "entrypoint" in service:
-        inside = [config["target"] for config in service.get("configs", [])]
+        inside = [volume.split(":")[1] for volume in service.get("volumes", []) if ".sh:" in volume]
         if service["entrypoint"] != ["/bin/sh", *inside]:
             yield f"entrypoint {service['entrypoint']} must be the shell with {inside}"
     asked = service.get("healthcheck", {}).get("test")

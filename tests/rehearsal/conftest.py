@@ -4,24 +4,41 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
 from image_build.build import build
 from servers import engine as podman
+from servers.compose import take_stand_ins
 from servers.engine import Engine
 from servers.process import ServerMissingError
 
+ON_THE_ENGINE = ("test_image_steps.py", "test_compose_containers.py")
+"""One engine and one image for both: they take one process of the two."""
 
-@pytest.fixture(scope="session")
-def engine() -> Iterator[Engine]:
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        group = ON_THE_ENGINE[0] if item.path.name in ON_THE_ENGINE else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@contextmanager
+def _skipped_where_missing() -> Iterator[None]:
+    """What is not installed skips tests, but for the build machine."""
     try:
-        with podman.engine() as made:
-            yield made
+        yield
     except ServerMissingError as problem:
         if os.environ.get("CI") == "true":
             raise
         pytest.skip(str(problem))
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    with _skipped_where_missing(), podman.engine() as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
@@ -31,9 +48,12 @@ def built(engine: Engine) -> str:
         pytest.skip(
             "pip finds torch with CUDA here, several GB; set PIP_EXTRA_INDEX_URL as CONTRIBUTING.md says"
         )
-    try:
+    with _skipped_where_missing():
         return build(engine)
-    except ServerMissingError as problem:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(problem))
+
+
+@pytest.fixture(scope="session")
+def of_others(engine: Engine) -> None:
+    """What stands in for the images of PostgreSQL, SeaweedFS and Prometheus."""
+    with _skipped_where_missing():
+        take_stand_ins(engine)

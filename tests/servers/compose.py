@@ -1,231 +1,204 @@
-"""The process set of a compose file without a container engine: the same commands, environment and users.
-
-By hand: `PYTHONPATH=tests .venv/bin/python -m servers.compose --env-file deploy/.env` starts what
-deploy/compose.yaml declares, and stops it at Ctrl-C. Each service has namespaces of its own (files, network,
-processes), as a container has; programs of this machine stand in for the images. It takes root on Linux. What
-it does without: compose_file.NOT_DONE.
-"""
+"""deploy/compose.yaml in containers: podman-compose brings it up and takes it down, as a user does."""
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import json
-import os
 import shutil
-import signal
 import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 
-from servers.compose_file import Service, read_compose
-from servers.compose_images import stand_in
-from servers.compose_plan import entering
-from servers.process import ROOT, Child, ServerError, ServerMissingError, running
+from servers.engine import Engine
+from servers.process import ROOT, ServerError, program
 
 COMPOSE_FILE = ROOT / "deploy" / "compose.yaml"
 
-NEEDED = ("ip", "unshare", "nsenter", "setpriv")
+STAND_INS = {
+    "postgres": "docker.io/library/postgres:15.20-bookworm",
+    "seaweedfs": "docker.io/chrislusf/seaweedfs:4.48",
+    "prometheus": "docker.io/prom/prometheus:v3.5.0",
+}
+"""Stages of images/Containerfile, and the images of others whose names they take."""
+
+SHOWN_LINES = 15
+"""Of a log, when its service is not well."""
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Composed:
-    """Running services of a compose file."""
+    """Containers of a compose file."""
 
-    services: Mapping[str, Service]
-    folder: Path
-    """Logs, volumes, state."""
-    engine: Child
+    engine: Engine
+    environment: Path
+    """The `.env` of the user."""
+    services: Mapping[str, Json]
+    """Those that are started, as podman-compose has read them."""
 
-    def state(self) -> dict[str, Json]:
-        """Of each process: service, state, pid, code, starts, addresses."""
-        found: dict[str, Json] = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
-        return found
+    def compose(self, *words: str, timeout_s: float = 300) -> str:
+        """What a command of podman-compose prints.
 
-    def of(self, service: str) -> list[Json]:
-        """State of a service and its replicas."""
-        return [found for found in self.state().values() if found["service"] == service]
+        Raises
+        ------
+        ServerError : it fails
+        """
+        return compose(self.engine, self.environment, *words, timeout_s=timeout_s)
+
+    def bring_up(self, services: Collection[str] = (), *options: str, timeout_s: float) -> str:
+        """`up` services, all by default, each when what it waits for is well: this podman cannot wait.
+
+        Returns
+        -------
+        what services say that are not well in the end, and which ones wait for them; empty where all are well
+        """
+        waiting, begun, well = set(services or self.services), set[str](), set[str]()
+        needs = {name: waiting & self.services[name].get("depends_on", {}).keys() for name in waiting}
+        deadline = time.monotonic() + timeout_s
+        while (waiting or begun) and time.monotonic() < deadline:
+            if ready := sorted(name for name in waiting if needs[name] <= well):
+                self.compose("up", "--detach", "--no-deps", *options, *ready)
+            begun |= {*ready}
+            waiting -= begun
+            well |= {name for name in begun if self.is_well(name)}
+            begun -= well
+        held_up = [
+            f"{name}: not started, for it waits for {', '.join(needs[name] - well)}" for name in waiting
+        ]
+        return "\n".join([*self.told(begun), *sorted(held_up)])
+
+    def inspect(self, service: str) -> Json:
+        """What the engine knows of the container of a service."""
+        (found,) = json.loads(self.engine.ask("container", "inspect", container(service)))
+        known: Json = found
+        return known
+
+    def is_well(self, service: str) -> bool:
+        """Whether its own health check says so, or it has ended well where it ends by itself."""
+        if "healthcheck" in self.services[service]:
+            return self.engine.run("healthcheck", "run", container(service)).returncode == 0
+        state = self.inspect(service)["State"]
+        return (state["Status"], state["ExitCode"]) == ("exited", 0)
 
     def log(self, service: str) -> str:
-        """What a service and its replicas have written."""
-        return "".join(
-            path.read_text(encoding="utf-8", errors="replace")
-            for path in sorted(self.folder.glob(f"{service}-[0-9]*.log"))
-        )
+        done = self.engine.run("logs", container(service))
+        return done.stdout + done.stderr
 
-    def ready(self) -> bool:
-        """Whether all are as they shall be: healthy, or ended well where they end by themselves."""
-        return all(
-            found["state"] == "healthy" if self.services[found["service"]].check else found["code"] == 0
-            for found in self.state().values()
-        )
+    def told(self, services: Collection[str]) -> list[str]:
+        """How services are, and their last words."""
+        lines = []
+        for name in sorted(services):
+            about = self.inspect(name)
+            lines.append(f"{name}: {about['State']['Status']}, started again {about['RestartCount']} times")
+            lines += [f"    {line}" for line in self.log(name).splitlines()[-SHOWN_LINES:]]
+        return lines
 
     def until(self, met: Callable[[], Any], *, timeout_s: float, what: str) -> Any:
         """What `met` gives, once it is true.
 
         Raises
         ------
-        ServerError : it took too long, or the engine has ended; the message tells how each service is
+        ServerError : it took too long; the message tells what services say that are not well
         """
         deadline = time.monotonic() + timeout_s
         while not (result := met()):
-            if time.monotonic() > deadline or not self.engine.alive():
-                raise ServerError(f"{what}: not so after {timeout_s:g} s\n{self.told()}")
-            time.sleep(0.2)
+            if time.monotonic() > deadline:
+                ill = [name for name in self.services if not self.is_well(name)]
+                raise ServerError("\n".join([f"{what}: not so after {timeout_s:g} s", *self.told(ill)]))
+            time.sleep(0.5)
         return result
 
-    def told(self) -> str:
-        """How all are, and the last words of those that are not well."""
-        lines = [self.engine.tail()]
-        for name, found in self.state().items():
-            lines.append(f"{name}: {found['state']}, started {found['starts']} times, code {found['code']}")
-            if found["state"] not in {"healthy", "waiting"} and (self.folder / f"{name}.log").exists():
-                text = (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
-                lines += [f"    {line}" for line in text.splitlines()[-15:]]
-        return "\n".join(lines)
-
-    def execute(self, service: str, *command: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
-        """Run a command in the first replica of a service, as `docker compose exec` does."""
-        declared = self.services[service]
-        entered = entering(self.of(service)[0]["pid"], declared, stand_in(declared.image), command)
-        return subprocess.run(entered, capture_output=True, text=True, timeout=timeout_s, check=False)
+    def execute(self, service: str, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in a service, as `exec` does."""
+        return self.engine.run("exec", container(service), *command)
 
     def get(self, service: str, port: int, path: str) -> str:
-        """What the first replica of a service answers, asked from within its own network.
+        """What a service of our image answers, asked from within it.
 
         Raises
         ------
         ServerError : it does not answer with success
         """
         asked = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=60).read().decode())"
-        pid = self.of(service)[0]["pid"]
-        done = subprocess.run(
-            ["nsenter", f"--target={pid}", "--net", "--", sys.executable, "-I", "-c", asked,
-             f"http://127.0.0.1:{port}{path}"],
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+        done = self.execute(service, "python3", "-c", asked, f"http://127.0.0.1:{port}{path}")
         if done.returncode != 0:
-            raise ServerError(f"{service}:{port}{path}: {done.stderr.strip().splitlines()[-1]}")
+            raise ServerError(f"{service}:{port}{path}: {done.stderr.strip()[-200:]}")
         return done.stdout
 
     def processes(self, service: str) -> list[psutil.Process]:
         """All processes of a service, its first one before the others."""
-        found = []
-        for pid in [one["pid"] for one in self.of(service) if one["pid"]]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                first = psutil.Process(pid)
-                found += [first, *first.children(recursive=True)]
-        return found
+        first = psutil.Process(self.inspect(service)["State"]["Pid"])
+        return [first, *first.children(recursive=True)]
 
 
-def why_not() -> str:
-    """What is missing here to start processes this way; empty where nothing is."""
-    if sys.platform != "linux" or os.geteuid() != 0:
-        return "namespaces of its own for each service take root on Linux"
-    missing = [name for name in NEEDED if shutil.which(name) is None]
-    if missing:
-        return f"{', '.join(missing)} missing; `apt-get install iproute2 util-linux` brings them"
-    tried = subprocess.run(
-        ["unshare", "--mount", "--net", "--pid", "--fork", "true"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return tried.stderr.strip()
+def container(service: str) -> str:
+    return f"crosstie_{service}_1"
 
 
-@contextmanager
-def compose_processes(
-    folder: Path,
-    *,
-    variables: Mapping[str, str],
-    file: Path = COMPOSE_FILE,
-    profiles: frozenset[str] = frozenset(),
-    without: frozenset[str] = frozenset(),
-) -> Iterator[Composed]:
-    """Start the services of a compose file until the block ends; yields before they are ready.
-
-    Parameters
-    ----------
-    folder : where logs, volumes and state go
-    variables : what `.env` would say
-    without : services that no program of this machine stands in for
+def compose(engine: Engine, environment: Path, *words: str, timeout_s: float = 300) -> str:
+    """What a command of podman-compose prints.
 
     Raises
     ------
-    ServerMissingError : a program that stands in for an image is missing, or namespaces are not to be had
-    ComposeError : the file is wrong
+    ServerError : it fails
     """
-    if problem := why_not():
-        raise ServerMissingError(problem)
-    folder.mkdir(parents=True, exist_ok=True)
-    declared = read_compose(file, variables, volumes=folder / "volumes", profiles=profiles)
-    services = {name: service for name, service in declared.items() if name not in without}
-    for service in services.values():
-        stand_in(service.image)
-    (folder / "plan.json").write_text(
-        json.dumps([asdict(service) for service in services.values()], indent=1)
+    # What this machine sets is no part of the user's `.env`.
+    variables = {
+        name: value for name, value in engine.environment.items() if not name.startswith("CROSSTIE_")
+    }
+    done = subprocess.run(
+        [program("podman-compose"), f"--file={COMPOSE_FILE}", f"--env-file={environment}",
+         "--profile=monitoring", *words],
+        env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s,
+        check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise ServerError(f"podman-compose {words[0]} ends with {done.returncode}:\n{done.stderr[-4000:]}")
+    return done.stdout
+
+
+def take_stand_ins(engine: Engine) -> None:
+    """Make what stands in for the images of others.
+
+    Raises
+    ------
+    ServerMissingError : install-engine.sh has not made it, or SeaweedFS is not installed
+    """
+    engine.take("servers", "localhost/servers")
+    folder = engine.folder / "images"
+    shutil.copytree(Path(__file__).with_name("images"), folder)
+    shutil.copy2(program("weed"), folder / "weed")
+    for stage, name in STAND_INS.items():
+        engine.ask("build", "--pull=never", f"--target={stage}", f"--tag={name}", folder, timeout_s=300)
+
+
+@contextmanager
+def composed(
+    engine: Engine, folder: Path, variables: Mapping[str, str], *, without: Collection[str] = ()
+) -> Iterator[Composed]:
+    """A compose file and its variables until the block ends, which takes down what has been brought up.
+
+    Parameters
+    ----------
+    variables : what `.env` says
+    without : services that have no image here
+    """
+    environment = folder / ".env"
+    environment.write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
+    services = yaml.safe_load(compose(engine, environment, "config"))["services"]
+    made = Composed(
+        engine,
+        environment,
+        {name: about for name, about in services.items() if name not in without},
     )
-    (folder / "state.json").unlink(missing_ok=True)
-    with running(
-        "engine",
-        [sys.executable, "-m", "servers.compose_engine", folder],
-        folder,
-        environment={"PYTHONPATH": str(ROOT / "tests")},
-    ) as engine:
-        engine.until((folder / "state.json").exists, timeout_s=120)
-        yield Composed(services, folder, engine)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m servers.compose", description=__doc__)
-    parser.add_argument("--file", type=Path, default=COMPOSE_FILE)
-    parser.add_argument("--env-file", type=Path, help="NAME=value lines; the environment goes before them")
-    parser.add_argument("--profile", action="append", default=[])
-    parser.add_argument("--folder", type=Path, help="logs and volumes; a temporary one otherwise")
-    given = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
-    variables = {**(read_env(given.env_file) if given.env_file else {}), **os.environ}
-    with contextlib.ExitStack() as stack, contextlib.suppress(KeyboardInterrupt):
-        folder = given.folder or Path(
-            stack.enter_context(tempfile.TemporaryDirectory(prefix="crosstie-compose-"))
-        )
-        composed = stack.enter_context(
-            compose_processes(
-                folder.resolve(), variables=variables, file=given.file, profiles=frozenset(given.profile)
-            )
-        )
-        tell(f"starting; logs are in {folder}")
-        composed.until(composed.ready, timeout_s=300, what="all services are well")
-        for service in composed.services.values():
-            for port in service.ports:
-                tell(f"{service.name:16}{port.host}:{port.published}")
-        tell("Ctrl-C stops them.")
-        signal.pause()
-
-
-def read_env(path: Path) -> dict[str, str]:
-    """Variables of an `.env` file: NAME=value lines, comments, blank lines."""
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    pairs = [line.partition("=") for line in lines if line and not line.startswith("#")]
-    return {name.strip(): value.strip().strip("\"'") for name, _, value in pairs}
-
-
-def tell(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()
+    try:
+        yield made
+    finally:
+        made.compose("down", "--volumes", "--timeout=5")

@@ -21,6 +21,8 @@ IMAGES = ROOT / "build" / "images"
 
 SETTINGS = """\
 [containers]
+# a proxy is for the outside; the services speak to each other
+http_proxy = false
 default_ulimits = ["nofile={files}:{files}", "nproc={processes}:{processes}"]
 [engine]
 runtime = "runc"

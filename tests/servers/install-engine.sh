@@ -10,4 +10,5 @@ if ! { has podman && has runc && has debootstrap && has iptables && [ -x /usr/li
         podman runc netavark aardvark-dns iptables debootstrap || exit 1
 fi
 has podman && has debootstrap && [ "$(id -u)" -eq 0 ] || exit 0
-exec "$here/make-base-image.sh" python python3.11,python3.11-venv,python3-pip
+"$here/make-base-image.sh" python python3.11,python3.11-venv,python3-pip || exit 1
+exec "$here/make-base-image.sh" servers postgresql,prometheus,wget

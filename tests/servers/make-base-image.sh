@@ -17,6 +17,8 @@ if ! debootstrap --variant=minbase --include="$2" bookworm "$root/tree" http://d
     exit 0
 fi
 rm -rf "$root/tree/var/cache/apt" "$root/tree/var/lib/apt/lists"
+# What slim images leave out, and pages of Prometheus that nobody looks at.
+for name in doc i18n javascript locale man; do rm -rf "$root/tree/usr/share/$name"; done
 mkdir -p "$root/tree/var/cache/apt/archives/partial" "$root/tree/var/lib/apt/lists/partial"
 # As in Debian's own images: what apt has fetched does not stay.
 cat >"$root/tree/etc/apt/apt.conf.d/docker-clean" <<'CONF'

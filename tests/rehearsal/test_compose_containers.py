@@ -1,38 +1,62 @@
-"""The process set of deploy/compose.yaml, started without an engine, registers the real scenes."""
+"""deploy/compose.yaml in containers: a night over the real scenes, an upgrade, new secrets, crashes, the end.
+
+One run of the tests, in the file's order: what is changed stays so for those below.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
-import os
 import re
+import secrets
 import subprocess
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import boto3
-import psutil
 import pytest
 from botocore.exceptions import ClientError
 from integration.fleet import COARSE, FINAL
 from integration.test_secrets import forms
 from notices import s3_event
-from servers.compose import Composed, compose_processes, why_not
-from servers.compose_images import stand_in
-from servers.process import LOOPBACK, ROOT, ServerError, ServerMissingError, free_ports
+from servers.compose import Composed, composed, container
+from servers.engine import Engine
+from servers.process import LOOPBACK, ROOT, ServerError, free_ports, listens
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.real]
+
+OF_ENGINE = {"HOSTNAME", "TERM", "container"}
+"""Variables that every container has."""
 
 WITHOUT = frozenset({"grafana"})
 """Debian has no Grafana: its dashboard and its provisioning are checked by their schemas alone."""
 
 PORTS = ("PREFECT", "S3", "DASK", "LISTEN", "SITE", "PROMETHEUS")
+
+IMAGE, NEXT = "crosstie:0.1.0", "crosstie:0.1.1"
+
+CRASHING = (
+    "postgres",
+    "prefect-server",
+    "prefect-worker",
+    "dask-scheduler",
+    "dask-matcher",
+    "listener",
+    "site",
+)
+"""Killed at once, as by a machine that is short of memory."""
+
+PATIENCE_S = 600.0
+"""With other tests beside it on few cores."""
+
+MEMORY_LIMIT = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes || cat /sys/fs/cgroup/memory.max"
+"""Of a container: control groups of the first version, or of the second."""
 
 THREE = {"T11SLT": "corrected", "T11SMT": "already_aligned", "T14RNT": "already_aligned"}
 """What is known of the real pairs, by Sentinel-2 tile."""
@@ -46,7 +70,14 @@ class Machine:
 
     composed: Composed
     ports: dict[str, int]
-    secrets: dict[str, str] = field(repr=False)
+    folder: Path
+    """Of the secrets."""
+    ill: str
+    """What services said that did not get well at the start."""
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        return {path.name: path.read_text().strip() for path in self.folder.iterdir()}
 
     def url(self, name: str) -> str:
         return f"http://{LOOPBACK}:{self.ports[name]}"
@@ -75,6 +106,25 @@ class Machine:
         return {
             one["Key"]: client.get_object(Bucket="products", Key=one["Key"])["Body"].read() for one in found
         }
+
+    def start_night(self) -> str:
+        """Start the nightly deployment, coarse, to be done in seconds; the id of its run."""
+        deployment = self.prefect("/deployments/name/crosstie-nightly/nightly", method="GET")["id"]
+        parameters = {"parameters": {"settings": COARSE}}
+        started: str = self.prefect(f"/deployments/{deployment}/create_flow_run", parameters)["id"]
+        return started
+
+    def state(self, run: str) -> Json:
+        found: Json = self.prefect(f"/flow_runs/{run}", method="GET")
+        return found
+
+    def notice(self, token: str | None = None) -> tuple[int, str]:
+        """What the listener answers to a notice of an object that went."""
+        headers = {"Content-Type": "application/json"} | (
+            {"Authorization": f"Bearer {token}"} if token else {}
+        )
+        body = json.dumps(s3_event("some/scene.tif", "ObjectRemoved:Delete")).encode()
+        return ask(f"{self.url('LISTEN')}/scenes", body, headers)
 
     def query(self, expression: str) -> dict[tuple[str, ...], float]:
         """What Prometheus knows: value by the values of the labels, names of labels in order."""
@@ -112,6 +162,10 @@ def basic(user_and_password: str) -> str:
     return "Basic " + base64.b64encode(user_and_password.encode()).decode()
 
 
+def password(token: str) -> dict[str, str]:
+    return {"Authorization": basic(f"anyone:{token}")}
+
+
 def ask(url: str, data: bytes | None = None, headers: dict[str, str] | None = None) -> tuple[int, str]:
     request = urllib.request.Request(url, data, headers or {})
     try:
@@ -122,32 +176,22 @@ def ask(url: str, data: bytes | None = None, headers: dict[str, str] | None = No
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory, real_data: Path) -> Iterator[Machine]:
+def machine(
+    engine: Engine, built: str, of_others: None, tmp_path_factory: pytest.TempPathFactory, real_data: Path
+) -> Iterator[Machine]:
     """All services but Grafana, with secrets as the README makes them; the scenes are in a folder."""
-    if problem := why_not():
-        if os.environ.get("CI") == "true":
-            pytest.fail(problem)
-        pytest.skip(problem)
+    assert built == f"localhost/{IMAGE}"
     folder = tmp_path_factory.mktemp("compose")
-    secrets = made_secrets(folder)
     ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    made = made_secrets(folder)
     variables = {
         "CROSSTIE_CATALOG_URL": "/scenes/catalog.json",
         "CROSSTIE_SCENES": str((real_data / "scenes").resolve()),
-        "CROSSTIE_SECRETS": str(secrets),
+        "CROSSTIE_SECRETS": str(made),
         **{f"CROSSTIE_{name}_PORT": str(port) for name, port in ports.items()},
     }
-    try:
-        with compose_processes(
-            folder / "run", variables=variables, profiles=frozenset({"monitoring"}), without=WITHOUT
-        ) as composed:
-            composed.until(composed.ready, timeout_s=400, what="all services are well")
-            known = {path.name: path.read_text().strip() for path in secrets.iterdir()}
-            yield Machine(composed, ports, known)
-    except ServerMissingError as problem:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(problem))
+    with composed(engine, folder, variables, without=WITHOUT) as found:
+        yield Machine(found, ports, made, found.bring_up(timeout_s=PATIENCE_S))
 
 
 def made_secrets(folder: Path) -> Path:
@@ -163,13 +207,11 @@ def made_secrets(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def night(machine: Machine) -> Night:
-    """The nightly deployment over the real scenes of the catalog; coarse, to be done in seconds."""
-    deployment = machine.prefect("/deployments/name/crosstie-nightly/nightly", method="GET")["id"]
-    parameters = {"parameters": {"settings": COARSE}}
-    run = machine.prefect(f"/deployments/{deployment}/create_flow_run", parameters)
+    """The nightly deployment over the real scenes of the catalog."""
+    run = machine.start_night()
     figures, named, deadline = "", set[str](), time.monotonic() + 400
     while True:
-        state = machine.prefect(f"/flow_runs/{run['id']}", method="GET")
+        state = machine.state(run)
         if state["state_type"] in FINAL:
             break
         assert time.monotonic() < deadline, machine.composed.log("prefect-worker")
@@ -185,21 +227,49 @@ def night(machine: Machine) -> Night:
     return Night(state, figures, frozenset(named))
 
 
+def test_every_service_is_well(machine: Machine) -> None:
+    if machine.ill:
+        pytest.fail(machine.ill)
+    composed = machine.composed
+    assert [name for name in composed.services if composed.inspect(name)["RestartCount"]] == []
+
+
+def test_every_container_is_as_the_file_says(machine: Machine) -> None:
+    names = machine.composed.engine.ask("ps", "--all", "--format={{.Names}}").splitlines()
+    assert sorted(names) == sorted(map(container, machine.composed.services))
+    for name, declared in machine.composed.services.items():
+        about = machine.composed.inspect(name)
+        host = about["HostConfig"]
+        assert about["ImageName"].rpartition("/")[2] == declared["image"].rpartition("/")[2]
+        assert host["RestartPolicy"]["Name"] == declared["restart"].partition(":")[0]
+        assert host["ReadonlyRootfs"], name
+        assert {*about["NetworkSettings"]["Networks"]} == {f"crosstie_{net}" for net in declared["networks"]}
+        published = {
+            (port, bound["HostIp"]) for port, all_bound in host["PortBindings"].items() for bound in all_bound
+        }
+        assert published == {
+            (f"{text.rpartition(':')[2]}/tcp", LOOPBACK) for text in declared.get("ports", [])
+        }
+        if name != "deploy":  # it has ended
+            limit = machine.composed.execute(name, "/bin/sh", "-c", MEMORY_LIMIT)
+            assert int(limit.stdout) == host["Memory"] == size(declared["mem_limit"]), name
+
+
+def size(text: str) -> int:
+    return int(text[:-1]) << {"m": 20, "g": 30}[text[-1]]
+
+
 def test_every_service_runs_its_own_command_as_its_user_and_may_do_no_more(machine: Machine):
     composed = machine.composed
-    assert {found["service"] for found in composed.state().values()} == set(composed.services)
-    for name, service in composed.services.items():
+    for name, declared in composed.services.items():
         if name == "deploy":  # it has ended, well
             continue
-        image = stand_in(service.image)
-        processes = composed.processes(name)
-        wanted = list(service.command or image.command)
-        commands = {process.pid: process.cmdline() for process in processes}
+        commands = {process.pid: process.cmdline() for process in composed.processes(name)}
+        wanted = list(map(str, declared.get("command", ["postgres"])))
         running = [
             pid for pid, words in commands.items() if words[len(words) - len(wanted) + 1 :] == wanted[1:]
         ]
         assert running, (name, commands)
-        assert all(found["starts"] == 1 for found in composed.of(name)), composed.told()
         status = dict(
             line.split(":\t")
             for line in Path(f"/proc/{running[-1]}/status").read_text().splitlines()
@@ -209,33 +279,33 @@ def test_every_service_runs_its_own_command_as_its_user_and_may_do_no_more(machi
         assert status["NoNewPrivs"] == "1"
         uid = int(status["Uid"].split()[0])
         assert uid != 0
-        if service.image.startswith("crosstie:"):
+        if declared["image"] == IMAGE:
             assert uid == 10001
         assert "Read-only" in composed.execute(name, "sh", "-c", ": >/usr/x || true; : >/x").stderr
 
 
 def test_every_service_has_the_environment_that_is_declared_and_its_own_secrets_alone(machine: Machine):
     shell = {"PWD", "OLDPWD", "SHLVL", "_"}
-    for name, service in machine.composed.services.items():
+    for name, declared in machine.composed.services.items():
         if name == "deploy":
             continue
-        process = machine.composed.processes(name)[-1]
-        seen = process.environ()
-        declared = {**stand_in(service.image).environment, **service.environment}
-        if service.image.startswith("crosstie:"):
-            files = {key: value for key, value in declared.items() if value.startswith("/run/secrets/")}
+        seen = machine.composed.processes(name)[-1].environ()
+        given = {key: str(value) for key, value in declared.get("environment", {}).items()}
+        if declared["image"] == IMAGE:
+            files = {key: value for key, value in given.items() if value.startswith("/run/secrets/")}
             secret = {
                 key.removesuffix("_FILE"): machine.secrets[Path(value).name] for key, value in files.items()
             }
-            expected = {key: value for key, value in declared.items() if key not in files} | secret
-            assert {key: value for key, value in seen.items() if key not in shell} == expected, name
-        mounted = {
-            Path(mount.target).name for mount in service.mounts if mount.target.startswith("/run/secrets/")
-        }
+            of_image = json.loads(machine.composed.engine.ask("image", "inspect", IMAGE))[0]["Config"]["Env"]
+            expected = dict(pair.split("=", 1) for pair in of_image)
+            expected |= {key: value for key, value in given.items() if key not in files} | secret
+            assert {key: value for key, value in seen.items() if key not in shell | OF_ENGINE} == expected, (
+                name
+            )
+        mounted = machine.composed.execute(name, "ls", "/run/secrets").stdout.split()
+        assert mounted == sorted(declared.get("secrets", [])), name
         for key, value in machine.secrets.items():
-            if key not in mounted:
-                assert value not in "\0".join(seen.values()), f"{key} in the environment of {name}"
-                assert machine.composed.execute(name, "cat", f"/run/secrets/{key}").returncode != 0
+            assert key in mounted or value not in "\0".join(seen.values()), f"{key} in {name}"
 
 
 def test_the_database_is_reached_from_prefects_server_alone(machine: Machine):
@@ -286,11 +356,8 @@ def test_each_shows_its_figures(machine: Machine, night: Night):
 
 def test_prometheus_has_fetched_them(machine: Machine, night: Night):
     composed = machine.composed
-    notice = json.dumps(s3_event("some/scene.tif", "ObjectRemoved:Delete")).encode()
-    kind = {"Content-Type": "application/json"}
-    assert ask(f"{machine.url('LISTEN')}/scenes", notice, kind)[0] == 401
-    bearer = {**kind, "Authorization": f"Bearer {machine.secrets['listen_token']}"}
-    assert ask(f"{machine.url('LISTEN')}/scenes", notice, bearer)[0] == 200
+    assert machine.notice()[0] == 401
+    assert machine.notice(machine.secrets["listen_token"])[0] == 200
 
     def known() -> bool:
         return (
@@ -322,7 +389,7 @@ def test_prometheus_has_fetched_them(machine: Machine, night: Night):
 def test_the_site_shows_the_night_to_whom_has_its_token(machine: Machine, night: Night):
     page = f"{machine.url('SITE')}/"
     assert ask(page)[0] == 401
-    code, text = ask(page, headers={"Authorization": basic(f"anyone:{machine.secrets['site_token']}")})
+    code, text = ask(page, headers=password(machine.secrets["site_token"]))
     assert code == 200
     assert all(tile in text for tile in THREE)
 
@@ -349,20 +416,84 @@ def test_no_secret_is_said_anywhere(machine: Machine, night: Night):
     dumped = machine.composed.execute("postgres", "pg_dump", "--username=prefect", "--dbname=prefect")
     assert night.run["id"] in dumped.stdout
     written: dict[str, bytes] = {"database": dumped.stdout.encode(), "figures": night.figures.encode()}
-    for path in machine.composed.folder.glob("*.*"):
-        written[path.name] = path.read_bytes()
-    for path in (machine.composed.folder / "boxes").glob("*.json"):
-        written[path.name] = path.read_bytes()
     written |= machine.products()
-    for process in psutil.Process(machine.composed.engine.pid).children(recursive=True):
-        written[f"command of {process.pid}"] = "\0".join(process.cmdline()).encode()
-    assert {"prefect-worker-1.log", "s3-1.log", "postgres-1.log", "plan.json"} <= written.keys()
-    secrets = machine.secrets | {"password": machine.secrets["prefect_auth"].partition(":")[2]}
+    for name in machine.composed.services:
+        written[f"log of {name}"] = machine.composed.log(name).encode()
+        written[f"container of {name}"] = json.dumps(machine.composed.inspect(name)).encode()
+        for process in machine.composed.processes(name) if name != "deploy" else ():
+            written[f"command of {process.pid} of {name}"] = "\0".join(process.cmdline()).encode()
+    assert all(written[f"log of {name}"] for name in ("prefect-worker", "s3", "postgres"))
+    known = machine.secrets | {"password": machine.secrets["prefect_auth"].partition(":")[2]}
     found = [
         f"{name} in {where}"
         for where, body in written.items()
-        for name, secret in secrets.items()
+        for name, secret in known.items()
         for form in forms(secret)
         if form in body
     ]
     assert found == []
+
+
+def test_an_upgrade_keeps_what_there_is(machine: Machine, night: Night):
+    composed, kept = machine.composed, machine.products()
+    composed.engine.ask("tag", IMAGE, NEXT)
+    with composed.environment.open("a") as variables:
+        variables.write(f"CROSSTIE_IMAGE={NEXT}\n")
+    ours = {name for name, about in composed.services.items() if about["image"] == IMAGE}
+    composed.compose("down", *sorted(ours))
+    assert composed.bring_up(ours, timeout_s=PATIENCE_S) == ""
+    newer = {name for name in composed.services if composed.inspect(name)["ImageName"].endswith(NEXT)}
+    assert newer == ours
+    assert machine.prefect(f"/flow_runs/{night.run['id']}", method="GET")["state_type"] == "COMPLETED"
+    assert machine.products() == kept
+
+
+def test_a_secret_that_is_rotated_is_taken_and_the_old_one_refused(machine: Machine, night: Night):
+    composed, old, old_reader = machine.composed, machine.secrets, machine.objects("s3_site")
+    rotated = {"listen_token", "prefect_auth", "s3_site_secret_key", "site_token"}
+    for name in rotated:
+        path, user = machine.folder / name, "crosstie:" if name == "prefect_auth" else ""
+        path.unlink()
+        path.write_text(f"{user}{secrets.token_hex(24)}\n")
+        path.chmod(0o444)
+    mounting = {name for name, about in composed.services.items() if rotated & {*about.get("secrets", [])}}
+    assert mounting == {"deploy", "listener", "prefect-server", "prefect-worker", "s3", "site"}
+    assert composed.bring_up(mounting, "--force-recreate", timeout_s=PATIENCE_S) == ""
+    for known, answer in ((old, 401), (machine.secrets, 200)):
+        assert ask(f"{machine.url('SITE')}/", headers=password(known["site_token"]))[0] == answer
+        authorised = {"Authorization": basic(known["prefect_auth"])}
+        assert ask(f"{machine.url('PREFECT')}/api/version", headers=authorised)[0] == answer
+        assert machine.notice(known["listen_token"])[0] == answer
+    with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
+        old_reader.list_objects_v2(Bucket="products")
+    assert machine.objects("s3_site").list_objects_v2(Bucket="products")["KeyCount"] > 0
+
+
+def test_what_crashes_comes_back_and_the_next_night_finds_all_done(machine: Machine, night: Night):
+    composed, kept = machine.composed, machine.products()
+    for name in CRASHING:
+        composed.processes(name)[0].kill()
+    composed.until(
+        lambda: all(composed.inspect(name)["RestartCount"] and composed.is_well(name) for name in CRASHING),
+        timeout_s=PATIENCE_S,
+        what="those that crashed are back",
+    )
+    run = machine.start_night()
+    composed.until(
+        lambda: machine.state(run)["state_type"] in FINAL, timeout_s=PATIENCE_S, what="the run is over"
+    )
+    assert machine.state(run)["state_type"] == "COMPLETED", composed.log("prefect-worker")
+    found = machine.products()
+    assert kept.items() <= found.items()
+    assert {key.split("/")[0] for key in found.keys() - kept.keys()} == {"_runs"}
+
+
+def test_nothing_is_left(machine: Machine):
+    processes = [process for name in machine.composed.services if name != "deploy"
+                 for process in machine.composed.processes(name)]  # fmt: skip
+    machine.composed.compose("down", "--volumes")
+    engine = machine.composed.engine
+    for what in ("ps --all", "volume ls", "network ls --filter=name=crosstie"):
+        assert engine.ask(*what.split(), "--quiet") == "", what
+    assert [process for process in processes if process.is_running()] == []
+    assert [name for name, port in machine.ports.items() if listens(port)] == []
