@@ -35,8 +35,16 @@ from crosstie.io.storage.trust import UNTRUSTED, is_untrusted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Not obstore's three minutes: the user should see an error about a wrong endpoint while still watching.
-_RETRY_TIMEOUT = timedelta(seconds=30)
+    from obstore.store import RetryConfig
+
+_RETRY: RetryConfig = {
+    # Not obstore's three minutes: the user should see an error about a wrong endpoint while still watching.
+    "retry_timeout": timedelta(seconds=30),
+    # The time decides. Waits are drawn at random, and five of them were over after a second or two, while a store
+    # that has just started, or makes room, may answer 500 for longer.
+    "max_retries": 1000,
+    "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=3), "base": 2},
+}
 
 MULTIPART_BYTES = 8 * 2**20
 """Larger objects are uploaded in parts, each with its own retries; no reader sees half an object."""
@@ -418,7 +426,7 @@ def open_store(url: str, storage: S3Options = FROM_ENVIRONMENT) -> Store:
                 "connect_timeout": "10s",
                 "timeout": "120s",
             },
-            retry_config={"max_retries": 5, "retry_timeout": _RETRY_TIMEOUT},
+            retry_config=_RETRY,
             **obstore_options(storage, name),
         )
     return Store(url=shown, storage=storage, _folder=None, _bucket=bucket)

@@ -304,6 +304,15 @@ def test_a_server_that_is_busy_for_a_moment_is_asked_again(read: Read, upstream:
 
 @pytest.mark.server
 @pytest.mark.usefixtures("keys")
+def test_a_store_that_has_just_started_is_given_the_time_that_is_allowed(upstream: str):
+    """SeaweedFS answers 500 until there is a volume to write to."""
+    with counting(upstream, refuse=lambda method, path, before: 500 if before < 12 else None) as proxy:
+        assert through_obstore(S3Options(endpoint=proxy.url))
+        assert len(proxy.log) == 13
+
+
+@pytest.mark.server
+@pytest.mark.usefixtures("keys")
 @pytest.mark.parametrize("status", [403, 404])
 def test_what_was_missing_is_found_once_it_is_there(upstream: str, status: int):
     """GDAL remembers that a file is not there; a worker lives for many pairs, and the file may come."""

@@ -154,6 +154,7 @@ def test_https_is_not_downgraded(monkeypatch: pytest.MonkeyPatch, s3: S3Server):
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3.url.replace("http://", "https://"))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "me")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setattr("crosstie.io.storage.store._RETRY", {"max_retries": 1})
     with pytest.raises(StoreError, match="cannot write x in s3://products"):
         open_store("s3://products").put("x", b"1")
 

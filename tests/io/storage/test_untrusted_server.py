@@ -75,6 +75,7 @@ def test_of_a_server_that_does_not_answer_the_certificate_is_not_the_matter(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "https://127.0.0.1:9")
+    monkeypatch.setattr("crosstie.io.storage.store._RETRY", {"max_retries": 1})
     with pytest.raises(StoreError) as problem:
         open_store("s3://archive/products").get("x")
     assert door.knocks == 0
