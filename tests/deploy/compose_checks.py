@@ -53,6 +53,8 @@ PROFILES = {"dask-matcher-gpu": ["gpu"], "prometheus": ["monitoring"], "grafana"
 ENDS = {"deploy"}
 """Services that end by themselves."""
 
+STORE_SCRIPTS = {"/etc/crosstie/s3-entrypoint.sh", "/etc/crosstie/s3-health.sh"}
+
 HARDENED = {
     "read_only": True,
     "cap_drop": ["ALL"],
@@ -251,7 +253,7 @@ def form_faults(name: str, service: Json) -> Iterator[str]:
     targets = [volume.split(":")[1] for volume in service.get("volumes", [])]
     for target in targets:
         if target not in {
-            "/scenes", "/data", "/etc/crosstie/s3-entrypoint.sh", "/var/lib/postgresql/data", "/prometheus",
+            "/scenes", "/data", *STORE_SCRIPTS, "/var/lib/postgresql/data", "/prometheus",
             "/etc/prometheus", "/var/lib/grafana", "/etc/grafana/provisioning", "/etc/grafana/dashboards",
         }:  # fmt: skip
             yield f"volume {target}: nothing looks there"

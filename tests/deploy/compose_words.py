@@ -66,7 +66,7 @@ FLAGS = {
 
 WELL = {
     "postgres": "pg_isready --quiet --host=127.0.0.1 --username=prefect --dbname=prefect",
-    "s3": "wget -q -O /dev/null http://127.0.0.1:8333/healthz",
+    "s3": "/bin/sh /etc/crosstie/s3-health.sh scenes,products",
     "prefect-server": "healthcheck http://127.0.0.1:4200/api/ready",
     "prefect-worker": "healthcheck http://127.0.0.1:8080/health",
     "dask-scheduler": "healthcheck http://127.0.0.1:8787/health",
@@ -216,8 +216,8 @@ def command_faults(name: str, service: Json) -> Iterator[str]:
         yield "has no command"
     if "entrypoint" in service:
         inside = [volume.split(":")[1] for volume in service.get("volumes", []) if ".sh:" in volume]
-        if service["entrypoint"] != ["/bin/sh", *inside]:
-            yield f"entrypoint {service['entrypoint']} must be the shell with {inside}"
+        if service["entrypoint"] not in [["/bin/sh", script] for script in inside]:
+            yield f"entrypoint {service['entrypoint']} must be the shell with one of {inside}"
     asked = service.get("healthcheck", {}).get("test")
     if asked is not None and asked != ["CMD", *WELL[name].split()]:
         yield f"healthcheck must be {WELL[name]!r}, is {asked}"

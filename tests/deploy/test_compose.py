@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 COMPOSE = ROOT / "deploy" / "compose.yaml"
 TEXT = COMPOSE.read_text(encoding="utf-8")
 S3_ENTRYPOINT = ROOT / "deploy" / "compose" / "s3-entrypoint.sh"
+S3_HEALTH = ROOT / "deploy" / "compose" / "s3-health.sh"
 README = ROOT / "deploy" / "compose" / "README.md"
 
 
@@ -60,6 +61,7 @@ def test_it_is_well_for_the_schemas_own_program():
         ("prefect-file /opt/crosstie/deploy", "prefect-file /opt/crosstie/depoly", "depoly"),
         ("-s3.autoCreateBucket", "-s3.autoCreateBuckt", "autoCreateBuckt"),
         ("--config.file=", "--config.fiel=", "--config.fiel"),
+        ("crosstie/s3-health.sh\", \"", "crosstie/s3-healht.sh\", \"", "s3-healht"),
         ("127.0.0.1:8091/healthz", "127.0.0.1:8091/heatlhz", "heatlhz"),
         ("CROSSTIE_READER_MEMORY", "CROSSTIE_READER_MEMROY", "CROSSTIE_READER_MEMROY"),
         ("no-new-privileges:true", "no-new-priviliges:true", "priviliges"),
@@ -126,6 +128,32 @@ def test_the_stores_entrypoint(tmp_path: Path, right: str, wrong: str):
         if word.startswith("/run/secrets/")
     }
     assert (linted.returncode == 0 and read == secrets and len(secrets) == 4) == (not right)
+
+
+@pytest.mark.parametrize(
+    ("shut", "well"),
+    [
+        (set(), True),
+        ({"8333/healthz"}, False),
+        ({"8888/buckets/products/?limit=1"}, False),
+        ({"9333/dir/assign?collection=scenes"}, False),
+    ],
+)
+def test_the_store_is_well_once_each_bucket_can_be_written(tmp_path: Path, shut: set[str], well: bool):
+    """By a program in the place of wget, which knows the addresses that answer."""
+    names = ("scenes", "products")
+    opened = {"8333/healthz", *(f"8888/buckets/{name}/?limit=1" for name in names)}
+    opened |= {f"9333/dir/assign?collection={name}" for name in names}
+    (tmp_path / "opened").write_text("".join(f"http://127.0.0.1:{one}\n" for one in opened - shut))
+    (tmp_path / "wget").write_text(f'#!/bin/sh\nexec grep -qxF -- "$4" {tmp_path}/opened\n')
+    (tmp_path / "wget").chmod(0o755)
+    done = subprocess.run(
+        ["sh", S3_HEALTH, ",".join(names)], env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=False
+    )
+    assert (done.returncode == 0) is well
+    assert (
+        subprocess.run([Path(sys.executable).with_name("shellcheck"), S3_HEALTH], check=False).returncode == 0
+    )
 
 
 def test_the_readme_names_every_published_port_and_secret():

@@ -85,7 +85,7 @@ ONLY_HERE = re.compile(
      ("listener", "listener"), ("site", "site"), ("postgres", "postgres"), ("s3", "s3")],
 )  # fmt: skip
 def test_commands_are_those_of_compose(pod: str, service: str) -> None:
-    """That process set is what is started by a test; the same images stand for what is not ours."""
+    """Those are what the rehearsal starts; the images that are not ours are the same."""
     here, there = containers("local")[pod], COMPOSE[service]
     if "image" in there and not there["image"].startswith("${"):
         assert here["image"] == there["image"]
@@ -173,7 +173,7 @@ def test_addresses_lead_somewhere(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("pod", "service"),
-    [("prefect-server", "prefect-server"), ("prefect-worker", "prefect-worker"), ("s3", "s3"),
+    [("prefect-server", "prefect-server"), ("prefect-worker", "prefect-worker"),
      ("dask-scheduler", "dask-scheduler"), ("dask-default", "dask-reader"), ("dask-matcher", "dask-matcher"),
      ("listener", "listener"), ("site", "site")],
 )  # fmt: skip
@@ -186,3 +186,13 @@ def test_probes_are_those_of_compose(pod: str, service: str) -> None:
     assert theirs in asked
     # Kubernetes asks two questions of those that answer two.
     assert {url.rpartition("/")[2] for url in asked - {theirs}} <= {"ready", "health"}
+
+
+def test_the_store_is_asked_as_in_compose() -> None:
+    script = (ROOT / "deploy" / "compose" / "s3-health.sh").read_text()
+    ours, theirs = (
+        re.findall(r"^ *ask .*", text, re.MULTILINE)
+        for text in (containers("local")["s3"]["readinessProbe"]["exec"]["command"][-1], script)
+    )
+    assert len(theirs) == 3
+    assert ours == theirs
