@@ -98,7 +98,7 @@ deploy-check: $(STAMP) promtool
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/deploy
 
 rehearsal: $(STAMP) $(SERVERS_STAMP) slurm engine
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder tests/rehearsal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/rehearsal
 
 docs: $(STAMP)
 	$(BIN)/python docs/making $(DOCS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -13,15 +14,23 @@ from servers import engine as podman
 from servers.compose import take_stand_ins
 from servers.engine import Engine
 from servers.process import ServerMissingError
+from xdist.scheduler import LoadFileScheduling
 
 ON_THE_ENGINE = ("test_image_steps.py", "test_compose_containers.py")
 """One engine and one image for both: they take one process of the two."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        group = ON_THE_ENGINE[0] if item.path.name in ON_THE_ENGINE else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
+class OneEngine(LoadFileScheduling):
+    """A file stays in one process, and the files on the engine stay in the same one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return ON_THE_ENGINE[0] if file.endswith(ON_THE_ENGINE) else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneEngine:
+    return OneEngine(config, log)
 
 
 @contextmanager

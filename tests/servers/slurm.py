@@ -85,11 +85,12 @@ class Slurm:
         return self.job(name)["JobState"] in ENDED
 
     def processes(self, job_id: str) -> list[psutil.Process]:
-        """All processes that run as part of a job, those of its steps among them."""
+        """All processes that run as part of a job of this cluster, those of its steps among them."""
+        wanted = {"SLURM_JOB_ID": job_id, **self.environment}
         found = []
         for process in psutil.process_iter():
             try:
-                if process.environ().get("SLURM_JOB_ID") == job_id and process.status() != "zombie":
+                if wanted.items() <= process.environ().items() and process.status() != "zombie":
                     found.append(process)
             except psutil.Error:  # gone, or of somebody else
                 continue
