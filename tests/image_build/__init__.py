@@ -1,1 +1,1 @@
-"""Builds the image's file trees from its Dockerfile without an engine: the same steps, each in a root."""
+"""The image: its Dockerfile read and checked, built by an engine, and what its files are."""

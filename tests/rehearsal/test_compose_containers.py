@@ -209,7 +209,7 @@ def made_secrets(folder: Path) -> Path:
 def night(machine: Machine) -> Night:
     """The nightly deployment over the real scenes of the catalog."""
     run = machine.start_night()
-    figures, named, deadline = "", set[str](), time.monotonic() + 400
+    figures, named, deadline = "", set[str](), time.monotonic() + PATIENCE_S
     while True:
         state = machine.state(run)
         if state["state_type"] in FINAL:
@@ -368,7 +368,7 @@ def test_prometheus_has_fetched_them(machine: Machine, night: Night):
             and machine.query('up{job!="crosstie-runs"} == 0') == {}  # none was too slow to answer just now
         )
 
-    composed.until(known, timeout_s=150, what="Prometheus has what the services say")
+    composed.until(known, timeout_s=PATIENCE_S, what="Prometheus has what the services say")
 
     def last_figures() -> dict[tuple[str, ...], float]:
         done = machine.query('sum by (verdict) (max_over_time(crosstie_pairs_total{reason=""}[10m]))')
@@ -377,7 +377,7 @@ def test_prometheus_has_fetched_them(machine: Machine, night: Night):
     # the run is over, but goes only once Prometheus has asked for its last figures
     composed.until(
         lambda: last_figures() == {("already_aligned",): 2, ("corrected",): 1},
-        timeout_s=60,
+        timeout_s=PATIENCE_S,
         what="Prometheus has the last figures of the run",
     )
     jobs = {labels[-1] for labels in machine.query('up{job!="crosstie-runs"}')}

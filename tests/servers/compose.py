@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,8 @@ class Composed:
     """Containers of a compose file."""
 
     engine: Engine
+    files: Sequence[Path]
+    """Compose files; what a later one says holds."""
     environment: Path
     """The `.env` of the user."""
     services: Mapping[str, Json]
@@ -50,7 +52,7 @@ class Composed:
         ------
         ServerError : it fails
         """
-        return compose(self.engine, self.environment, *words, timeout_s=timeout_s)
+        return compose(self.engine, self.files, self.environment, *words, timeout_s=timeout_s)
 
     def bring_up(self, services: Collection[str] = (), *options: str, timeout_s: float) -> str:
         """`up` services, all by default, each when what it waits for is well: this podman cannot wait.
@@ -142,7 +144,9 @@ def container(service: str) -> str:
     return f"crosstie_{service}_1"
 
 
-def compose(engine: Engine, environment: Path, *words: str, timeout_s: float = 300) -> str:
+def compose(
+    engine: Engine, files: Sequence[Path], environment: Path, *words: str, timeout_s: float = 300
+) -> str:
     """What a command of podman-compose prints.
 
     Raises
@@ -154,7 +158,7 @@ def compose(engine: Engine, environment: Path, *words: str, timeout_s: float = 3
         name: value for name, value in engine.environment.items() if not name.startswith("CROSSTIE_")
     }
     done = subprocess.run(
-        [program("podman-compose"), f"--file={COMPOSE_FILE}", f"--env-file={environment}",
+        [program("podman-compose"), *(f"--file={path}" for path in files), f"--env-file={environment}",
          "--profile=monitoring", *words],
         env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s,
         check=False,
@@ -181,20 +185,28 @@ def take_stand_ins(engine: Engine) -> None:
 
 @contextmanager
 def composed(
-    engine: Engine, folder: Path, variables: Mapping[str, str], *, without: Collection[str] = ()
+    engine: Engine,
+    folder: Path,
+    variables: Mapping[str, str],
+    *,
+    changes: Sequence[Path] = (),
+    without: Collection[str] = (),
 ) -> Iterator[Composed]:
     """A compose file and its variables until the block ends, which takes down what has been brought up.
 
     Parameters
     ----------
     variables : what `.env` says
+    changes : files that change what the compose file says
     without : services that have no image here
     """
     environment = folder / ".env"
     environment.write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
-    services = yaml.safe_load(compose(engine, environment, "config"))["services"]
+    files = [COMPOSE_FILE, *changes]
+    services = yaml.safe_load(compose(engine, files, environment, "config"))["services"]
     made = Composed(
         engine,
+        files,
         environment,
         {name: about for name, about in services.items() if name not in without},
     )

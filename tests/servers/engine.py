@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from servers.process import ROOT, ServerError, ServerMissingError, running
 
 IMAGES = ROOT / "build" / "images"
@@ -151,8 +153,17 @@ def end(folder: Path) -> None:
     one.run("rm", "--all", "--force", "--time", "0")
     one.run("network", "prune", "--force")
     one.run("image", "unmount", "--all", "--force")
+    _end_name_servers(folder)
     for path in sorted(_mounted(folder), reverse=True):
         subprocess.run(["umount", path], check=False)
+
+
+def _end_name_servers(folder: Path) -> None:
+    """aardvark-dns of the engine's networks, which may outlive the last of them."""
+    for process in psutil.process_iter(["name", "cmdline"]):
+        words = process.info["cmdline"] or []
+        if process.info["name"] == "aardvark-dns" and any(str(folder) in word for word in words):
+            process.kill()
 
 
 def _mounted(folder: Path) -> list[str]:
