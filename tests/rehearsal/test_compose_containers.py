@@ -15,13 +15,13 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 from integration.fleet import COARSE, FINAL
 from integration.test_secrets import forms
 from notices import s3_event
@@ -54,6 +54,8 @@ CRASHING = (
 
 PATIENCE_S = 600.0
 """With other tests beside it on few cores."""
+
+S3_HEALTH = "CMD, /bin/sh, /etc/crosstie/s3-health.sh"
 
 MEMORY_LIMIT = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes || cat /sys/fs/cgroup/memory.max"
 """Of a container: control groups of the first version, or of the second."""
@@ -449,23 +451,25 @@ def test_an_upgrade_keeps_what_there_is(machine: Machine, night: Night):
 
 
 def test_a_secret_that_is_rotated_is_taken_and_the_old_one_refused(machine: Machine, night: Night):
-    composed, old, old_reader = machine.composed, machine.secrets, machine.objects("s3_site")
-    rotated = {"listen_token", "prefect_auth", "s3_site_secret_key", "site_token"}
+    composed, old = machine.composed, machine.secrets
+    old_clients = [machine.objects(keys) for keys in ("s3", "s3_site")]
+    rotated = {"listen_token", "prefect_auth", "s3_secret_key", "s3_site_secret_key", "site_token"}
     for name in rotated:
         path, user = machine.folder / name, "crosstie:" if name == "prefect_auth" else ""
         path.unlink()
         path.write_text(f"{user}{secrets.token_hex(24)}\n")
         path.chmod(0o444)
     mounting = {name for name, about in composed.services.items() if rotated & {*about.get("secrets", [])}}
-    assert mounting == {"deploy", "listener", "prefect-server", "prefect-worker", "s3", "site"}
+    assert mounting == {"dask-reader", "deploy", "listener", "prefect-server", "prefect-worker", "s3", "site"}
     assert composed.bring_up(mounting, "--force-recreate", timeout_s=PATIENCE_S) == ""
     for known, answer in ((old, 401), (machine.secrets, 200)):
         assert ask(f"{machine.url('SITE')}/", headers=password(known["site_token"]))[0] == answer
         authorised = {"Authorization": basic(known["prefect_auth"])}
         assert ask(f"{machine.url('PREFECT')}/api/version", headers=authorised)[0] == answer
         assert machine.notice(known["listen_token"])[0] == answer
-    with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
-        old_reader.list_objects_v2(Bucket="products")
+    for client in old_clients:
+        with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
+            client.list_objects_v2(Bucket="products")
     assert machine.objects("s3_site").list_objects_v2(Bucket="products")["KeyCount"] > 0
 
 
@@ -497,3 +501,39 @@ def test_nothing_is_left(machine: Machine):
         assert engine.ask(*what.split(), "--quiet") == "", what
     assert [process for process in processes if process.is_running()] == []
     assert [name for name, port in machine.ports.items() if listens(port)] == []
+
+
+@pytest.mark.parametrize(
+    ("service", "fault", "said"),
+    [
+        (
+            "prefect-server",
+            "environment: {PREFECT_SERVER_DATABASE_PASSWORD_FILE: /run/secrets/prefect_auth}",
+            "password authentication failed",
+        ),
+        ("prefect-server", "networks: !override [work]", "Name or service not known"),
+        ("s3", f"healthcheck: {{test: !override [{S3_HEALTH}, porducts]}}", "SeaweedFS"),
+    ],
+    ids=["wrong secret", "missing network", "bad health check"],
+)
+def test_a_fault_in_the_file_is_told_of_the_service_that_has_it(
+    machine: Machine, tmp_path: Path, service: str, fault: str, said: str
+):
+    (tmp_path / "fault.yaml").write_text(f"services:\n  {service}:\n    {fault}\n")
+    faulty = replace(machine.composed, files=[*machine.composed.files, tmp_path / "fault.yaml"])
+    assert faulty.bring_up({"postgres"}, timeout_s=PATIENCE_S) == ""
+    told = faulty.bring_up({service}, timeout_s=1)
+    assert told.startswith(f"{service}: ")
+    faulty.until(lambda: said in faulty.log(service), timeout_s=PATIENCE_S, what=f"{service} says {said!r}")
+    if service == "s3":
+        faulty.until(lambda: can_write(machine), timeout_s=PATIENCE_S, what="the store can be written")
+    assert not faulty.is_well(service)
+    assert faulty.is_well("postgres")
+
+
+def can_write(machine: Machine) -> bool:
+    try:
+        machine.objects().put_object(Bucket="products", Key="new", Body=b"1")
+    except (BotoCoreError, ClientError):
+        return False
+    return True

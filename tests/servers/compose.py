@@ -39,7 +39,7 @@ class Composed:
 
     engine: Engine
     files: Sequence[Path]
-    """Compose files; what a later one says holds."""
+    """The compose file, and those that change what it says."""
     environment: Path
     """The `.env` of the user."""
     services: Mapping[str, Json]
@@ -185,24 +185,18 @@ def take_stand_ins(engine: Engine) -> None:
 
 @contextmanager
 def composed(
-    engine: Engine,
-    folder: Path,
-    variables: Mapping[str, str],
-    *,
-    changes: Sequence[Path] = (),
-    without: Collection[str] = (),
+    engine: Engine, folder: Path, variables: Mapping[str, str], *, without: Collection[str] = ()
 ) -> Iterator[Composed]:
     """A compose file and its variables until the block ends, which takes down what has been brought up.
 
     Parameters
     ----------
     variables : what `.env` says
-    changes : files that change what the compose file says
     without : services that have no image here
     """
     environment = folder / ".env"
     environment.write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
-    files = [COMPOSE_FILE, *changes]
+    files = [COMPOSE_FILE]
     services = yaml.safe_load(compose(engine, files, environment, "config"))["services"]
     made = Composed(
         engine,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import shutil
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,9 @@ driver = "overlay"
 graphroot = "{folder}/storage"
 runroot = "{folder}/run"
 """
+
+NAME_SERVER = Path("/run/containers/networks/aardvark-dns")
+"""A file for each network with its names, and the number of the process; the same for all engines of root."""
 
 MOST = 16_384
 """Files and processes of a container; what podman asks for by itself, a million, not every machine gives."""
@@ -150,20 +154,25 @@ def _at_most(limit: int) -> int:
 def end(folder: Path) -> None:
     """Remove all containers of an engine, with what is mounted for them."""
     one = Engine(folder)
+    networks = {path.stem for path in (folder / "networks").glob("*.json")}
     one.run("rm", "--all", "--force", "--time", "0")
     one.run("network", "prune", "--force")
     one.run("image", "unmount", "--all", "--force")
-    _end_name_servers(folder)
+    _end_name_server(networks)
     for path in sorted(_mounted(folder), reverse=True):
         subprocess.run(["umount", path], check=False)
 
 
-def _end_name_servers(folder: Path) -> None:
-    """aardvark-dns of the engine's networks, which may outlive the last of them."""
-    for process in psutil.process_iter(["name", "cmdline"]):
-        words = process.info["cmdline"] or []
-        if process.info["name"] == "aardvark-dns" and any(str(folder) in word for word in words):
-            process.kill()
+def _end_name_server(networks: Collection[str]) -> None:
+    """End what answers for the names in networks; root's engines share it, so only if it serves no others."""
+    for name in networks:
+        (NAME_SERVER / name).unlink(missing_ok=True)
+    served = {path.name for path in NAME_SERVER.glob("*")}
+    if served == {"aardvark.pid"}:
+        with contextlib.suppress(ValueError, psutil.Error):
+            process = psutil.Process(int((NAME_SERVER / "aardvark.pid").read_text()))
+            if process.name() == "aardvark-dns":
+                process.kill()
 
 
 def _mounted(folder: Path) -> list[str]:
