@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from crosstie.estimation.adjustment.adjust import adjust, extend
+from crosstie.estimation.adjustment.affines import AffineTest, SceneAffines, scene_affines
 from crosstie.estimation.adjustment.network import (
     ADJUSTMENT_DEFAULTS,
     MEAN_OF_REFERENCES,
@@ -29,11 +30,14 @@ __all__ = [
     "Adjustment",
     "AdjustmentSettings",
     "AffineFrame",
+    "AffineTest",
     "Datum",
     "Edges",
     "GlobalTest",
     "NetworkPart",
+    "SceneAffines",
     "adjust",
     "adjust_with_seen_noise",
     "extend",
+    "scene_affines",
 ]

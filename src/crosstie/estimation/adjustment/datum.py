@@ -46,7 +46,8 @@ def chosen(datum: Datum, ids: StrArray, references: BoolArray) -> tuple[BoolArra
     if datum.scene is not None and (ids == datum.scene).any():
         return ids == datum.scene, f"Position 0 is that of {datum.scene}.", True
     asked = datum.scene is None and not datum.fixed
-    missing = "" if asked else "The scene that the datum names is not in this part. "
+    lacks = "No scene that is held" if datum.fixed else "The scene that the datum names"
+    missing = "" if asked else f"{lacks} is {'' if datum.fixed else 'not '}in this part. "
     if references.any():
         said = f"{missing}Position 0 is the mean of the {references.sum()} reference scenes of this part."
         return references, said, asked

@@ -7,6 +7,7 @@ leaves, tides) moves sharp peaks as well, and a network without it leans on a fe
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import minimize
@@ -21,6 +22,9 @@ from crosstie.estimation.adjustment.network import (
     Edges,
 )
 from crosstie.estimation.adjustment.reliability import NO_CONTROL
+
+if TYPE_CHECKING:
+    from crosstie.types import FloatArray
 
 NOISE_ROUNDS = 10
 """Of adjusting and looking at the scatter, at most: the first rounds weigh sharp pairs far too much."""
@@ -53,6 +57,21 @@ def seen_noise(found: Adjustment) -> PairNoise:
     square = (found.adjusted.residual_m[controlled, :2] ** 2).sum(axis=1)
     if free.sum() < found.settings.min_degrees_of_freedom:
         return PairNoise(1.0, 0.0)
+    return fitted_noise(variance, free, square)
+
+
+def fitted_noise(variance: FloatArray, free: FloatArray, square: FloatArray) -> PairNoise:
+    """Fit both parts by likelihood.
+
+    Parameters
+    ----------
+    variance : FloatArray
+        (E,) what each edge says of itself, per number that it measures.
+    free : FloatArray
+        (E,) degrees of freedom that its residual has.
+    square : FloatArray
+        (E,) squared length of its residual.
+    """
     start = np.log(np.maximum([np.median(square / free / variance), np.median(square / free)], 1e-12)) / 2
 
     def lack_of_fit(logs: np.ndarray) -> float:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 NO_CONTROL = 1e-6
 """Redundancy below which an edge is a bridge: without it the network falls apart, so nothing checks it."""
 
+CONTROLLED = 1e-3
+"""Redundancy from which an edge counts as controlled by others."""
+
 TIE = 1e-6
 """Tests that differ by a smaller share are the same: no data can tell the two edges apart."""
 
