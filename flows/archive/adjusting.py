@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from crosstie.io.adjusted.tables import MeasuredPairs
     from crosstie.io.storage.store import Store
 
-ADJUSTMENT_VERSION = "2"
+ADJUSTMENT_VERSION = "3"
 """Counts with each change of the algorithm that changes results."""
 
 IN_PROCESS = PlaceSolver()
@@ -103,13 +103,14 @@ def find_places(store: Store, options: AdjustOptions, only: Sequence[str] = ()) 
             f"place {missing[0]}: no such place; {len(names)} are there: {', '.join(names[:10]) or 'none'}"
         )
     places = [place for place in places if not only or place.name in only]
-    if options.scene is None:
+    if options.scene is None and not options.held:
         return places
-    with_datum = [place for place in places if options.scene in _scenes_of(place)]
+    with_datum = [place for place in places if _has_datum(place, options)]
     if not with_datum:
+        what = f"has this {'scene' if options.scene else 'table of scenes'}"
         raise BadInputError(
-            f"datum scene:{options.scene}: no trusted pair of {store.url} has this scene; "
-            "`crosstie index --scene` lists what there is of it"
+            f"datum {options.datum}: no trusted pair of {store.url} {what}; "
+            "`crosstie index --scene` lists what there is of one"
         )
     return with_datum
 
@@ -152,6 +153,7 @@ def adjust_archive(
     BadInputError
         A place or the scene of the datum is not there.
     """
+    options = options.with_table()
     places = find_places(store, options, only)
     adjusted = partial(adjust_place, store, options=options, dry_run=dry_run, solve=solver.solve)
     if progress is not None:
@@ -225,9 +227,11 @@ def adjust_place(
 
 def version_of(place: ArchivePlace, pairs: Sequence[ArchivePair], options: AdjustOptions) -> str:
     """Name a version of `place` by all that its result depends on: 16 hex digits of a sha256."""
+    held = options.held_at(place.name, _scenes_of(pairs)) if options.held else {}
+    datum = ["held", sorted(held.items())] if options.held else options.datum
     text = json.dumps(
         [
-            ADJUSTED_SCHEMA, ADJUSTMENT_VERSION, place.name, place.crs, options.datum, options.false_alarm,
+            ADJUSTED_SCHEMA, ADJUSTMENT_VERSION, place.name, place.crs, datum, options.false_alarm,
             options.scene_ids, [list(pair.product) for pair in pairs],
         ]
     )  # fmt: skip
@@ -254,5 +258,10 @@ def _earlier(store: Store, version: PlaceVersion | None) -> MeasuredPairs | None
         return None
 
 
-def _scenes_of(place: ArchivePlace) -> set[str]:
-    return {scene for pair in place.pairs for scene in (pair.reference, pair.secondary)}
+def _has_datum(place: ArchivePlace, options: AdjustOptions) -> bool:
+    scenes = _scenes_of(place.pairs)
+    return options.scene in scenes or bool(options.held_at(place.name, scenes))
+
+
+def _scenes_of(pairs: Sequence[ArchivePair]) -> set[str]:
+    return {scene for pair in pairs for scene in (pair.reference, pair.secondary)}

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import shapely
 
 from crosstie.errors import BadInputError
-from crosstie.estimation.adjustment import AdjustmentSettings, Datum, Edges, adjust_with_seen_noise
+from crosstie.estimation.adjustment import (
+    AdjustmentSettings,
+    Datum,
+    Edges,
+    adjust_with_seen_noise,
+    scene_affines,
+)
+from crosstie.estimation.adjustment.reliability import CONTROLLED
 from crosstie.estimation.pair_offset import offset_at
 from crosstie.flows.archive.telling_apart import systematic_parts
+from crosstie.io.adjusted.held import read_held
 from crosstie.io.adjusted.items import adjusted_items
 from crosstie.io.adjusted.layout import EDGES, ITEMS, SCENES, SUMMARY
 from crosstie.io.adjusted.publish import as_json
@@ -27,11 +36,12 @@ from crosstie.io.adjusted.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from datetime import datetime
 
-    from crosstie.estimation.adjustment import Adjustment
+    from crosstie.estimation.adjustment import Adjustment, SceneAffines
     from crosstie.estimation.adjustment.noise import PairNoise
+    from crosstie.io.adjusted.held import HeldScene
     from crosstie.io.adjusted.places import ArchivePair, ArchivePlace
     from crosstie.io.adjusted.scene_names import SceneName
     from crosstie.io.adjusted.tables import MeasuredPairs
@@ -40,9 +50,6 @@ if TYPE_CHECKING:
 
 OPTICAL = "sentinel-2"
 """Sensor whose mean position is 0, unless the datum is another."""
-
-CONTROLLED = 1e-3
-"""Redundancy from which an edge counts as controlled by others."""
 
 LEAST_SIGMA_M = 1e-3
 """Sigma of a measurement, metres: simulated pairs may have none."""
@@ -64,15 +71,17 @@ class AdjustOptions:
     """How an archive is adjusted."""
 
     datum: str = "mean-s2"
-    """`mean-s2`, or `scene:ID`."""
+    """`mean-s2`, `scene:ID`, or `held:FILE`."""
     false_alarm: float = 1e-3
     """Share of the correct pairs that are rejected."""
     scene_ids: str | None = None
     """Pattern of ids; see `read_scene_name`."""
+    held: tuple[HeldScene, ...] = ()
+    """Scenes of the table that the datum names; see `with_table`."""
 
     def __post_init__(self) -> None:
-        if self.datum != "mean-s2" and not re.fullmatch("scene:.+", self.datum):
-            raise BadInputError(f"datum {self.datum!r}: must be mean-s2 or scene:ID")
+        if self.datum != "mean-s2" and not re.fullmatch("(scene|held):.+", self.datum):
+            raise BadInputError(f"datum {self.datum!r}: must be mean-s2, scene:ID or held:FILE")
 
     @classmethod
     def of(cls, group: AdjustGroup) -> Self:
@@ -82,7 +91,24 @@ class AdjustOptions:
     @property
     def scene(self) -> str | None:
         """Scene that is the datum; None for the mean of Sentinel-2."""
-        return None if self.datum == "mean-s2" else self.datum.removeprefix("scene:")
+        return self.datum.removeprefix("scene:") if self.datum.startswith("scene:") else None
+
+    def with_table(self) -> Self:
+        """Read the table that the datum names, if it names one.
+
+        Raises
+        ------
+        BadInputError
+            It cannot be read, or is none of offsets.
+        """
+        if not self.datum.startswith("held:"):
+            return self
+        return replace(self, held=read_held(Path(self.datum.removeprefix("held:"))))
+
+    def held_at(self, place: str, scenes: Collection[str]) -> dict[str, tuple[float, float]]:
+        """Where scenes of a place are held: by a row for this place, else by one for all."""
+        rows = sorted((row for row in self.held if row.place in ("", place)), key=lambda row: row.place)
+        return {row.scene: (row.dx_m, row.dy_m) for row in rows if row.scene in scenes}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,18 +163,20 @@ def solve_place(
         scene: read_scene_name(scene, options.scene_ids)
         for scene in sorted({*edges.reference.tolist(), *edges.secondary.tolist()})
     }
-    optical = tuple(scene for scene, name in names.items() if name.sensor == OPTICAL)
-    datum = Datum(references=optical, scene=options.scene)
     try:
         found, noise = adjust_with_seen_noise(
-            edges, datum=datum, settings=AdjustmentSettings(false_alarm=options.false_alarm)
+            edges,
+            datum=_datum_of(place, options, names),
+            settings=AdjustmentSettings(false_alarm=options.false_alarm),
         )
     except ValueError as problem:
         raise BadInputError(f"place {place.name}: {problem}") from None
-    scenes = encode_scenes(_scene_columns(place, pairs, found, names, version))
+    affines = scene_affines(found, noise, measured.affine, measured.covariance, measured.centre_m, centre)
+    scenes = encode_scenes(_scene_columns(place, pairs, found, affines, names, version))
     table = decode_scenes(scenes, SCENES)
     newest = max(pair.created_utc for pair in pairs)
     summary = _summary(place, pairs, found, noise, options, version, centre)
+    summary["affines"] = _said_of(affines)
     summary["systematic"] = systematic_parts(table, summary["centre_m"])
     files = {
         SCENES: scenes,
@@ -159,14 +187,46 @@ def solve_place(
     return SolvedPlace(files, summary)
 
 
+def _datum_of(place: ArchivePlace, options: AdjustOptions, names: dict[str, SceneName]) -> Datum:
+    """Datum of a place.
+
+    Raises
+    ------
+    ValueError
+        Scenes are to be held, and none of them is in a pair that can be used.
+    """
+    optical = tuple(scene for scene, name in names.items() if name.sensor == OPTICAL)
+    held = options.held_at(place.name, names)
+    if options.held and not held:
+        raise ValueError("no scene that is to be held is in a pair that can be used")
+    return Datum(references=optical, scene=options.scene, fixed=tuple(held.items()))
+
+
+def _said_of(affines: SceneAffines) -> dict[str, Any]:
+    """What adjustment.json says of affines."""
+    test = affines.test
+    return {
+        "used": test.supported,
+        "scenes": 0 if affines.scenes is None else len(affines.scenes),
+        "pairs": test.pairs,
+        "probability": test.probability,
+        "gain": test.gain,
+        "noise": {"factor": test.noise.factor, "common_m": test.noise.common_m},
+        "reach_m": None if affines.frame is None else affines.frame.scale_m,
+        "sentence": test.sentence,
+    }
+
+
 def _scene_columns(
     place: ArchivePlace,
     pairs: Sequence[ArchivePair],
     found: Adjustment,
+    affines: SceneAffines,
     names: dict[str, SceneName],
     version: str,
 ) -> dict[str, Any]:
     ids = [str(scene) for scene in found.scenes.id]
+    corrections = [affines.of(scene) or found.scenes.correction(scene) for scene in ids]
     said = [names[scene] for scene in ids]
     position, sigma = found.scenes.position_m, found.scenes.sigma_m
     rejected, redundancy, controlled = _by_scene(found)
@@ -183,6 +243,9 @@ def _scene_columns(
         "sigma_x_m": sigma[:, 0],
         "sigma_y_m": sigma[:, 1],
         "covariance": list(found.scenes.covariance.reshape(-1, 4)),
+        "model": [str(correction.model) for correction in corrections],
+        "affine": [np.array(correction.affine) for correction in corrections],
+        "affine_covariance": [correction.covariance.ravel() for correction in corrections],
         "edges": found.scenes.edges,
         "rejected_edges": rejected,
         "redundancy": redundancy,
@@ -276,7 +339,8 @@ def _summary(
         "crs": place.crs,
         "version": version,
         "centre_m": centre.tolist(),
-        "datum": options.datum,
+        "datum": "held" if options.held else options.datum,
+        **_held_in(place, options, found),
         "scene_ids": options.scene_ids,
         "scenes": len(found.scenes),
         "placed": int(placed.sum()),
@@ -306,6 +370,12 @@ def _summary(
             if not used
         ],
     }
+
+
+def _held_in(place: ArchivePlace, options: AdjustOptions, found: Adjustment) -> dict[str, Any]:
+    """Scenes that were held, and where, of a datum that holds any: the name of its file says nothing."""
+    held = options.held_at(place.name, set(found.scenes.id.tolist()))
+    return {"held": {scene: list(at) for scene, at in sorted(held.items())}} if held else {}
 
 
 def _quantiles(lengths: FloatArray) -> dict[str, float] | None:

@@ -76,6 +76,8 @@ def _said(row: dict[str, Any]) -> dict[str, Any]:
         "crosstie:dx_m": row["dx_m"],
         "crosstie:dy_m": row["dy_m"],
         "crosstie:covariance": [float(value) for value in row["covariance"]],
+        "crosstie:model": row["model"],
+        "crosstie:affine": [float(value) for value in row["affine"]],
         "crosstie:edges": int(row["edges"]),
         "crosstie:redundancy": row["redundancy"],
         "crosstie:datum": row["datum"],

@@ -3,7 +3,9 @@
 Where the track of the scene has a field, the scene is that field and its own shift, whichever pair it is of.
 Else the network knows where the scene lies at the middle of a place, and the pair knows its shape there:
 rotation, scale and the displacement field. So the correction of the pair is kept, and its shift at that
-middle is replaced. A pair that the network does not use has no say in the shape either.
+middle is replaced. Where the network knows the affine of the scene, too, it is that which is applied, and a
+field of the pair keeps what it has beyond the affine of the pair. A pair that the network does not use has no
+say in the shape.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from crosstie.errors import BadInputError
+from crosstie.grid import px_to_m
 from crosstie.io.adjusted.layout import SUMMARY, PlaceVersion
 from crosstie.io.adjusted.publish import read_adjusted, read_edges, read_summary
 from crosstie.io.adjusted.scene_names import read_scene_name
@@ -57,6 +60,8 @@ class ScenePosition:
     """(2, 2) m^2"""
     datum: str
     version: str
+    affine: AffineCorrection | None = None
+    """Correction of the scene, where the network knows more than its shift."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,7 +104,7 @@ class AdjustedPositions:
                 row["scene"], row["sensor"], row["place"], row["crs"], row["verdict"],
                 np.array([row["dx_m"], row["dy_m"]], np.float64),
                 np.array(row["covariance"], np.float64).reshape(2, 2),
-                row["datum"], row["version"],
+                row["datum"], row["version"], _affine_in(row),
             )  # fmt: skip
             of_scene[position.scene].append(position)
         places = {p.place: p.version for positions in of_scene.values() for p in positions}
@@ -143,7 +148,14 @@ class AdjustedPositions:
             if by is not None:
                 spread = by.sigma_m**2 * np.eye(2)
                 found.append(
-                    replace(at, scene=scene, verdict=BY_TRACK, offset_m=np.zeros(2), covariance=spread)
+                    replace(
+                        at,
+                        scene=scene,
+                        verdict=BY_TRACK,
+                        offset_m=np.zeros(2),
+                        covariance=spread,
+                        affine=None,
+                    )
                 )
         return found
 
@@ -194,26 +206,47 @@ def at_adjusted_position(product: Product, positions: AdjustedPositions) -> Prod
     if by is not None:
         return _on_track_field(product, positions.track_field(position, by), position, by)
     place = positions.places[position.place]
-    applied, field = product.correction, product.alignment.field
-    if product.key.pair_key not in place.used:
-        applied, field = AffineCorrection.identity(), None
+    field = product.alignment.field
+    used = product.key.pair_key in place.used
+    correction = position.affine
+    if correction is None:
+        correction = _at_shift(product.correction if used else AffineCorrection.identity(), position, place)
+    if field is not None:
+        field = _along(field, product.record["fitted"]["affine"], position, place) if used else None
+    return replace(
+        product,
+        verdict=Verdict(VerdictCode.CORRECTED),
+        correction=correction,
+        alignment=replace(product.alignment, affine=correction.affine, field=field),
+    )
+
+
+def _at_shift(applied: AffineCorrection, position: ScenePosition, place: PlaceFrame) -> AffineCorrection:
+    """The correction of a pair, with the shift of its scene at the middle of the place."""
     more = position.offset_m - _offset_of(applied.affine, place.centre_m)
     a, b, c, d, e, f = applied.affine
     affine = (a, b, c - float(more[0]), d, e, f - float(more[1]))
     covariance = np.array(applied.covariance)
     covariance[np.ix_([2, 5], [2, 5])] += position.covariance
     model = Model.TRANSLATION if applied.model is Model.IDENTITY else applied.model
-    if field is not None:
-        # The field holds all that was measured, whether the affine is applied or not.
-        measured = _offset_of(product.record["fitted"]["affine"], place.centre_m)
-        shift = position.offset_m - measured
-        field = replace(field, dx_m=field.dx_m + shift[0], dy_m=field.dy_m + shift[1])
-    return replace(
-        product,
-        verdict=Verdict(VerdictCode.CORRECTED),
-        correction=AffineCorrection(model, affine, covariance),
-        alignment=replace(product.alignment, affine=affine, field=field),
-    )
+    return AffineCorrection(model, affine, covariance)
+
+
+def _along(
+    field: DisplacementField, fitted: Sequence[float], position: ScenePosition, place: PlaceFrame
+) -> DisplacementField:
+    """The field of a pair, moved from what the pair measured to where its scene lies.
+
+    The field holds all that was measured, whether the affine of the pair was applied or not.
+    """
+    if position.affine is None:
+        shift = position.offset_m - _offset_of(fitted, place.centre_m)
+        return replace(field, dx_m=field.dx_m + shift[0], dy_m=field.dy_m + shift[1])
+    row, col = np.indices(field.dx_m.shape)
+    xy_m = px_to_m(field.grid, np.stack([col.ravel() + 0.5, row.ravel() + 0.5], axis=1))
+    more = _offset_of(position.affine.affine, xy_m.T) - _offset_of(fitted, xy_m.T)
+    dx, dy = more.reshape(2, *field.dx_m.shape).astype(field.dx_m.dtype)
+    return replace(field, dx_m=field.dx_m + dx, dy_m=field.dy_m + dy)
 
 
 def _on_track_field(
@@ -229,10 +262,18 @@ def _on_track_field(
 
 
 def _offset_of(affine: Sequence[float], at: FloatArray) -> FloatArray:
-    """(2,) offset at a position that an affine corrects."""
+    """(2, ...) offset at positions (2, ...) that an affine corrects."""
     a, b, c, d, e, f = affine
     x, y = at
     return np.array([x - (a * x + b * y + c), y - (d * x + e * y + f)])
+
+
+def _affine_in(row: dict[str, Any]) -> AffineCorrection | None:
+    if row["model"] != Model.AFFINE:
+        return None
+    a, b, c, d, e, f = map(float, row["affine"])
+    covariance = np.array(row["affine_covariance"], np.float64).reshape(6, 6)
+    return AffineCorrection(Model.AFFINE, (a, b, c, d, e, f), covariance)
 
 
 def _place_frame(store: Store, version: PlaceVersion) -> PlaceFrame:
@@ -268,4 +309,6 @@ def position_properties(position: ScenePosition, by: TrackShift | None = None) -
         "crosstie:datum": position.datum,
         "crosstie:version": position.version,
     }
+    if by is None and position.affine is not None:
+        said["crosstie:scene_affine"] = list(position.affine.affine)
     return said if by is None else said | {"crosstie:track_field": by.file}

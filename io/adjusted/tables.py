@@ -25,10 +25,13 @@ ADJUSTED_SCHEMA = "crosstie/adjusted/1"
 
 SCENE_COLUMNS = (
     "scene", "sensor", "platform", "track", "baseline", "date", "dx_m", "dy_m", "sigma_x_m", "sigma_y_m",
-    "covariance", "edges", "rejected_edges", "redundancy", "verdict", "part", "datum", "place", "crs",
-    "version", "geometry",
+    "covariance", "model", "affine", "affine_covariance", "edges", "rejected_edges", "redundancy", "verdict",
+    "part", "datum", "place", "crs", "version", "geometry",
 )  # fmt: skip
 """Columns of scenes.parquet; docs/reference/products.md says what each is."""
+
+SHAPE_COLUMNS = ("model", "affine", "affine_covariance")
+"""Those of them that tables of earlier versions of crosstie lack: all scenes were translations."""
 
 POSITIONS = pa.schema(
     {
@@ -95,9 +98,23 @@ def decode_scenes(body: bytes, url: str) -> gpd.GeoDataFrame:
     with _decoding(url):
         frame = gpd.read_parquet(io.BytesIO(body))
     missing = sorted(set(SCENE_COLUMNS) - set(frame.columns))
+    if missing == sorted(SHAPE_COLUMNS):
+        with _decoding(url):
+            return _of_translations(frame)
     if missing:
         raise broken_table(url, ValueError(f"no column {missing[0]}"))
     return frame
+
+
+def _of_translations(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """Add `SHAPE_COLUMNS` to a table of before they were."""
+    n = len(frame)
+    affine, spread = np.tile([1.0, 0, 0, 0, 1.0, 0], (n, 1)), np.zeros((n, 6, 6))
+    affine[:, [2, 5]] = -frame[["dx_m", "dy_m"]].to_numpy(np.float64)
+    own = np.array(frame["covariance"].to_list(), np.float64).reshape(n, 2, 2)
+    spread[np.ix_(range(n), [2, 5], [2, 5])] = own
+    shape = {"model": "translation", "affine": list(affine), "affine_covariance": list(spread.reshape(n, 36))}
+    return frame.assign(**shape)[list(SCENE_COLUMNS)]
 
 
 def decode_positions(body: bytes, url: str) -> pa.Table:

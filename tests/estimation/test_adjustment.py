@@ -181,6 +181,16 @@ def test_scenes_held_fixed_stay_and_carry_the_rest() -> None:
     assert "held fixed" in found.parts[0].datum
 
 
+def test_where_all_scenes_are_held_nothing_moves_and_a_wrong_pair_shows() -> None:
+    edges = line(("a", "b", 1.0), ("b", "c", 1.0), ("a", "c", 30.0))
+    found = adjust(edges, datum=Datum(fixed=(("a", (0.0, 0.0)), ("b", (1.0, 0.0)), ("c", (2.0, 0.0)))))
+    assert found.scenes.position_m[:, 0] == pytest.approx([0, 1, 2], abs=1e-12)
+    assert found.scenes.covariance == pytest.approx(0)
+    assert found.rejected == [("a", "c")]
+    assert found.adjusted.residual_m[:, 0] == pytest.approx([0, 0, 28], abs=1e-12)
+    assert found.adjusted.redundancy == pytest.approx(1)
+
+
 def test_a_datum_that_names_no_scene_of_the_network_is_refused() -> None:
     with pytest.raises(ValueError, match="names z, which is in no edge"):
         adjust(line(("a", "b", 1.0)), datum=Datum(scene="z"))

@@ -10,6 +10,7 @@ from rich.console import Console
 from crosstie.cli.app import EXIT_UNRELIABLE, app, exit_codes
 from crosstie.cli.options import ConfigOption, DryRunOption, JsonOption, OutOption
 from crosstie.cli.printing import print_table, say_json, show_progress
+from crosstie.flows.runs.in_words import counted
 
 if TYPE_CHECKING:
     from crosstie.flows.archive.adjusting import PlaceOutcome
@@ -25,7 +26,8 @@ def adjust_command(
     datum: Annotated[
         str | None,
         typer.Option(
-            help="Where position 0 lies: mean-s2 (the mean of a place's Sentinel-2 scenes) or scene:ID.",
+            help="Where position 0 lies: mean-s2 (the mean of a place's Sentinel-2 scenes), scene:ID, or "
+            "held:FILE (scenes held fixed where a CSV table says: scene, dx_m, dy_m, perhaps place).",
             show_default=False,
         ),
     ] = None,
@@ -81,6 +83,10 @@ def _print_places(places: list[PlaceOutcome], root: str) -> None:
         for part in place.summary.get("parts", []):
             if not part["as_asked"]:
                 typer.echo(f"{place.place}: {part['datum']}")
+        affines = place.summary.get("affines", {})
+        if affines.get("used"):
+            scenes = counted(affines["scenes"], "scene")
+            typer.echo(f"{place.place}: {scenes} with an affine. {affines['sentence']}")
         for sensor, told in place.summary.get("systematic", {}).items():
             for part in told["parts"]:
                 if part["seen"]:

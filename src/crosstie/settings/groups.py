@@ -338,15 +338,17 @@ class AdjustGroup(Group):
     )
     datum: str = Field(
         default="mean-s2",
-        pattern="^(mean-s2|scene:.+)$",
-        description="Where position 0 of a place lies: mean-s2, the mean of its Sentinel-2 scenes, or "
-        "scene:ID, that of one scene.",
+        pattern="^(mean-s2|scene:.+|held:.+)$",
+        description="Where position 0 of a place lies: mean-s2, the mean of its Sentinel-2 scenes; scene:ID, "
+        "that of one scene; or held:FILE, scenes held where a CSV table says (scene, dx_m, dy_m, and place "
+        "where one row does not hold for all places).",
     )
     false_alarm: float = Field(
         default=1e-3,
         gt=0,
         lt=0.5,
-        description="Share of the correct pairs that are rejected as wrong, 0..0.5.",
+        description="Share of the correct pairs that are rejected as wrong, and of the places without any "
+        "affine whose scenes get one, 0..0.5.",
     )
     scene_ids: RegularExpression | None = Field(
         default=None,

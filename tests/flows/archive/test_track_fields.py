@@ -28,10 +28,12 @@ from crosstie.io.adjusted.position import AdjustedPositions, at_adjusted_positio
 from crosstie.io.products.displacement import read_displacement
 from crosstie.io.storage.store import Store, open_store
 from crosstie.types import (
+    AffineCorrection,
     DisplacementField,
     FieldFit,
     FieldReason,
     FieldReport,
+    Model,
     Reason,
     Registration,
     TiePoints,
@@ -214,6 +216,19 @@ def test_a_date_that_shows_all_lies_where_it_should_whatever_it_is_paired_with(m
     assert len(maps) == REFERENCES
     first = maps[0].secondary_xy(*made.xy_m.T)
     assert all((np.array(one.secondary_xy(*made.xy_m.T)) == first).all() for one in maps[1:])
+
+
+def test_an_affine_of_the_scene_is_not_applied_on_top_of_the_field(made: Relief) -> None:
+    """The field has the tilt of all dates already."""
+    product, positions = crosstie.open(made.urls[4]), AdjustedPositions.read(made.store)
+    before = at_adjusted_position(product, positions).alignment.mapping("auto", grid())
+    tilted = AffineCorrection(Model.AFFINE, (1.01, 0.0, 30.0, 0.0, 1.01, 40.0), np.eye(6))
+    scene = sar_id(TILE, 4)
+    of_scene = {scene: [replace(one, affine=tilted) for one in positions.of_scene[scene]]}
+    positions = replace(positions, of_scene={**positions.of_scene, **of_scene})
+    after = at_adjusted_position(product, positions).alignment.mapping("auto", grid())
+    x, y = made.xy_m.T
+    assert (np.array(after.secondary_xy(x, y)) == np.array(before.secondary_xy(x, y))).all()
 
 
 def test_a_date_that_shows_nothing_gets_the_field_and_the_mean_shift_of_its_track(made: Relief) -> None:

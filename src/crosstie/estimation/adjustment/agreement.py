@@ -1,8 +1,9 @@
 """Whether the measurements of a network agree on anything, or are noise about 0.
 
 Each edge is told by the others: the share of it that they explain is the gain, below 0 where 0 would be
-nearer. The same is asked of the measurements with signs drawn at random, which agree on nothing, whatever
-their sigmas are worth. So the chance holds for sigmas that are wrong, too.
+nearer. The same is asked of the measurements turned at random, each by itself: as long as before in their own
+sigmas, they agree on nothing. So the chance holds for pairs of any noise, whatever they say of it, as long as
+it is as likely in one direction as in another.
 """
 
 from __future__ import annotations
@@ -60,17 +61,26 @@ def agreement(
     rng, at_once = np.random.default_rng(SEED), max(1, CHUNK_BYTES // (8 * measured.size))
     found = np.empty(draws + 1)
     for start in range(0, draws + 1, at_once):
-        sign = rng.choice([-1.0, 1.0], (len(measured), min(at_once, draws + 1 - start)))
+        tried = _turned(measured, weight, min(at_once, draws + 1 - start), rng)
         if start == 0:
-            sign[:, 0] = 1  # as they are
-        tried = measured[:, :, None] * sign[:, None, :]
+            tried[:, :, 0] = measured
         unknown = normal.solve(gathered(weight @ tried, structure))
         told = ((tried - differences(unknown, structure)) / share)[controlled]
         left = np.einsum("ebm,ebm->m", told, weight[controlled] @ told)
-        found[start : start + sign.shape[1]] = left
+        found[start : start + tried.shape[2]] = left
     whole = float(np.einsum("eb,ebc,ec->", measured[controlled], weight[controlled], measured[controlled]))
     chance = float((found <= found[0]).mean())
     return 1 - float(found[0]) / max(whole, 1e-12), chance
+
+
+def _turned(measured: FloatArray, weight: FloatArray, draws: int, rng: np.random.Generator) -> FloatArray:
+    """(E, b, draws) measurements of the same length in sigmas, in directions drawn at random."""
+    root = np.linalg.cholesky(weight)
+    length = np.sqrt(np.einsum("eb,ebc,ec->e", measured, weight, measured))
+    drawn = rng.normal(size=(*measured.shape, draws))
+    drawn *= length[:, None, None] / np.linalg.norm(drawn, axis=1, keepdims=True)
+    turned: FloatArray = np.linalg.inv(root.transpose(0, 2, 1)) @ drawn
+    return turned
 
 
 def _tied(i: IntArray, j: IntArray) -> Structure:

@@ -184,7 +184,8 @@ def _diagonal(s: Structure, weight: FloatArray, prior: FloatArray) -> FloatArray
 def _crossing(s: Structure) -> tuple[BoolArray, IntArray, IntArray]:
     """Edges between an eliminated scene and the rest: mask, and the places of the two."""
     inner = (s.i >= 0) & (s.j >= 0)
-    across = inner & (s.eliminated[s.i] != s.eliminated[s.j])
+    across = np.zeros_like(inner)
+    across[inner] = s.eliminated[s.i[inner]] != s.eliminated[s.j[inner]]
     first, second = s.i[across], s.j[across]
     leads = s.eliminated[first]
     return across, s.place[np.where(leads, first, second)], s.place[np.where(leads, second, first)]
