@@ -339,8 +339,7 @@ def _summary(
         "crs": place.crs,
         "version": version,
         "centre_m": centre.tolist(),
-        "datum": "held" if options.held else options.datum,
-        **_held_in(place, options, found),
+        **_datum_in(place, options, found),
         "scene_ids": options.scene_ids,
         "scenes": len(found.scenes),
         "placed": int(placed.sum()),
@@ -372,10 +371,12 @@ def _summary(
     }
 
 
-def _held_in(place: ArchivePlace, options: AdjustOptions, found: Adjustment) -> dict[str, Any]:
-    """Scenes that were held, and where, of a datum that holds any: the name of its file says nothing."""
+def _datum_in(place: ArchivePlace, options: AdjustOptions, found: Adjustment) -> dict[str, Any]:
+    """Datum that was asked for; of scenes that are held all, and not the file that named them."""
+    if not options.held:
+        return {"datum": options.datum}
     held = options.held_at(place.name, set(found.scenes.id.tolist()))
-    return {"held": {scene: list(at) for scene, at in sorted(held.items())}} if held else {}
+    return {"datum": "held", "held": {scene: list(at) for scene, at in sorted(held.items())}}
 
 
 def _quantiles(lengths: FloatArray) -> dict[str, float] | None:

@@ -68,7 +68,7 @@ def test_scenes_that_are_only_shifted_get_no_affine() -> None:
 
 def test_noise_agrees_in_no_more_than_the_set_rate() -> None:
     """Whatever the sigmas are worth: weights here have nothing to do with the noise."""
-    draws, rate, rng = 400, 0.05, np.random.default_rng(0)
+    draws, rate, rng = 200, 0.05, np.random.default_rng(0)
     i, j = (side.ravel() for side in np.meshgrid(np.arange(4), np.arange(4, 10)))
     found = []
     for _ in range(draws):

@@ -120,12 +120,12 @@ def scene_affines(
     if datum is None:
         return SceneAffines(AffineTest(False, "No affine is tied to a scene that defines position 0."))
     frame = AffineFrame((float(centre_m[0]), float(centre_m[1])), _reach_m(even, pair_centre_m[carrying]))
-    six = _six(edges, affine[carrying], even, frame)
+    measured = _affine_edges(edges, affine[carrying], even, frame)
     try:
-        test = _test(six, shifts.settings.false_alarm)
+        test = _test(measured, shifts.settings.false_alarm)
         if not test.supported:
             return SceneAffines(test)
-        found, linear = _adjusted(six, noise, datum, replace(shifts.settings, linear_prior_m=FREE_M))
+        found, linear = _adjusted(measured, noise, datum, replace(shifts.settings, linear_prior_m=FREE_M))
     except ValueError as problem:  # too many scenes at once
         return SceneAffines(AffineTest(False, f"Affines are not solved for: {problem}."))
     test = replace(test, noise=linear)
@@ -153,7 +153,7 @@ def _reach_m(even: FloatArray, pair_centre_m: FloatArray) -> float:
     return float(np.sqrt(3 * max(np.median(np.maximum(shift, 0) / growth), 1.0)))
 
 
-def _six(edges: Edges, affine: FloatArray, even: FloatArray, frame: AffineFrame) -> Edges:
+def _affine_edges(edges: Edges, affine: FloatArray, even: FloatArray, frame: AffineFrame) -> Edges:
     """Edges with what pairs say of themselves."""
     jacobian = frame.jacobian()
     floor = jacobian @ (LEAST_M**2 * np.eye(AFFINE)) @ jacobian.T
@@ -203,26 +203,27 @@ def _with_noise(edges: Edges, own: FloatArray, shift: PairNoise, linear: PairNoi
     return replace(edges, information=(information + information.transpose(0, 2, 1)) / 2)
 
 
-def _test(six: Edges, false_alarm: float) -> AffineTest:
+def _test(edges: Edges, false_alarm: float) -> AffineTest:
     """Ask whether affines tell what a left-out pair measures, better than chance would have it."""
-    measured = six.offset_m[:, TRANSLATION:]
-    own = np.asarray(np.linalg.inv(six.information)[:, TRANSLATION:, TRANSLATION:], np.float64)
+    linear = edges.offset_m[:, TRANSLATION:]
+    own = np.asarray(np.linalg.inv(edges.information)[:, TRANSLATION:, TRANSLATION:], np.float64)
     # Nothing here may follow from how the pairs agree, or the chance would be wrong: so no residuals.
-    free = np.full(len(six), measured.shape[1], np.float64)
+    free = np.full(len(edges), linear.shape[1], np.float64)
     variance = np.diagonal(own, axis1=1, axis2=2).mean(axis=1)
-    noise = fitted_noise(variance, free, (measured**2).sum(axis=1))
-    covariance = own * noise.factor**2 + noise.common_m**2 * np.eye(measured.shape[1])
+    noise = fitted_noise(variance, free, (linear**2).sum(axis=1))
+    covariance = own * noise.factor**2 + noise.common_m**2 * np.eye(linear.shape[1])
     weight = np.asarray(np.linalg.inv(covariance), np.float64)
-    _, ends = np.unique(np.concatenate([six.reference, six.secondary]), return_inverse=True)
-    gain, chance = agreement((ends[: len(six)], ends[len(six) :]), measured, weight, false_alarm=false_alarm)
+    _, ends = np.unique(np.concatenate([edges.reference, edges.secondary]), return_inverse=True)
+    both = ends[: len(edges)], ends[len(edges) :]
+    gain, chance = agreement(both, linear, weight, false_alarm=false_alarm)
     asked = max(false_alarm, 1 / MOST_DRAWS)
     supported = gain > 0 and chance < asked
     agree = "agree" if supported else "agree too little" if gain > 0 else "say less than none would"
     said = (
-        f"The affines of {len(six)} pairs {agree}: a pair left out is told to {gain:.0%} "
+        f"The affines of {len(edges)} pairs {agree}: a pair left out is told to {gain:.0%} "
         f"(chance {chance:.2g}; below {asked:g} is asked for)."
     )
-    return AffineTest(supported, said, len(six), chance, gain)
+    return AffineTest(supported, said, len(edges), chance, gain)
 
 
 def _at_shifts(shifts: Adjustment, found: Adjustment) -> AdjustedScenes:
@@ -234,7 +235,7 @@ def _at_shifts(shifts: Adjustment, found: Adjustment) -> AdjustedScenes:
     rows = np.searchsorted(shifts.scenes.id, found.scenes.id)
     position, spread = shifts.scenes.position_m[rows], shifts.scenes.covariance[rows]
     more = position - found.scenes.position_m[:, :TRANSLATION]
-    more -= _datum_of(found, position)
+    more -= _mean_of_datum(found, position)
     whole = found.scenes.covariance
     known = np.nan_to_num(whole[:, :TRANSLATION, :TRANSLATION])
     follow = np.nan_to_num(whole[:, TRANSLATION:, :TRANSLATION]) @ np.linalg.pinv(known, 1e-9, True)
@@ -242,7 +243,7 @@ def _at_shifts(shifts: Adjustment, found: Adjustment) -> AdjustedScenes:
     across = follow @ spread
     own = whole[:, TRANSLATION:, TRANSLATION:] + follow @ (spread - known) @ follow.transpose(0, 2, 1)
     covariance = np.block([[spread, across.transpose(0, 2, 1)], [across, own]])
-    tied = _tied(found)
+    tied = _in_datum(found)
     return AdjustedScenes(
         id=found.scenes.id[tied],
         position_m=np.column_stack([position, linear])[tied],
@@ -252,7 +253,7 @@ def _at_shifts(shifts: Adjustment, found: Adjustment) -> AdjustedScenes:
     )
 
 
-def _datum_of(found: Adjustment, position: FloatArray) -> FloatArray:
+def _mean_of_datum(found: Adjustment, position: FloatArray) -> FloatArray:
     """(N, 2) mean position of the scenes that are the datum of each part of `found`: there it is 0."""
     out = np.zeros_like(position)
     if found.datum.fixed:
@@ -265,7 +266,7 @@ def _datum_of(found: Adjustment, position: FloatArray) -> FloatArray:
     return out
 
 
-def _tied(found: Adjustment) -> BoolArray:
+def _in_datum(found: Adjustment) -> BoolArray:
     """(N,) scenes with an affine that others control, in the datum that was asked for."""
     checked = found.adjusted.kept & (found.adjusted.redundancy > CONTROLLED)
     ends = np.concatenate([found.edges.reference[checked], found.edges.secondary[checked]])

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MOST_DRAWS = 10_000
 """Chances below one in so many are not told."""
 
-SEED = 20_250_602
+DRAWN_FROM = 20_250_602
 """The same place gives the same bytes."""
 
 
@@ -50,7 +50,7 @@ def agreement(
     tuple of float and float
         Share of the sum of squares that is explained, and the chance. 0 and 1 where no edge controls another.
     """
-    structure = _tied(*ends)
+    structure = _one_held(*ends)
     normal = Normal.of(structure, weight, np.zeros(weight.shape[1:]))
     redundancy = _redundancy(normal, weight)
     controlled = redundancy > reliability.CONTROLLED
@@ -58,7 +58,7 @@ def agreement(
         return 0.0, 1.0
     share = np.where(controlled, redundancy, 1.0)[:, None, None]
     draws = min(ceil(1 / false_alarm), MOST_DRAWS)
-    rng, at_once = np.random.default_rng(SEED), max(1, CHUNK_BYTES // (8 * measured.size))
+    rng, at_once = np.random.default_rng(DRAWN_FROM), max(1, CHUNK_BYTES // (8 * measured.size))
     found = np.empty(draws + 1)
     for start in range(0, draws + 1, at_once):
         tried = _turned(measured, weight, min(at_once, draws + 1 - start), rng)
@@ -83,7 +83,7 @@ def _turned(measured: FloatArray, weight: FloatArray, draws: int, rng: np.random
     return turned
 
 
-def _tied(i: IntArray, j: IntArray) -> Structure:
+def _one_held(i: IntArray, j: IntArray) -> Structure:
     """Structure of a network in which one scene of each part is held."""
     n = int(max(i.max(), j.max())) + 1
     _, part = connected_components(coo_array((np.ones(len(i), np.int8), (i, j)), shape=(n, n)), False)
