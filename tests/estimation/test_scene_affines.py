@@ -45,6 +45,28 @@ def test_known_affines_come_back_and_ellipses_hold_at_the_corners(translations: 
     assert np.concatenate(inside).mean() == pytest.approx(0.95, abs=0.03)
 
 
+def test_where_tie_points_lie_to_one_side_shift_and_affine_are_known_together() -> None:
+    """Half of the pairs know the shift alone: the affines of the others follow it, and ellipses hold."""
+    inside, error = [], []
+    for seed in range(6):
+        made = turned_network(seed, optical=8, mixed=True, one_sided=0)
+        _, found = made.solved()
+        secondaries = [scene for scene in made.shift_m if found.of(scene) and scene not in made.optical]
+        assert len(secondaries) == 14
+        # The datum of the affines is the mean of every second reference, that of the shifts the mean of all.
+        tied = [made.linear[scene] for scene in made.optical[::2]]
+        for scene in secondaries:
+            offset, covariance = offset_at_corners(found.of(scene))
+            true = made.offset_m(scene, MIDDLE_M[None])
+            true = true + (CORNERS_M - MIDDLE_M) @ (made.linear[scene] - np.mean(tied, axis=0)).T
+            away = offset - true
+            square = np.einsum("ni,nij,nj->n", away, np.linalg.inv(covariance), away)
+            inside.append(square < chi2.isf(0.05, 2))
+            error.append(away)
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.03)
+    assert np.sqrt(np.mean(np.square(error))) < 0.7
+
+
 def test_an_affine_is_a_tenth_of_a_shift_off_where_shifts_alone_are_off_by_all_of_it() -> None:
     made = turned_network(3)
     shifts, found = made.solved()

@@ -79,6 +79,7 @@ def turned_network(
     translations: float = 0.0,
     one_sided: float = 0.3,
     unlike: float = 1.0,
+    mixed: bool = False,
 ) -> Turned:
     """Draw scenes, every one of one kind paired with every one of the other.
 
@@ -92,6 +93,9 @@ def turned_network(
         Share of the pairs with tie points in one half of the tile.
     unlike : float
         Noise of half of the pairs, in that of the others. Pairs say the mean of both.
+    mixed : bool
+        Pairs with every second reference measured a translation from points everywhere; all others an affine,
+        from points in the east alone, or of every second scene in the west.
     """
     rng = np.random.default_rng(seed)
     names = [f"s2-{n:02d}" for n in range(optical)] + [f"s1-{n:02d}" for n in range(sar)]
@@ -99,12 +103,15 @@ def turned_network(
     linear = {name: rng.normal(0, turn, (2, 2)) for name in names}
     grid = (np.mgrid[:ACROSS, :ACROSS].reshape(2, -1).T + 0.5) / ACROSS * 2 - 1
     ends, affine, covariance, centre = [], [], [], []
-    for secondary in names[optical:]:
+    for number, secondary in enumerate(names[optical:]):
         flat = rng.random() < translations
         if flat:
             linear[secondary] = np.zeros((2, 2))
-        for reference in names[:optical]:
+        for n, reference in enumerate(names[:optical]):
             seen = grid[grid[:, rng.integers(2)] > 0] if rng.random() < one_sided else grid
+            if mixed:
+                flat = n % 2 == 1
+                seen = grid if flat else grid[grid[:, 0] * (-1) ** number > 0]
             xy = MIDDLE_M + HALF_M * seen
             noise = POINT_M * (unlike if rng.random() < 0.5 else 1.0)
             offset = shift[secondary] - shift[reference] + rng.normal(0, PAIR_M, 2)
