@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 _RETRY: RetryConfig = {
     # Not obstore's three minutes: the user should see an error about a wrong endpoint while still watching.
     "retry_timeout": timedelta(seconds=30),
-    # The time decides. Waits are drawn at random, and five of them were over after a second or two, while a store
-    # that has just started, or makes room, may answer 500 for longer.
+    # The time decides. Waits are drawn at random, and five of them were over after a second or two, while a
+    # store that has just started, or makes room, may answer 500 for longer.
     "max_retries": 1000,
     "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=3), "base": 2},
 }
