@@ -30,17 +30,31 @@ GROUPS = (
         "a pair's correction",
         tuple(
             f"{ESTIMATION}/{name}.py"
-            for name in ("correlation", "fit", "ladder", "model_error", "pair_offset", "select", "verdict")
+            for name in (
+                "correlation",
+                "fit",
+                "ladder",
+                "model_error",
+                "one_thread",
+                "pair_offset",
+                "select",
+                "verdict",
+            )
         ),
         (
             "tests/estimation/test_estimation.py",
             "tests/estimation/test_estimation_parts.py",
             "tests/estimation/test_small_scenes.py",
             "tests/estimation/test_correlation.py",
+            "tests/estimation/test_one_thread.py",
         ),
     ),
     Group("its displacement field", (f"{ESTIMATION}/field/*.py",), ("tests/estimation/test_field.py",)),
-    Group("the adjustment", (f"{ESTIMATION}/adjustment/*.py",), ("tests/estimation/test_adjustment.py",)),
+    Group(
+        "the adjustment",
+        (f"{ESTIMATION}/adjustment/*.py",),
+        ("tests/estimation/test_adjustment.py", "tests/estimation/test_scene_affines.py"),
+    ),
     Group(
         "series of an archive",
         (f"{ESTIMATION}/change_points.py", f"{ESTIMATION}/systematic.py"),
