@@ -103,7 +103,9 @@ def now() -> NDArray[np.float64]:
     for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
-            spent += times.user + times.system
+            spent += (
+                times.user + times.system + times.children_user + times.children_system
+            )  # that have ended
     return np.array([time.perf_counter(), spent])
 
 
