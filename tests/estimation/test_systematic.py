@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -64,6 +66,13 @@ def test_a_height_error_of_20_m_is_told_to_2_m_and_its_sigma_holds() -> None:
     assert all(part.seen for part in heights)
     assert "higher than the products assumed" in heights[0].sentence
     assert "incidence 39 degrees" in heights[0].sentence
+
+
+def test_a_height_is_told_with_the_whole_range_of_its_incidence_angles() -> None:
+    facts = scenes(0)
+    angles = np.resize([38.2, 31.0, 45.9, 35.5], len(facts.days))
+    told = tell_apart(replace(facts, incidence_deg=angles)).part("height")
+    assert "incidence 31 to 45.9 degrees" in told.sentence
 
 
 def test_where_the_ground_is_as_assumed_no_height_is_seen() -> None:
