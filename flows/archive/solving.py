@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -36,12 +36,11 @@ from crosstie.io.adjusted.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from datetime import datetime
 
     from crosstie.estimation.adjustment import Adjustment, SceneAffines
     from crosstie.estimation.adjustment.noise import PairNoise
-    from crosstie.io.adjusted.held import HeldScene
     from crosstie.io.adjusted.places import ArchivePair, ArchivePlace
     from crosstie.io.adjusted.scene_names import SceneName
     from crosstie.io.adjusted.tables import MeasuredPairs
@@ -76,8 +75,9 @@ class AdjustOptions:
     """Share of the correct pairs that are rejected."""
     scene_ids: str | None = None
     """Pattern of ids; see `read_scene_name`."""
-    held: tuple[HeldScene, ...] = ()
-    """Scenes of the table that the datum names; see `with_table`."""
+    held: Mapping[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
+    """(scene, place) -> offset in metres, of the table that the datum names; see `with_table`. The place is
+    empty where the row holds for all."""
 
     def __post_init__(self) -> None:
         if self.datum != "mean-s2" and not re.fullmatch("(scene|held):.+", self.datum):
@@ -103,12 +103,13 @@ class AdjustOptions:
         """
         if not self.datum.startswith("held:"):
             return self
-        return replace(self, held=read_held(Path(self.datum.removeprefix("held:"))))
+        rows = read_held(Path(self.datum.removeprefix("held:")))
+        return replace(self, held={(row.scene, row.place): (row.dx_m, row.dy_m) for row in rows})
 
     def held_at(self, place: str, scenes: Collection[str]) -> dict[str, tuple[float, float]]:
         """Where scenes of a place are held: by a row for this place, else by one for all."""
-        rows = sorted((row for row in self.held if row.place in ("", place)), key=lambda row: row.place)
-        return {row.scene: (row.dx_m, row.dy_m) for row in rows if row.scene in scenes}
+        found = {scene: self.held.get((scene, place), self.held.get((scene, ""))) for scene in sorted(scenes)}
+        return {scene: at for scene, at in found.items() if at is not None}
 
 
 @dataclass(frozen=True, slots=True)
