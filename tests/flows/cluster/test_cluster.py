@@ -130,8 +130,10 @@ def test_a_worker_draws_the_pictures_that_this_process_would_draw(
     plane = np.random.default_rng(0).random((1024, 1024), np.float32)
     registration = make_registration()
     assert registration.grid is not None
-    images = Thumbnails(plane, plane[::-1].copy(), registration.grid.zoom_to((1024, 1024)))
-    task = DrawTask(registration, images, images)
+    grid = registration.grid.zoom_to((1024, 1024))
+    # Four images, none of them twice: as much as a large scene has.
+    images, detail = (Thumbnails(one, one[::-1].copy(), grid) for one in (plane, 1 - plane))
+    task = DrawTask(registration, images, detail)
     there = OnCluster(client).draw(task)
     assert there == task.draw()
     assert there.overview.startswith(b"\x89PNG")
